@@ -1,0 +1,220 @@
+//! Who a message can be for: a topic, a service, a peer, or one client.
+//!
+//! The four kinds are types, so no name or pattern that a client writes can reach the last three by accident.
+//! A client id carries broker, shard and session, and is routed by these numbers, without interest tables.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+
+use crate::topic::Topic;
+
+/// The most shards of one broker; the width of [`ShardSet`].
+pub const SHARDS_MAX: usize = 128;
+
+/// The index of a shard in its broker, below [`SHARDS_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShardId(pub u8);
+
+impl ShardId {
+    /// As an index into per-shard tables.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A set of shards, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct ShardSet(u128);
+
+impl ShardSet {
+    /// No shard at all.
+    pub const EMPTY: ShardSet = ShardSet(0);
+
+    /// The shards `0..count`.
+    pub fn first(count: usize) -> ShardSet {
+        assert!(count <= SHARDS_MAX, "{count} shards do not fit a ShardSet");
+        (0..count).map(|index| ShardId(index as u8)).collect()
+    }
+
+    /// Adds a shard; true if it was not there.
+    pub fn insert(&mut self, shard: ShardId) -> bool {
+        let before = self.0;
+        self.0 |= 1 << shard.0;
+        self.0 != before
+    }
+
+    /// Takes a shard out; true if it was there.
+    pub fn remove(&mut self, shard: ShardId) -> bool {
+        let before = self.0;
+        self.0 &= !(1 << shard.0);
+        self.0 != before
+    }
+
+    /// Is this shard in the set?
+    pub fn contains(self, shard: ShardId) -> bool {
+        self.0 & (1 << shard.0) != 0
+    }
+
+    /// Are all shards of `other` in this set?
+    pub fn is_superset(self, other: ShardSet) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// The shards of either set.
+    pub fn union(self, other: ShardSet) -> ShardSet {
+        ShardSet(self.0 | other.0)
+    }
+
+    /// True if no shard is in the set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many shards are in the set.
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// The shards in rising order.
+    pub fn iter(self) -> impl Iterator<Item = ShardId> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            (rest != 0).then(|| {
+                let index = rest.trailing_zeros() as u8;
+                rest &= rest - 1;
+                ShardId(index)
+            })
+        })
+    }
+}
+
+impl FromIterator<ShardId> for ShardSet {
+    fn from_iter<I: IntoIterator<Item = ShardId>>(shards: I) -> ShardSet {
+        let mut set = ShardSet::EMPTY;
+        for shard in shards {
+            set.insert(shard);
+        }
+        set
+    }
+}
+
+/// A session within its shard: a slot, and the generation of that slot, so that a late word about an earlier
+/// session of the same slot finds nobody.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId {
+    /// The index in the shard's (and the driver's) table.
+    pub slot: u32,
+    /// How often the slot has been used before.
+    pub generation: u32,
+}
+
+/// A client of any shard of any broker: what `whoami` answers and what `"to":"client:..."` names.
+///
+/// On the wire it is 20 characters of base64url: 6 bytes broker, 1 byte shard, 4 bytes slot, 4 bytes generation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ClientId {
+    /// The broker, a random number below 2^48 drawn at its start.
+    pub broker: u64,
+    /// The shard that the session lives on.
+    pub shard: ShardId,
+    /// The session there.
+    pub session: SessionId,
+}
+
+impl ClientId {
+    /// The length of the written form, in bytes.
+    pub const WRITTEN_SIZE: usize = 20;
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut raw = [0; 15];
+        raw[..6].copy_from_slice(&self.broker.to_be_bytes()[2..]);
+        raw[6] = self.shard.0;
+        raw[7..11].copy_from_slice(&self.session.slot.to_be_bytes());
+        raw[11..].copy_from_slice(&self.session.generation.to_be_bytes());
+        f.write_str(&URL_SAFE_NO_PAD.encode(raw))
+    }
+}
+
+/// The text is not 20 characters of base64url.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotAClientId;
+
+impl fmt::Display for NotAClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a client id")
+    }
+}
+
+impl std::error::Error for NotAClientId {}
+
+impl FromStr for ClientId {
+    type Err = NotAClientId;
+
+    fn from_str(text: &str) -> Result<ClientId, NotAClientId> {
+        let mut raw = [0; 15];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut raw) {
+            Ok(15) => {}
+            _ => return Err(NotAClientId),
+        }
+        let word = |at: usize| u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+        Ok(ClientId {
+            broker: u64::from(word(0)) << 16 | u64::from(raw[4]) << 8 | u64::from(raw[5]),
+            shard: ShardId(raw[6]),
+            session: SessionId { slot: word(7), generation: word(11) },
+        })
+    }
+}
+
+/// Where a command or a message goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// Everybody whose filter matches.
+    Topic(Topic),
+    /// One session that handles this event; the sender's shard picks it.
+    Service(Bytes),
+    /// An application server, by the name it gave when it connected.
+    Peer(Bytes),
+    /// One client, by number.
+    Client(ClientId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_ids_survive_the_wire() {
+        for (broker, shard, slot, generation) in [(0, 0, 0, 0), (0xffff_ffff_ffff, 127, u32::MAX, u32::MAX), (0x0102_0304_0506, 7, 8, 9)] {
+            let id = ClientId { broker, shard: ShardId(shard), session: SessionId { slot, generation } };
+            let text = id.to_string();
+            assert_eq!(text.len(), ClientId::WRITTEN_SIZE);
+            assert_eq!(text.parse(), Ok(id));
+        }
+        for text in ["", "x", "AAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAA+", "ééééééééééé"] {
+            assert_eq!(text.parse::<ClientId>(), Err(NotAClientId), "{text}");
+        }
+    }
+
+    #[test]
+    fn shard_sets_hold_what_was_put_in() {
+        let mut set = ShardSet::EMPTY;
+        assert!(set.insert(ShardId(127)) && set.insert(ShardId(0)) && !set.insert(ShardId(0)));
+        assert_eq!(set.iter().collect::<Vec<_>>(), [ShardId(0), ShardId(127)]);
+        assert!(ShardSet::first(128).is_superset(set) && !set.is_superset(ShardSet::first(2)));
+        assert!(set.remove(ShardId(127)) && !set.remove(ShardId(127)));
+        assert_eq!(set.len(), 1);
+        assert_eq!(ShardSet::first(3).len(), 3);
+    }
+}

@@ -1,0 +1,15 @@
+//! A realtime publish/subscribe broker.
+//!
+//! The modules in reading order, each knowing only those above it:
+//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`]), formats ([`ws`], [`protocol`]), logic
+//! ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`]).
+//! `ARCHITECTURE.md` follows a publish through them.
+
+pub mod address;
+pub mod error;
+pub mod limits;
+pub mod message;
+pub mod protocol;
+pub mod topic;
+pub mod ws;
+pub mod mesh;

@@ -1,0 +1,106 @@
+//! Every bound that a user can set, its default and its reason. What happens when one is reached is said at
+//! each field; nothing in the broker is without a bound.
+
+/// 1 KiB.
+pub const KIB: usize = 1024;
+/// 1 MiB.
+pub const MIB: usize = 1024 * KIB;
+
+/// The longest topic or filter of native JSON and Socket.IO, in bytes of UTF-8 (a filter's leading `=` not counted).
+pub const TOPIC_BYTES_MAX: usize = 255;
+/// The deepest topic: each level costs a look-up per publish.
+pub const TOPIC_LEVELS_MAX: usize = 32;
+/// The longest channel or room of the other protocols, any bytes.
+pub const CHANNEL_BYTES_MAX: usize = 1024;
+/// The longest event, service or peer name, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// The deepest JSON that is taken.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// The entries of the ring between two shards.
+pub const RING_ENTRIES_MAX: usize = 4096;
+/// The bytes that may wait in the ring between two shards. An empty ring always takes one entry.
+pub const RING_BYTES_MAX: usize = MIB;
+/// The largest piece of one turn's shared log: what a slow reader can pin with one small frame.
+pub const LOG_SEGMENT_BYTES_MAX: usize = 16 * KIB;
+/// The most that one send takes.
+pub const SEND_BYTES_MAX: usize = 64 * KIB;
+/// What an outbox charges for a queued reference beside its bytes: the entry that holds it.
+pub const OUTBOX_ENTRY_BYTES: usize = 64;
+
+/// The limits of one broker. Sizes in bytes, times in milliseconds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections of the whole process; past it a new one gets 503 with Retry-After.
+    pub connections_max: usize,
+    /// A message; past it the connection is closed with 1009 before the message is buffered.
+    pub message_bytes_max: usize,
+    /// From a message's first fragment to its last; past it the connection is closed with 1008.
+    pub message_ms_max: u64,
+    /// What may wait in one outbox; past it the slow-consumer policy of the topic acts.
+    pub outbox_bytes_max: usize,
+    /// What may wait in one outbox for [`Limits::outbox_soft_ms`]; then the policy acts as at the hard limit.
+    pub outbox_bytes_soft: usize,
+    /// How long an outbox may stay above the soft limit.
+    pub outbox_soft_ms: u64,
+    /// What may wait in all outboxes together; past it the largest are cut first. 0: a quarter of the memory.
+    pub outbox_total_bytes_max: usize,
+    /// Unread answers (acks, pongs, replies) at which the broker stops to read the connection.
+    pub replies_bytes_max: usize,
+    /// A request head; past it 431.
+    pub handshake_bytes_max: usize,
+    /// The header fields of a request head; past it 431.
+    pub handshake_headers_max: usize,
+    /// From accept to 101, waiting for admission included; past it 408.
+    pub connect_timeout_ms: u64,
+    /// Silence after which the broker sends a ping.
+    pub ping_interval_ms: u64,
+    /// Silence after that ping at which the connection is given up.
+    pub ping_timeout_ms: u64,
+    /// Subscriptions of a connection; past it `limit`.
+    pub subscriptions_max: usize,
+    /// Events that a connection may handle; past it `limit`.
+    pub handlers_max: usize,
+    /// Requests of a connection that wait for an answer; past it `busy`.
+    pub requests_max: usize,
+    /// The deadline of a request that names none, and the longest that one may name.
+    pub request_timeout_ms: u64,
+    /// Bad texts of a connection that are answered by an error; the next closes it with 1007.
+    pub bad_texts_max: u32,
+    /// How long a closing connection may take to read what was sent; then it is reset.
+    pub linger_ms: u64,
+    /// How long input is discarded after the last byte went out, so that closing does not reset.
+    pub discard_ms: u64,
+    /// Bytes that a turn takes from one connection, so that a flood delays nobody.
+    pub turn_bytes_max: usize,
+    /// Messages that a turn takes from one connection.
+    pub turn_messages_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: 1_000_000,
+            message_bytes_max: 64 * KIB,
+            message_ms_max: 30_000,
+            outbox_bytes_max: MIB,
+            outbox_bytes_soft: 256 * KIB,
+            outbox_soft_ms: 10_000,
+            outbox_total_bytes_max: 0,
+            replies_bytes_max: 64 * KIB,
+            handshake_bytes_max: 8 * KIB,
+            handshake_headers_max: 64,
+            connect_timeout_ms: 10_000,
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
+            subscriptions_max: 1_000,
+            handlers_max: 100,
+            requests_max: 1_000,
+            request_timeout_ms: 60_000,
+            bad_texts_max: 10,
+            linger_ms: 5_000,
+            discard_ms: 2_000,
+            turn_bytes_max: 64 * KIB,
+            turn_messages_max: 256,
+        }
+    }
+}

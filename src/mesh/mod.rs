@@ -1,0 +1,3 @@
+//! The mesh. (stub: signatures to keep)
+pub mod doorbell;
+pub mod ring;

@@ -1,0 +1,122 @@
+//! A message: what one publisher says once and any number of subscribers receive.
+//!
+//! The payload is opaque. It is checked where it enters and then passed on as the bytes that came; each
+//! protocol writes its own envelope around it. A message is shared between shards by reference count and is
+//! never changed after it was made.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::address::SessionId;
+use crate::address::ShardId;
+use crate::topic::Topic;
+
+/// The bytes of an argument, and what they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// Valid JSON text.
+    Json(Bytes),
+    /// Valid UTF-8.
+    Text(Bytes),
+    /// Any bytes.
+    Binary(Bytes),
+}
+
+impl Payload {
+    /// JSON if the bytes are valid JSON text of allowed depth, else text if they are UTF-8, else binary: the
+    /// rule for publishers that say nothing about their bytes (RESP, the admin listener).
+    pub fn detect(bytes: Bytes) -> Payload {
+        if crate::protocol::json::validate(&bytes).is_ok() {
+            Payload::Json(bytes)
+        } else if simdutf8::basic::from_utf8(&bytes).is_ok() {
+            Payload::Text(bytes)
+        } else {
+            Payload::Binary(bytes)
+        }
+    }
+
+    /// The bytes, whatever they are.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => bytes,
+        }
+    }
+}
+
+/// For whom a message is.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Targets {
+    /// Topics: one delivery for each subscription that matches, with its context.
+    pub topics: SmallVec<[Topic; 1]>,
+    /// Rooms (exact names): one delivery for each session that is in any of them.
+    pub rooms: Vec<Bytes>,
+    /// Rooms whose members get nothing of what goes to `rooms`.
+    pub except: Vec<Bytes>,
+}
+
+/// What else the publisher asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flags {
+    /// Leave the origin session out.
+    pub not_to_origin: bool,
+    /// May be dropped, uncounted as due, for a receiver that is not ready at once.
+    pub volatile: bool,
+    /// Each receiver is to answer.
+    pub answer_wanted: bool,
+}
+
+/// The place of a message in its topic's history. Reserved: nothing numbers messages yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// Changes whenever the history starts anew.
+    pub epoch: u64,
+    /// Rises by one with each message of the topic.
+    pub offset: u64,
+}
+
+/// The session that published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its session there.
+    pub session: SessionId,
+}
+
+/// One publication.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// For whom.
+    pub targets: Targets,
+    /// The event's name, where the publisher's protocol has one.
+    pub event: Option<Bytes>,
+    /// The argument.
+    pub payload: Payload,
+    /// Binary parts that `payload` refers to by placeholders.
+    pub attachments: Vec<Bytes>,
+    /// Who published; nobody for the admin listener.
+    pub origin: Option<Origin>,
+    /// What else was asked.
+    pub flags: Flags,
+    /// Reserved for history.
+    pub position: Option<Position>,
+    /// When the broker took it, in ms since 1970.
+    pub unix_ms: u64,
+    /// The native publisher's whole object without `context` and the closing brace, `timestamp` included, so
+    /// that native subscribers get its every field; see [`crate::protocol::native`].
+    pub envelope: Option<Bytes>,
+}
+
+impl Message {
+    /// The bytes that this message holds, for the byte bounds of the rings.
+    pub fn size(&self) -> usize {
+        let names = |names: &[Bytes]| names.iter().map(Bytes::len).sum::<usize>();
+        size_of::<Message>()
+            + self.targets.topics.iter().map(|topic| topic.as_bytes().len()).sum::<usize>()
+            + names(&self.targets.rooms)
+            + names(&self.targets.except)
+            + names(&self.attachments)
+            + self.payload.bytes().len()
+            + self.envelope.as_ref().map_or(0, Bytes::len)
+    }
+}

@@ -172,7 +172,10 @@ impl FromStr for ClientId {
         Ok(ClientId {
             broker: u64::from(word(0)) << 16 | u64::from(raw[4]) << 8 | u64::from(raw[5]),
             shard: ShardId(raw[6]),
-            session: SessionId { slot: word(7), generation: word(11) },
+            session: SessionId {
+                slot: word(7),
+                generation: word(11),
+            },
         })
     }
 }
@@ -196,13 +199,28 @@ mod tests {
 
     #[test]
     fn client_ids_survive_the_wire() {
-        for (broker, shard, slot, generation) in [(0, 0, 0, 0), (0xffff_ffff_ffff, 127, u32::MAX, u32::MAX), (0x0102_0304_0506, 7, 8, 9)] {
-            let id = ClientId { broker, shard: ShardId(shard), session: SessionId { slot, generation } };
+        for (broker, shard, slot, generation) in [
+            (0, 0, 0, 0),
+            (0xffff_ffff_ffff, 127, u32::MAX, u32::MAX),
+            (0x0102_0304_0506, 7, 8, 9),
+        ] {
+            let id = ClientId {
+                broker,
+                shard: ShardId(shard),
+                session: SessionId { slot, generation },
+            };
             let text = id.to_string();
             assert_eq!(text.len(), ClientId::WRITTEN_SIZE);
             assert_eq!(text.parse(), Ok(id));
         }
-        for text in ["", "x", "AAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAA+", "ééééééééééé"] {
+        for text in [
+            "",
+            "x",
+            "AAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAA+",
+            "ééééééééééé",
+        ] {
             assert_eq!(text.parse::<ClientId>(), Err(NotAClientId), "{text}");
         }
     }

@@ -98,7 +98,9 @@ impl CloseReason {
     /// The WebSocket close code, where one is sent.
     pub fn code(self) -> Option<u16> {
         match self {
-            CloseReason::ClientClosed | CloseReason::ConnectionLost | CloseReason::HandshakeRefused => None,
+            CloseReason::ClientClosed
+            | CloseReason::ConnectionLost
+            | CloseReason::HandshakeRefused => None,
             CloseReason::GoingAway => Some(1001),
             CloseReason::ProtocolError => Some(1002),
             CloseReason::Unsupported => Some(1003),

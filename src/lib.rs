@@ -8,8 +8,10 @@
 pub mod address;
 pub mod error;
 pub mod limits;
+pub mod mesh;
 pub mod message;
+pub mod net;
 pub mod protocol;
+pub mod shard;
 pub mod topic;
 pub mod ws;
-pub mod mesh;

@@ -112,7 +112,12 @@ impl Message {
     pub fn size(&self) -> usize {
         let names = |names: &[Bytes]| names.iter().map(Bytes::len).sum::<usize>();
         size_of::<Message>()
-            + self.targets.topics.iter().map(|topic| topic.as_bytes().len()).sum::<usize>()
+            + self
+                .targets
+                .topics
+                .iter()
+                .map(|topic| topic.as_bytes().len())
+                .sum::<usize>()
             + names(&self.targets.rooms)
             + names(&self.targets.except)
             + names(&self.attachments)

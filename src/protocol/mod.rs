@@ -30,7 +30,13 @@ pub enum Command {
     /// Tell one session that handles `event`; no answer.
     Emit { event: Bytes, data: Payload },
     /// Ask `to` and give its answer back under `tag`.
-    Request { to: Address, event: Bytes, data: Payload, tag: Tag, timeout_ms: Option<u64> },
+    Request {
+        to: Address,
+        event: Bytes,
+        data: Payload,
+        tag: Tag,
+        timeout_ms: Option<u64>,
+    },
     /// The answer to request `number`, which this session was asked.
     Reply { number: u64, outcome: Outcome },
     /// From the ack on, requests and events of this name may come here.
@@ -49,13 +55,19 @@ pub enum Outcome {
     /// The handler's answer.
     Data(Payload),
     /// The broker's or the handler's refusal. A handler's code is its own; JSON string contents, unescaped.
-    Failed { code: Cow<'static, str>, reason: Cow<'static, str> },
+    Failed {
+        code: Cow<'static, str>,
+        reason: Cow<'static, str>,
+    },
 }
 
 impl Outcome {
     /// A refusal by the broker itself.
     pub fn refused(code: Code, reason: &'static str) -> Outcome {
-        Outcome::Failed { code: Cow::Borrowed(code.as_str()), reason: Cow::Borrowed(reason) }
+        Outcome::Failed {
+            code: Cow::Borrowed(code.as_str()),
+            reason: Cow::Borrowed(reason),
+        }
     }
 }
 
@@ -101,17 +113,33 @@ impl Action {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event<'a> {
     /// A command took effect. `name` is the topic, the filter as written, or the event.
-    Ack { action: Action, name: &'a [u8], tag: Option<&'a Tag> },
+    Ack {
+        action: Action,
+        name: &'a [u8],
+        tag: Option<&'a Tag>,
+    },
     /// A command did not.
     Refused(&'a Refusal),
     /// The answer to this client's request.
     Reply { tag: &'a Tag, outcome: &'a Outcome },
     /// A request that this client is to answer with `number`.
-    Request { event: &'a [u8], data: &'a Payload, number: u64, from: ClientId },
+    Request {
+        event: &'a [u8],
+        data: &'a Payload,
+        number: u64,
+        from: ClientId,
+    },
     /// An event for this client.
-    Emitted { event: &'a [u8], data: &'a Payload, from: ClientId },
+    Emitted {
+        event: &'a [u8],
+        data: &'a Payload,
+        from: ClientId,
+    },
     /// The answer to whoami.
-    Session { client: ClientId, tag: Option<&'a Tag> },
+    Session {
+        client: ClientId,
+        tag: Option<&'a Tag>,
+    },
     /// The answer to ping.
     Pong { tag: Option<&'a Tag> },
     /// `count` deliveries of `topic` were skipped for this reader.

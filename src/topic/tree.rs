@@ -13,7 +13,9 @@ pub struct TopicTree<V> {
 
 impl<V> Default for TopicTree<V> {
     fn default() -> Self {
-        TopicTree { entries: slab::Slab::new() }
+        TopicTree {
+            entries: slab::Slab::new(),
+        }
     }
 }
 
@@ -25,7 +27,10 @@ impl<V> TopicTree<V> {
         self.entries.is_empty()
     }
     pub fn find(&self, filter: &Filter) -> Option<FilterId> {
-        self.entries.iter().find(|(_, e)| e.0 == *filter).map(|(i, _)| FilterId(i as u32))
+        self.entries
+            .iter()
+            .find(|(_, e)| e.0 == *filter)
+            .map(|(i, _)| FilterId(i as u32))
     }
     /// The filter's id; inserted with `value()` if it was not there.
     pub fn insert_with(&mut self, filter: &Filter, value: impl FnOnce() -> V) -> FilterId {
@@ -50,10 +55,17 @@ impl<V> TopicTree<V> {
     }
     /// Appends the ids of the filters that match, most specific first.
     pub fn match_topic(&self, topic: &Topic, matches: &mut Vec<FilterId>) {
-        matches.extend(self.entries.iter().filter(|(_, e)| e.0.matches(topic)).map(|(i, _)| FilterId(i as u32)));
+        matches.extend(
+            self.entries
+                .iter()
+                .filter(|(_, e)| e.0.matches(topic))
+                .map(|(i, _)| FilterId(i as u32)),
+        );
     }
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (FilterId, &Filter, &V)> {
-        self.entries.iter().map(|(i, e)| (FilterId(i as u32), &e.0, &e.1))
+        self.entries
+            .iter()
+            .map(|(i, e)| (FilterId(i as u32), &e.0, &e.1))
     }
 }

@@ -26,7 +26,11 @@ pub struct Reader {}
 impl Reader {
     /// Takes from the front of `input` (unmasking in place) and says how many bytes it took and what they
     /// completed. `(n, None)`: all n = input.len() bytes were taken, more is needed. `(n, Some(..))`: call again with the rest.
-    pub fn next<'a>(&'a mut self, _limits: ReaderLimits, _input: &'a mut [u8]) -> Result<(usize, Option<Incoming<'a>>), Violation> {
+    pub fn next<'a>(
+        &'a mut self,
+        _limits: ReaderLimits,
+        _input: &'a mut [u8],
+    ) -> Result<(usize, Option<Incoming<'a>>), Violation> {
         todo!()
     }
     /// Has a data message begun (first byte of its first frame seen) that is not complete?

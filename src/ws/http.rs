@@ -15,7 +15,10 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers.iter().find(|h| h.0.eq_ignore_ascii_case(name)).map(|h| h.1)
+        self.headers
+            .iter()
+            .find(|h| h.0.eq_ignore_ascii_case(name))
+            .map(|h| h.1)
     }
 }
 
@@ -27,11 +30,21 @@ pub struct Reject {
 }
 
 /// None: incomplete. Err: 400 / 431 / 505 ...
-pub fn parse_head(_bytes: &[u8], _bytes_max: usize, _headers_max: usize) -> Result<Option<Request<'_>>, Reject> {
+pub fn parse_head(
+    _bytes: &[u8],
+    _bytes_max: usize,
+    _headers_max: usize,
+) -> Result<Option<Request<'_>>, Reject> {
     todo!()
 }
 
 /// A whole response with Content-Length, Connection: close, and a few fixed safety headers.
-pub fn response(_status: u16, _content_type: &str, _extra_headers: &[(&str, &str)], _body: &[u8], _out: &mut Vec<u8>) {
+pub fn response(
+    _status: u16,
+    _content_type: &str,
+    _extra_headers: &[(&str, &str)],
+    _body: &[u8],
+    _out: &mut Vec<u8>,
+) {
     todo!()
 }

@@ -1,0 +1,67 @@
+//! The control plane: how threads that are no shard speak to the shards. Slow, simple, bounded.
+//!
+//! Each shard has one bounded channel. What is sent there is taken at the start of a turn, with the bytes of the
+//! clients (DESIGN decision 4), and answered by a call of the closure that came along, on the shard's thread:
+//! it must only pass the value on.
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+
+use crate::error::Code;
+use crate::shard::metrics::{ConnectionView, ShardStats};
+use crate::topic::Topic;
+
+/// What a shard calls with its answer; must not block.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// A word to a shard.
+pub enum Control {
+    /// Publish as nobody's session; answered when every interested shard has it, or with `busy`.
+    Publish {
+        topic: Topic,
+        payload: Bytes,
+        reply: Reply<Result<(), Code>>,
+    },
+    /// Count.
+    Stats { reply: Reply<ShardStats> },
+    /// List at most `count` connections, those with the most bytes waiting first.
+    Connections {
+        count: usize,
+        reply: Reply<Vec<ConnectionView>>,
+    },
+    /// Accept no more.
+    StopAccepting { reply: Reply<()> },
+    /// Take no more input; answered when everything taken has been routed and handed on.
+    Quiesce { reply: Reply<()> },
+    /// Close every session with 1001, spread over this time; answered when all are gone.
+    Close { spread_ms: u64, reply: Reply<()> },
+    /// End the event loop now.
+    Stop,
+}
+
+/// Wakes one shard's thread from its wait.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// The way to one shard. Cheap to clone behind an `Arc`; any thread may send.
+pub struct ControlSender {
+    /// The shard's channel.
+    pub channel: Sender<Control>,
+    /// Rings its doorbell, and wakes it if it sleeps.
+    pub wake: Wake,
+}
+
+/// The shard's channel is full, or its thread has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreachable;
+
+impl ControlSender {
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// [`Unreachable`] if the channel is full or the shard has ended.
+    pub fn send(&self, control: Control) -> Result<(), Unreachable> {
+        self.channel.try_send(control).map_err(|_| Unreachable)?;
+        (self.wake)();
+        Ok(())
+    }
+}

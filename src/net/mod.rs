@@ -1,0 +1,3 @@
+//! The edge: sockets, clock, threads.
+
+pub mod control;

@@ -4,6 +4,8 @@
 //! clients (DESIGN decision 4), and answered by a call of the closure that came along, on the shard's thread:
 //! it must only pass the value on.
 
+#![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
+
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 

@@ -3,6 +3,8 @@
 //!
 //! Words of other protocols (channel, room, subject) are translated here and go no further in.
 
+#![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
+
 use std::borrow::Cow;
 
 use bytes::Bytes;

@@ -33,3 +33,7 @@ pub fn encode(_event: &Event<'_>, _stamp: &Stamp, _out: &mut Vec<u8>) {
 pub fn encode_delivery(_message: &Message, _topic: &Topic, _context: &[u8], _out: &mut Vec<u8>) {
     todo!()
 }
+/// (stub)
+pub fn delivery_size(_message: &Message, _topic: &Topic, _context: &[u8]) -> usize {
+    todo!()
+}

@@ -1,5 +1,583 @@
 //! The shard: a pure state machine that takes bytes, parcels of other shards and the time, and gives effects.
+//!
+//! It knows no socket, clock, thread or random number. The event loop (`net::event_loop`) calls it in turns:
+//!
+//! 1. [`Shard::begin_turn`] with the time;
+//! 2. [`Shard::take_parcel`] for what other shards sent;
+//! 3. routing: [`Shard::resume`], then [`Shard::accept`], [`Shard::receive`], [`Shard::ended`], [`Shard::sent`],
+//!    [`Shard::publish_as_host`] for what the driver took before (2), then [`Shard::fire_timers`];
+//! 4. the lanes ([`Shard::lanes`]) are emptied into the rings, and every session of [`Shard::take_dirty`] is sent
+//!    what [`Shard::transmit`] gives; then [`Shard::end_turn`], and the [`Effect`]s are carried out.
+//!
+//! That (3) comes after (2) is what makes an acknowledgement a barrier (ARCHITECTURE.md, "The turn"). Nothing
+//! in here depends on it; nothing outside may change it.
+//!
+//! The files, in the order in which a publish meets them: `handshake`, `session`, `command`, `auth`, `router`
+//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::address::{ClientId, SessionId, ShardId, ShardSet};
+use crate::error::CloseReason;
+use crate::protocol::native::{self, Stamp};
+use crate::protocol::{Event, Protocol};
+use crate::topic::interest::Interest;
+use crate::topic::tree::{FilterId, TopicTree};
+use crate::ws::frame::{self, Opcode};
+
+use fanout::{Subscribers, mark_dirty};
+use log::TurnLogs;
+use metrics::{ConnectionView, ShardStats};
+use outbox::{Chunks, Queued};
+use parcel::{Key, Lanes};
+use request::Requests;
+use session::{Due, Session, Sessions, State};
+use settings::Settings;
+use timer::Timers;
 
 pub mod auth;
+mod closing;
+mod command;
+mod fanout;
+mod handshake;
+mod log;
 pub mod metrics;
+pub mod outbox;
+pub mod parcel;
+mod request;
+mod router;
+mod session;
+pub mod settings;
 pub mod slow;
+mod timer;
+
+pub use handshake::{AdmissionAsked, Verdict};
+
+/// The time of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back; all deadlines are on it.
+    pub ms: u64,
+    /// Milliseconds since 1970, for timestamps only.
+    pub unix_ms: u64,
+}
+
+/// What the edge is to do for a shard, in order, after the turn's sends were started.
+#[derive(Debug)]
+pub enum Effect {
+    /// Take no more bytes from this connection until told.
+    PauseReading(SessionId),
+    /// Take bytes again.
+    ResumeReading(SessionId),
+    /// Everything is out: shut down writing. Input still arrives, to be discarded.
+    ShutdownWrite(SessionId),
+    /// The session is over and out of the shard's table: close the connection, by a reset if `reset`.
+    Close { session: SessionId, reset: bool },
+    /// The session belongs to another shard and is out of this one's table: hand the connection over, with
+    /// `bytes` (all that came, unanswered) before whatever the driver still holds.
+    HandOver {
+        session: SessionId,
+        to: ShardId,
+        listener: u16,
+        address: Arc<str>,
+        bytes: Vec<u8>,
+    },
+    /// Ask the host whether this session may come in.
+    AskHost(AdmissionAsked),
+}
+
+/// How a connection ended by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The client will send nothing more.
+    EndOfInput,
+    /// The connection is gone.
+    Failed,
+}
+
+/// One shard. All methods are called by one thread, in turns.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    settings: Arc<Settings>,
+    now: Now,
+    stamp: Stamp,
+    sessions: Sessions,
+    /// Active subscriptions of this shard's sessions.
+    subscriptions: TopicTree<Subscribers>,
+    /// Sessions of this shard that handle an event.
+    handlers: HashMap<bytes::Bytes, request::Handlers, foldhash::fast::RandomState>,
+    /// What this shard's sessions want of other shards, and who has been told.
+    interest: Interest<Key>,
+    /// What other shards told us that they want.
+    remote_filters: TopicTree<ShardSet>,
+    remote_services: HashMap<bytes::Bytes, ShardSet, foldhash::fast::RandomState>,
+    lanes: Lanes,
+    logs: TurnLogs,
+    requests: Requests,
+    /// Sessions with a deadline.
+    timers: Timers<SessionId>,
+    /// Sessions whose outbox has something to send.
+    dirty: Vec<SessionId>,
+    /// Sessions with something that waits.
+    resuming: Vec<SessionId>,
+    effects: Vec<Effect>,
+    stats: ShardStats,
+    outbox_bytes: usize,
+    /// Scratch: matches of one topic.
+    matches: Vec<FilterId>,
+    /// Scratch: one encoded event.
+    words: Vec<u8>,
+    /// The next shard to deal a connection to.
+    next_deal: usize,
+    /// No more input is taken (drain).
+    is_quiet: bool,
+    /// News of interest waits for room in a ring.
+    has_news: bool,
+}
+
+impl Shard {
+    /// A shard with nobody on it.
+    pub fn new(id: ShardId, settings: Arc<Settings>, now: Now) -> Shard {
+        let mut peers = ShardSet::first(settings.shards);
+        peers.remove(id);
+        Shard {
+            id,
+            now,
+            stamp: Stamp::new(now.unix_ms),
+            sessions: Sessions::default(),
+            subscriptions: TopicTree::default(),
+            handlers: HashMap::default(),
+            interest: Interest::new(peers),
+            remote_filters: TopicTree::default(),
+            remote_services: HashMap::default(),
+            lanes: Lanes::new(settings.shards),
+            logs: TurnLogs::default(),
+            requests: Requests::default(),
+            timers: Timers::default(),
+            dirty: Vec::new(),
+            resuming: Vec::new(),
+            effects: Vec::new(),
+            stats: ShardStats {
+                shard: id.index(),
+                ..ShardStats::default()
+            },
+            outbox_bytes: 0,
+            matches: Vec::new(),
+            words: Vec::new(),
+            next_deal: id.index(),
+            is_quiet: false,
+            has_news: false,
+            settings,
+        }
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Starts a turn.
+    pub fn begin_turn(&mut self, now: Now) {
+        debug_assert!(now.ms >= self.now.ms, "the clock went back");
+        if now.unix_ms != self.now.unix_ms {
+            self.stamp = Stamp::new(now.unix_ms);
+        }
+        self.now = now;
+        self.logs.next_turn();
+        self.stats.turns += 1;
+    }
+
+    /// The lanes to the other shards, to set their room before the routing and to empty them after it.
+    pub fn lanes(&mut self) -> &mut Lanes {
+        &mut self.lanes
+    }
+
+    /// A connection was accepted. `refused`: there are too many; it gets 503 and nothing else.
+    pub fn accept(&mut self, id: SessionId, listener: u16, address: Arc<str>, refused: bool) {
+        self.stats.accepted += 1;
+        self.enter(id, listener, address);
+        if refused {
+            self.stats.refused += 1;
+            self.refuse_connection(id);
+        }
+        self.set_timer(id);
+    }
+
+    fn enter(&mut self, id: SessionId, listener: u16, address: Arc<str>) {
+        self.sessions
+            .insert(Session::new(id, listener, address, self.now.ms));
+        self.update_reading(id);
+    }
+
+    /// Bytes came from a connection. They are changed in place (unmasked).
+    pub fn receive(&mut self, id: SessionId, bytes: &mut [u8]) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        self.stats.received_bytes += bytes.len() as u64;
+        match &mut session.state {
+            State::Handshake { .. } => self.receive_head(id, bytes),
+            State::Admission { .. } => session
+                .stall
+                .get_or_insert_default()
+                .bytes
+                .extend_from_slice(bytes),
+            State::Open => {
+                session.last_input_ms = self.now.ms;
+                session.is_pinged = false;
+                match &mut session.stall {
+                    // Taken before the pause took effect.
+                    Some(stall) => stall.bytes.extend_from_slice(bytes),
+                    None => self.read_messages(id, bytes),
+                }
+            }
+            State::Closing { .. } | State::Discarding { .. } => {}
+        }
+        self.set_timer(id);
+    }
+
+    /// The connection has ended, or will send no more.
+    pub fn ended(&mut self, id: SessionId, ending: Ending) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        match (&session.state, ending) {
+            // Its last words may still be read by a client that only stopped to write.
+            (State::Closing { .. }, Ending::EndOfInput) => {}
+            (State::Discarding { .. }, _) | (State::Closing { .. }, Ending::Failed) => {
+                self.finish(id, false)
+            }
+            (State::Handshake { .. } | State::Admission { .. } | State::Open, _) => {
+                self.release(id, CloseReason::ConnectionLost);
+                self.finish(id, false);
+            }
+        }
+    }
+
+    /// The send in flight is done, all of it.
+    pub fn sent(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let before = session.outbox.charged();
+        let (bytes, deliveries) = session.outbox.sent();
+        self.outbox_bytes -= before - session.outbox.charged();
+        self.stats.sent_bytes += bytes as u64;
+        self.stats.delivered += deliveries;
+        if session.outbox.charged() <= self.settings.limits.outbox_bytes_soft {
+            session.soft_since_ms = None;
+        }
+        if session.outbox.has_waiting() {
+            mark_dirty(session, &mut self.dirty);
+        } else {
+            self.emptied(id);
+        }
+        self.update_reading(id);
+    }
+
+    /// The sessions that may have something to send; each is to be flushed this turn.
+    pub fn take_dirty(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// The next send of a session; it is in flight until [`Shard::sent`] or [`Shard::ended`].
+    pub fn transmit(&mut self, id: SessionId) -> Option<Chunks> {
+        let session = self.sessions.find(id)?;
+        if session.outbox.is_in_flight() {
+            return None;
+        }
+        if session.outbox.has_gaps() {
+            let before = session.outbox.charged();
+            let mut words = bytes::BytesMut::new();
+            for (topic, count) in session.outbox.take_gaps() {
+                self.words.clear();
+                native::encode(
+                    &Event::Gap {
+                        topic: &topic,
+                        count,
+                    },
+                    &self.stamp,
+                    &mut self.words,
+                );
+                frame_text(&self.words, &mut words);
+            }
+            session.outbox.put_first(words);
+            self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+        }
+        let chunks = session.outbox.transmit(&mut self.logs)?;
+        self.stats.sends += 1;
+        Some(chunks)
+    }
+
+    /// A session of [`Shard::take_dirty`] was flushed as far as it goes.
+    pub fn flushed(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        session.is_dirty = false;
+        if session.outbox.has_waiting() {
+            let before = session.outbox.charged();
+            session.outbox.settle(&mut self.logs);
+            self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+        }
+        if session.is_open()
+            && session.soft_since_ms.is_none()
+            && session.outbox.charged() > self.settings.limits.outbox_bytes_soft
+        {
+            session.soft_since_ms = Some(self.now.ms);
+            self.set_timer(id);
+        }
+    }
+
+    /// Ends a turn: keeps the total of all outboxes within its bound.
+    pub fn end_turn(&mut self) {
+        let bytes_max = self.settings.limits.outbox_total_bytes_max / self.settings.shards;
+        if self.outbox_bytes > bytes_max {
+            self.cut_largest(bytes_max);
+        }
+    }
+
+    /// What is to be done outside, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The next moment at which [`Shard::fire_timers`] has something to do.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        [self.timers.next_ms(), self.requests.next_ms()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does anything wait that another turn could move on, without any input?
+    pub fn is_restless(&self) -> bool {
+        !self.resuming.is_empty()
+            || self.has_news
+            || self.requests.has_deferred()
+            || !self.dirty.is_empty()
+            || !self.effects.is_empty()
+    }
+
+    /// Has everything that was taken been routed and handed on?
+    pub fn is_settled(&self) -> bool {
+        !self.is_restless() && self.lanes.are_idle()
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Looks after what is due.
+    pub fn fire_timers(&mut self) {
+        while let Some((at_ms, id)) = self.timers.pop_due(self.now.ms) {
+            let Some(session) = self.sessions.find(id) else {
+                continue;
+            };
+            if session.timer_ms != at_ms {
+                continue;
+            }
+            session.timer_ms = u64::MAX;
+            let (due_ms, due) = session.deadline(&self.settings.limits);
+            if due_ms <= self.now.ms {
+                self.come_due(id, due);
+            }
+            self.set_timer(id);
+        }
+        self.expire_requests();
+    }
+
+    fn come_due(&mut self, id: SessionId, due: Due) {
+        match due {
+            Due::Handshake => self.handshake_late(id),
+            Due::Ping => {
+                if let Some(session) = self.sessions.find(id) {
+                    session.is_pinged = true;
+                }
+                self.tell_frame(id, Opcode::Ping, &[], false);
+            }
+            Due::Dead => {
+                self.release(id, CloseReason::PingTimeout);
+                self.finish(id, false);
+            }
+            Due::Message => self.close(id, CloseReason::TooLate),
+            Due::Slow => self.close_slow(id),
+            Due::Leave => self.close(id, CloseReason::GoingAway),
+            Due::Reset => self.finish(id, true),
+            Due::Gone => self.finish(id, false),
+        }
+    }
+
+    /// Sets the session's next deadline, if it is earlier than the one that is set.
+    fn set_timer(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let (at_ms, _) = session.deadline(&self.settings.limits);
+        if at_ms < session.timer_ms {
+            session.timer_ms = at_ms;
+            self.timers.set(at_ms, id);
+        }
+    }
+
+    /// Stops or starts the reading of a connection, as its state asks.
+    fn update_reading(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let limit = self.settings.limits.replies_bytes_max;
+        let replies = session.outbox.reply_bytes();
+        let has_unread = replies >= limit || session.is_paused && replies > limit / 2;
+        let wanted = match session.state {
+            State::Open => session.stall.is_some() || has_unread || self.is_quiet,
+            State::Handshake { .. } => self.is_quiet,
+            State::Admission { .. } => true,
+            State::Closing { .. } | State::Discarding { .. } => false,
+        };
+        if wanted != session.is_paused {
+            session.is_paused = wanted;
+            if wanted {
+                self.effects.push(Effect::PauseReading(id));
+            } else {
+                // While we did not read, its liveness clock stood still.
+                if session.is_open() {
+                    session.last_input_ms = self.now.ms;
+                    session.is_pinged = false;
+                    session.message_since_ms = session.message_since_ms.map(|_| self.now.ms);
+                }
+                self.effects.push(Effect::ResumeReading(id));
+                self.set_timer(id);
+            }
+        }
+    }
+
+    /// Tells a session something. `reply`: it is the answer to something that it sent.
+    fn tell(&mut self, id: SessionId, event: &Event<'_>, reply: bool) {
+        let mut words = std::mem::take(&mut self.words);
+        words.clear();
+        native::encode(event, &self.stamp, &mut words);
+        self.tell_frame(id, Opcode::Text, &words, reply);
+        self.words = words;
+    }
+
+    fn tell_frame(&mut self, id: SessionId, opcode: Opcode, payload: &[u8], reply: bool) {
+        let mut framed = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX + payload.len());
+        frame::encode_header(opcode, payload.len(), &mut framed);
+        framed.extend_from_slice(payload);
+        let Some(session) = self
+            .sessions
+            .find(id)
+            .filter(|session| !session.is_ending())
+        else {
+            return;
+        };
+        let before = session.outbox.charged();
+        let queued =
+            session
+                .outbox
+                .push_words(&framed, reply, self.settings.limits.outbox_bytes_max);
+        self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+        match queued {
+            Queued::Yes { .. } => mark_dirty(session, &mut self.dirty),
+            Queued::Full => self.close_slow(id),
+        }
+        if reply {
+            self.update_reading(id);
+        }
+    }
+
+    fn client_id(&self, session: SessionId) -> ClientId {
+        ClientId {
+            broker: self.settings.broker,
+            shard: self.id,
+            session,
+        }
+    }
+
+    /// Takes no more input from any connection, and accepts none.
+    pub fn quiesce(&mut self) {
+        self.is_quiet = true;
+        let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        for id in ids {
+            self.update_reading(id);
+        }
+    }
+
+    /// Closes every session with 1001, at moments spread over `spread_ms`.
+    pub fn close_all(&mut self, spread_ms: u64) {
+        let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        let count = ids.len().max(1) as u64;
+        for (index, id) in ids.into_iter().enumerate() {
+            let Some(session) = self.sessions.find(id) else {
+                continue;
+            };
+            if !session.is_open() {
+                if !session.is_ending() {
+                    self.release(id, CloseReason::GoingAway);
+                    self.finish(id, false);
+                }
+            } else if spread_ms == 0 {
+                self.close(id, CloseReason::GoingAway);
+            } else {
+                // Even over the time, in no order that means anything: slots are reused at random.
+                session.leave_ms = Some(self.now.ms + spread_ms * index as u64 / count);
+                self.set_timer(id);
+            }
+        }
+    }
+
+    /// The counters, gauges filled in.
+    pub fn stats(&self) -> ShardStats {
+        let open = self.sessions.iter().filter(|session| session.is_open());
+        let (mut sessions, mut subscriptions) = (0, 0);
+        for session in open {
+            sessions += 1;
+            subscriptions += session.subscriptions.len() as u64;
+        }
+        ShardStats {
+            connections: self.sessions.len() as u64,
+            sessions,
+            subscriptions,
+            outbox_bytes: self.outbox_bytes as u64,
+            requests_pending: self.requests.pending() as u64,
+            ..self.stats.clone()
+        }
+    }
+
+    /// Counts what only the event loop sees.
+    pub fn stats_mut(&mut self) -> &mut ShardStats {
+        &mut self.stats
+    }
+
+    /// At most `count` connections, those with the most bytes waiting first.
+    pub fn connection_views(&self, count: usize) -> Vec<ConnectionView> {
+        let mut sessions: Vec<_> = self.sessions.iter().collect();
+        sessions.sort_by_key(|session| (std::cmp::Reverse(session.outbox.charged()), session.id));
+        sessions.truncate(count);
+        sessions
+            .into_iter()
+            .map(|session| ConnectionView {
+                id: self.client_id(session.id).to_string(),
+                shard: self.id.index(),
+                address: session.address.to_string(),
+                outbox_bytes: session.outbox.charged() as u64,
+                subscriptions: session.subscriptions.len() as u64,
+            })
+            .collect()
+    }
+}
+
+/// A text frame around `text`.
+fn frame_text(text: &[u8], out: &mut bytes::BytesMut) {
+    let mut header = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX);
+    frame::encode_header(Opcode::Text, text.len(), &mut header);
+    out.extend_from_slice(&header);
+    out.extend_from_slice(text);
+}
+
+// The one protocol so far; `tell` and `transmit` will choose by it.
+const _: Protocol = Protocol::Native;

@@ -69,3 +69,10 @@ impl<V> TopicTree<V> {
             .map(|(i, e)| (FilterId(i as u32), &e.0, &e.1))
     }
 }
+impl<V> TopicTree<V> {
+    /// (stub)
+    pub fn entry_mut(&mut self, id: FilterId) -> (&Filter, &mut V) {
+        let e = &mut self.entries[id.0 as usize];
+        (&e.0, &mut e.1)
+    }
+}

@@ -48,3 +48,13 @@ pub fn response(
 ) {
     todo!()
 }
+impl Reject {
+    /// (stub)
+    pub fn new(status: u16, reason: &'static str) -> Reject {
+        Reject { status, reason }
+    }
+}
+/// (stub)
+pub fn reject(_reject: &Reject, _out: &mut Vec<u8>) {
+    todo!()
+}

@@ -1,0 +1,450 @@
+//! The outbox of one session: everything that waits to be sent to it, every byte charged.
+//!
+//! What it holds, in order:
+//! - `tail`: the rest of a frame of which a part is already on its way; it can't be dropped any more;
+//! - `parts`: whole frames. A part of the *turn's log* is a range of bytes that all subscribers of a group share;
+//!   ranges that touch are one part, so the common subscriber has one part a turn. Such parts live for one turn
+//!   only: at its end they are sent, or become slices of the frozen log;
+//! - `gaps`: what was skipped, to be told before the next part.
+//!
+//! What waits behind a send in flight, or may be dropped by policy, is held frame by frame, so a slow reader
+//! pins no more than what it is charged for.
+//!
+//! Invariants: `charged = tail + parts + gaps + in flight`; an empty outbox takes one whole message of any size;
+//! at most one send is in flight; no part refers to a log after the turn's end.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::limits::{OUTBOX_ENTRY_BYTES, SEND_BYTES_MAX};
+use crate::topic::tree::FilterId;
+
+use super::log::{LogRange, TurnLogs};
+
+/// The frames of one send.
+pub type Chunks = SmallVec<[Bytes; 1]>;
+
+/// One encoded delivery, for the session that queues it.
+pub struct Delivery<'a> {
+    /// The frame in this turn's log.
+    pub range: LogRange,
+    /// The same frame by itself, made when the first slow reader wants it.
+    pub frame: &'a mut dyn FnMut() -> Bytes,
+    /// Frame size in bytes.
+    pub size: usize,
+    /// The filter that matched.
+    pub filter: FilterId,
+    /// The topic it was published to.
+    pub topic: &'a Bytes,
+}
+
+/// Something that waits.
+#[derive(Debug)]
+enum Part {
+    /// A range of this turn's log.
+    Log { range: LogRange, deliveries: u32 },
+    /// Frames that can't be dropped.
+    Frames { bytes: Bytes, deliveries: u32 },
+    /// A delivery that drop-oldest may drop.
+    Droppable { bytes: Bytes, topic: Bytes },
+    /// The newest delivery of a conflated topic, by its key in `SlowState::values`.
+    Conflated { key: usize },
+    /// Answers and other words for this session alone.
+    Words { bytes: BytesMut, replies: bool },
+}
+
+/// The newest delivery of one topic and filter.
+#[derive(Debug)]
+struct Conflated {
+    bytes: Bytes,
+    filter: FilterId,
+    topic: Bytes,
+}
+
+/// What only a reader of skippable topics needs.
+#[derive(Debug, Default)]
+struct SlowState {
+    /// Skipped deliveries by topic that have not been told.
+    gaps: HashMap<Bytes, u64>,
+    values: Slab<Conflated>,
+    /// The key of the waiting delivery of a topic and filter.
+    newest: HashMap<(FilterId, Bytes), usize>,
+}
+
+/// What is on its way.
+#[derive(Clone, Copy, Debug, Default)]
+struct InFlight {
+    bytes: usize,
+    charged: usize,
+    deliveries: u64,
+    reply_bytes: usize,
+}
+
+/// The outbox.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    parts: VecDeque<Part>,
+    tail: Option<Bytes>,
+    /// Deliveries that are done only when the tail is.
+    tail_deliveries: u64,
+    slow: Option<Box<SlowState>>,
+    in_flight: Option<InFlight>,
+    /// Charge of everything, in flight included.
+    charged: usize,
+    /// Of these, unread answers.
+    reply_bytes: usize,
+    /// Deliveries in `parts`.
+    deliveries: u64,
+}
+
+/// Did it fit?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Queued {
+    /// It waits, or something older was skipped for it: that many deliveries.
+    Yes { skipped: u64 },
+    /// The bound is reached and nothing may be skipped.
+    Full,
+}
+
+impl Outbox {
+    /// Everything that waits or is in flight, in charged bytes.
+    pub fn charged(&self) -> usize {
+        self.charged
+    }
+
+    /// Unread answers, in bytes.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
+    /// Deliveries that are neither done nor given up.
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries
+            + self.tail_deliveries
+            + self.in_flight.map_or(0, |flight| flight.deliveries)
+    }
+
+    /// Does nothing wait, and is nothing in flight?
+    pub fn is_empty(&self) -> bool {
+        self.in_flight.is_none() && !self.has_waiting()
+    }
+
+    /// Is a send under way?
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Does anything wait behind what is in flight?
+    pub fn has_waiting(&self) -> bool {
+        self.tail.is_some() || !self.parts.is_empty() || self.has_gaps()
+    }
+
+    fn fits(&self, size: usize, bytes_max: usize) -> bool {
+        self.charged == 0 || self.charged + size <= bytes_max
+    }
+
+    /// Queues a delivery of a topic whose slow readers are closed.
+    pub fn push_delivery(&mut self, delivery: &mut Delivery<'_>, bytes_max: usize) -> Queued {
+        if self.is_in_flight() {
+            let charge = delivery.size + OUTBOX_ENTRY_BYTES;
+            if !self.fits(charge, bytes_max) {
+                return Queued::Full;
+            }
+            self.charged += charge;
+            self.parts.push_back(Part::Frames {
+                bytes: (delivery.frame)(),
+                deliveries: 1,
+            });
+        } else {
+            if !self.fits(delivery.size, bytes_max) {
+                return Queued::Full;
+            }
+            self.charged += delivery.size;
+            if let Some(Part::Log { range, deliveries }) = self.parts.back_mut()
+                && range.extend(delivery.range)
+            {
+                *deliveries += 1;
+            } else {
+                self.parts.push_back(Part::Log {
+                    range: delivery.range,
+                    deliveries: 1,
+                });
+            }
+        }
+        self.deliveries += 1;
+        Queued::Yes { skipped: 0 }
+    }
+
+    /// Queues a delivery of a drop-oldest topic: the oldest such deliveries make room.
+    pub fn push_droppable(&mut self, delivery: &mut Delivery<'_>, bytes_max: usize) -> Queued {
+        let charge = delivery.size + OUTBOX_ENTRY_BYTES;
+        let mut skipped = 0;
+        if !self.fits(charge, bytes_max) {
+            // A quarter more than needed goes at once, so that a reader at its bound costs one pass over
+            // its queue per quarter of it, not one per message.
+            skipped = self.skip_oldest((bytes_max - bytes_max / 4).saturating_sub(charge));
+            if !self.fits(charge, bytes_max) {
+                // Nothing older could make room: the new one is skipped itself.
+                self.add_gap(delivery.topic, 1);
+                return if self.charged <= bytes_max + bytes_max / 4 {
+                    Queued::Yes {
+                        skipped: skipped + 1,
+                    }
+                } else {
+                    Queued::Full
+                };
+            }
+        }
+        self.charged += charge;
+        self.deliveries += 1;
+        self.parts.push_back(Part::Droppable {
+            bytes: (delivery.frame)(),
+            topic: delivery.topic.clone(),
+        });
+        Queued::Yes { skipped }
+    }
+
+    /// Queues a delivery of a conflated topic. While a send is in flight the reader is behind, and the
+    /// delivery of the same topic and filter that still waits is replaced by this one, in its place.
+    pub fn push_conflated(&mut self, delivery: &mut Delivery<'_>, bytes_max: usize) -> Queued {
+        let charge = delivery.size + OUTBOX_ENTRY_BYTES;
+        if self.is_in_flight()
+            && let Some(slow) = &mut self.slow
+            && let Some(&key) = slow.newest.get(&(delivery.filter, delivery.topic.clone()))
+        {
+            let value = &mut slow.values[key];
+            self.charged = self.charged - value.bytes.len() + delivery.size;
+            value.bytes = (delivery.frame)();
+            self.add_gap(delivery.topic, 1);
+            return Queued::Yes { skipped: 1 };
+        }
+        if !self.fits(charge, bytes_max) {
+            return Queued::Full;
+        }
+        let slow = self.slow.get_or_insert_default();
+        let key = slow.values.insert(Conflated {
+            bytes: (delivery.frame)(),
+            filter: delivery.filter,
+            topic: delivery.topic.clone(),
+        });
+        slow.newest
+            .insert((delivery.filter, delivery.topic.clone()), key);
+        self.parts.push_back(Part::Conflated { key });
+        self.charged += charge;
+        self.deliveries += 1;
+        Queued::Yes { skipped: 0 }
+    }
+
+    /// Forgets which delivery of a filter could be replaced: its subscription has ended, and its number may
+    /// soon stand for another filter. What waits stays.
+    pub fn forget_filter(&mut self, filter: FilterId) {
+        if let Some(slow) = &mut self.slow {
+            slow.newest.retain(|(of, _), _| *of != filter);
+        }
+    }
+
+    /// Queues words for this session alone. `replies`: answers to what it sent itself.
+    pub fn push_words(&mut self, words: &[u8], replies: bool, bytes_max: usize) -> Queued {
+        if !self.fits(words.len(), bytes_max) {
+            return Queued::Full;
+        }
+        self.append_words(words, replies);
+        Queued::Yes { skipped: 0 }
+    }
+
+    fn append_words(&mut self, words: &[u8], replies: bool) {
+        self.charged += words.len();
+        if replies {
+            self.reply_bytes += words.len();
+        }
+        match self.parts.back_mut() {
+            Some(Part::Words {
+                bytes,
+                replies: same,
+            }) if *same == replies && bytes.len() < SEND_BYTES_MAX => {
+                bytes.extend_from_slice(words);
+            }
+            _ => self.parts.push_back(Part::Words {
+                bytes: BytesMut::from(words),
+                replies,
+            }),
+        }
+    }
+
+    /// Skips the oldest droppable deliveries until at most `target` bytes are charged.
+    fn skip_oldest(&mut self, target: usize) -> u64 {
+        let mut skipped = 0;
+        let mut gaps: SmallVec<[Bytes; 8]> = SmallVec::new();
+        let charged = &mut self.charged;
+        self.parts.retain(|part| match part {
+            Part::Droppable { bytes, topic } if *charged > target => {
+                *charged -= bytes.len() + OUTBOX_ENTRY_BYTES;
+                skipped += 1;
+                gaps.push(topic.clone());
+                false
+            }
+            _ => true,
+        });
+        self.deliveries -= skipped;
+        for topic in gaps {
+            self.add_gap(&topic, 1);
+        }
+        skipped
+    }
+
+    fn add_gap(&mut self, topic: &Bytes, count: u64) {
+        let slow = self.slow.get_or_insert_default();
+        match slow.gaps.get_mut(topic) {
+            Some(gap) => *gap += count,
+            None => {
+                slow.gaps.insert(topic.clone(), count);
+                self.charged += topic.len() + OUTBOX_ENTRY_BYTES;
+            }
+        }
+    }
+
+    /// Are there skipped deliveries to tell about?
+    pub fn has_gaps(&self) -> bool {
+        self.slow.as_ref().is_some_and(|slow| !slow.gaps.is_empty())
+    }
+
+    /// Takes the gaps, to be written by [`Outbox::put_first`].
+    pub fn take_gaps(&mut self) -> Vec<(Bytes, u64)> {
+        let Some(slow) = &mut self.slow else {
+            return Vec::new();
+        };
+        let gaps: Vec<_> = slow.gaps.drain().collect();
+        for (topic, _) in &gaps {
+            self.charged -= topic.len() + OUTBOX_ENTRY_BYTES;
+        }
+        gaps
+    }
+
+    /// Puts words before everything that waits (but the rest of a frame that has begun).
+    pub fn put_first(&mut self, words: BytesMut) {
+        self.charged += words.len();
+        self.parts.push_front(Part::Words {
+            bytes: words,
+            replies: false,
+        });
+    }
+
+    /// Puts the last words of a session behind everything that waits, whatever the bounds say.
+    pub fn push_last(&mut self, words: &[u8]) {
+        self.append_words(words, false);
+    }
+
+    /// Gives up every whole frame that waits; says how many deliveries were among them.
+    pub fn drop_waiting(&mut self) -> u64 {
+        let in_flight = self.in_flight.unwrap_or_default();
+        let tail = self.tail.as_ref().map_or(0, Bytes::len);
+        self.parts.clear();
+        self.slow = None;
+        self.charged = in_flight.charged + tail;
+        self.reply_bytes = in_flight.reply_bytes;
+        std::mem::take(&mut self.deliveries)
+    }
+
+    /// The next send, at most [`SEND_BYTES_MAX`] bytes of it, in flight from now on; `None` if nothing waits
+    /// or a send is in flight already. Gaps have been taken before.
+    pub fn transmit(&mut self, logs: &mut TurnLogs) -> Option<Chunks> {
+        if self.is_in_flight() || self.tail.is_none() && self.parts.is_empty() {
+            return None;
+        }
+        let mut chunks = Chunks::new();
+        let mut flight = InFlight::default();
+        if let Some(mut tail) = self.tail.take() {
+            let bytes = tail.split_to(tail.len().min(SEND_BYTES_MAX));
+            flight.bytes = bytes.len();
+            flight.charged = bytes.len();
+            chunks.push(bytes);
+            if tail.is_empty() {
+                flight.deliveries = std::mem::take(&mut self.tail_deliveries);
+            } else {
+                self.tail = Some(tail);
+            }
+        }
+        while flight.bytes < SEND_BYTES_MAX
+            && self.tail.is_none()
+            && let Some(part) = self.parts.pop_front()
+        {
+            let (mut bytes, deliveries, extra, replies) = self.open(part, logs);
+            let room = SEND_BYTES_MAX - flight.bytes;
+            if bytes.len() > room {
+                // What has begun must be finished: the rest goes first next time.
+                self.tail = Some(bytes.split_off(room));
+                self.tail_deliveries = deliveries;
+            } else {
+                flight.deliveries += deliveries;
+            }
+            flight.bytes += bytes.len();
+            flight.charged += bytes.len() + extra;
+            self.deliveries -= deliveries;
+            if replies {
+                flight.reply_bytes += bytes.len() + self.tail.as_ref().map_or(0, Bytes::len);
+            }
+            chunks.push(bytes);
+        }
+        self.in_flight = Some(flight);
+        Some(chunks)
+    }
+
+    /// A part as bytes, deliveries, charge beyond the bytes, and whether they are replies.
+    fn open(&mut self, part: Part, logs: &mut TurnLogs) -> (Bytes, u64, usize, bool) {
+        match part {
+            Part::Log { range, deliveries } => (logs.slice(range), u64::from(deliveries), 0, false),
+            Part::Frames { bytes, deliveries } => {
+                (bytes, u64::from(deliveries), OUTBOX_ENTRY_BYTES, false)
+            }
+            Part::Droppable { bytes, .. } => (bytes, 1, OUTBOX_ENTRY_BYTES, false),
+            Part::Conflated { key } => {
+                let slow = self
+                    .slow
+                    .as_mut()
+                    .expect("a conflated part keeps its value in the slow state");
+                let value = slow.values.remove(key);
+                let of = (value.filter, value.topic);
+                if slow.newest.get(&of) == Some(&key) {
+                    slow.newest.remove(&of);
+                }
+                (value.bytes, 1, OUTBOX_ENTRY_BYTES, false)
+            }
+            Part::Words { bytes, replies } => (bytes.freeze(), 0, 0, replies),
+        }
+    }
+
+    /// The turn ends: what still refers to its log becomes slices of it.
+    pub fn settle(&mut self, logs: &mut TurnLogs) {
+        for part in &mut self.parts {
+            if let Part::Log { range, deliveries } = part {
+                let (range, deliveries) = (*range, *deliveries);
+                self.charged += OUTBOX_ENTRY_BYTES;
+                *part = Part::Frames {
+                    bytes: logs.slice(range),
+                    deliveries,
+                };
+            }
+        }
+    }
+
+    /// The send in flight is done: how many bytes and deliveries that were.
+    pub fn sent(&mut self) -> (usize, u64) {
+        let Some(flight) = self.in_flight.take() else {
+            return (0, 0);
+        };
+        self.charged -= flight.charged;
+        self.reply_bytes -= flight.reply_bytes;
+        if self.parts.is_empty() {
+            self.slow = self.slow.take().filter(|slow| !slow.gaps.is_empty());
+            if self.parts.capacity() > 8 {
+                self.parts = VecDeque::new();
+            }
+        }
+        (flight.bytes, flight.deliveries)
+    }
+}

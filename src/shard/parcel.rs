@@ -1,0 +1,176 @@
+//! What shards tell each other, and the lanes on which it waits for the rings.
+//!
+//! A shard is pure: it does not push to a ring, it fills one lane per other shard, and the event loop empties
+//! the lanes into the rings at the end of the turn. A lane knows how much room its ring had at the start of
+//! the routing; room only grows until the next push, so what a lane took always fits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::address::{ClientId, SessionId, ShardId};
+use crate::limits::{RING_BYTES_MAX, RING_ENTRIES_MAX};
+use crate::message::{Message, Payload};
+use crate::protocol::Outcome;
+use crate::topic::Filter;
+use crate::topic::interest::Edge;
+
+/// What a shard can be interested in.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Key {
+    /// Publications that match.
+    Filter(Filter),
+    /// Requests and events of this name.
+    Service(Bytes),
+}
+
+/// For whom a request or an event is, on the shard it was sent to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Receiver {
+    /// Any session that handles the event.
+    Service,
+    /// This one.
+    Session(SessionId),
+}
+
+/// A word from one shard to another.
+#[derive(Debug)]
+pub enum Parcel {
+    /// Interest that came up or went.
+    Edge(Edge<Key>),
+    /// A publication for your subscribers.
+    Message(Arc<Message>),
+    /// An event for one of your sessions.
+    Emit {
+        receiver: Receiver,
+        event: Bytes,
+        data: Payload,
+        from: ClientId,
+    },
+    /// A request for one of your sessions. `number` is the asker's.
+    Ask {
+        number: u64,
+        receiver: Receiver,
+        event: Bytes,
+        data: Payload,
+        from: ClientId,
+        timeout_ms: u64,
+    },
+    /// The answer to your request `number`. `vacant`: there is no handler here (any more).
+    Answer {
+        number: u64,
+        outcome: Outcome,
+        vacant: bool,
+    },
+}
+
+impl Parcel {
+    /// What it charges to the byte bound of a ring.
+    pub fn size(&self) -> usize {
+        size_of::<Parcel>()
+            + match self {
+                Parcel::Edge(edge) => key_size(&edge.key),
+                Parcel::Message(message) => message.size(),
+                Parcel::Emit { event, data, .. } | Parcel::Ask { event, data, .. } => {
+                    event.len() + data.bytes().len()
+                }
+                Parcel::Answer {
+                    outcome: Outcome::Data(data),
+                    ..
+                } => data.bytes().len(),
+                Parcel::Answer {
+                    outcome: Outcome::Failed { code, reason },
+                    ..
+                } => code.len() + reason.len(),
+            }
+    }
+}
+
+fn key_size(key: &Key) -> usize {
+    match key {
+        Key::Filter(filter) => filter.written().len(),
+        Key::Service(event) => event.len(),
+    }
+}
+
+/// The parcels of this turn for one other shard.
+#[derive(Debug)]
+pub struct Lane {
+    parcels: Vec<Parcel>,
+    entries_left: usize,
+    bytes_left: usize,
+    /// Nothing waits in the ring nor here: one parcel of any size may go.
+    is_empty: bool,
+}
+
+impl Default for Lane {
+    fn default() -> Lane {
+        Lane {
+            parcels: Vec::new(),
+            entries_left: RING_ENTRIES_MAX,
+            bytes_left: RING_BYTES_MAX,
+            is_empty: true,
+        }
+    }
+}
+
+impl Lane {
+    /// The ring's room, at the start of the routing of a turn; the lane is empty then.
+    pub fn set_room(&mut self, entries_left: usize, bytes_left: usize, is_empty: bool) {
+        debug_assert!(
+            self.parcels.is_empty(),
+            "a lane is emptied at the end of every turn"
+        );
+        (self.entries_left, self.bytes_left, self.is_empty) = (entries_left, bytes_left, is_empty);
+    }
+
+    /// Is there room for a parcel of this size?
+    pub fn has_room(&self, size: usize) -> bool {
+        self.is_empty || self.entries_left > 0 && self.bytes_left >= size
+    }
+
+    /// Takes a parcel. The caller asked `has_room` before.
+    pub fn push(&mut self, parcel: Parcel) {
+        let size = parcel.size();
+        debug_assert!(self.has_room(size), "pushed to a full lane");
+        self.entries_left = self.entries_left.saturating_sub(1);
+        self.bytes_left = self.bytes_left.saturating_sub(size);
+        self.is_empty = false;
+        self.parcels.push(parcel);
+    }
+
+    /// The parcels in order; the lane is empty afterwards.
+    pub fn drain(&mut self) -> impl Iterator<Item = Parcel> {
+        self.parcels.drain(..)
+    }
+
+    /// Does nothing wait here?
+    pub fn is_idle(&self) -> bool {
+        self.parcels.is_empty()
+    }
+}
+
+/// All lanes of a shard, by the other shard's index; its own is there and stays empty.
+#[derive(Debug)]
+pub struct Lanes {
+    lanes: Vec<Lane>,
+}
+
+impl Lanes {
+    /// One lane for each of `shards`.
+    pub fn new(shards: usize) -> Lanes {
+        Lanes {
+            lanes: (0..shards).map(|_| Lane::default()).collect(),
+        }
+    }
+
+    /// The lane to a shard.
+    pub fn to(&mut self, shard: ShardId) -> &mut Lane {
+        &mut self.lanes[shard.index()]
+    }
+
+    /// Is every lane empty?
+    pub fn are_idle(&self) -> bool {
+        self.lanes.iter().all(Lane::is_idle)
+    }
+}

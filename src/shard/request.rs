@@ -1,0 +1,599 @@
+//! Requests and events: from a session to one that handles them, and the answers back.
+//!
+//! The asker's shard keeps a *pending* entry until the answer or the deadline; the handler's shard keeps an *asked*
+//! entry that says where the answer goes. Both are bounded per session and die with their session, and both
+//! know the deadline, so an answer that never comes leaves nothing behind.
+//!
+//! A parcel may make an answer necessary (nobody handles this here). Such an answer is *deferred* to the routing
+//! of a turn and waits there for room; there are never more of them than requests pending elsewhere.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::address::{Address, ClientId, SessionId, ShardId, ShardSet};
+use crate::error::Code;
+use crate::message::Payload;
+use crate::protocol::{Action, Command, Event, Outcome, Tag};
+
+use super::Shard;
+use super::command::Wait;
+use super::parcel::{Key, Parcel, Receiver};
+
+/// The sessions of this shard that handle one event; they take turns.
+#[derive(Debug, Default)]
+pub struct Handlers {
+    sessions: Vec<SessionId>,
+    next: usize,
+}
+
+impl Handlers {
+    fn pick(&mut self) -> Option<SessionId> {
+        if self.sessions.is_empty() {
+            return None;
+        }
+        self.next = (self.next + 1) % self.sessions.len();
+        Some(self.sessions[self.next])
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    session: SessionId,
+    tag: Tag,
+    event: Bytes,
+    data: Payload,
+    receiver: Receiver,
+    deadline_ms: u64,
+    is_retried: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// Who answers.
+    handler: SessionId,
+    /// Whose request it is, and its number there.
+    shard: ShardId,
+    number: u64,
+    deadline_ms: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Entry {
+    Pending(u64),
+    Asked(u64),
+}
+
+/// The requests that a shard's sessions wait for, and those that they were asked.
+#[derive(Debug, Default)]
+pub struct Requests {
+    next_number: u64,
+    pending: HashMap<u64, Pending, RandomState>,
+    asked: HashMap<u64, Asked, RandomState>,
+    deadlines: BTreeSet<(u64, Entry)>,
+    deferred: VecDeque<(ShardId, Parcel)>,
+    /// Which of the shards that could serve is next.
+    next_shard: usize,
+}
+
+impl Requests {
+    /// How many wait for an answer.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Does an answer wait to be routed?
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// The earliest deadline.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    fn take_pending(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&number)?;
+        self.deadlines
+            .remove(&(pending.deadline_ms, Entry::Pending(number)));
+        Some(pending)
+    }
+
+    fn take_asked(&mut self, number: u64) -> Option<Asked> {
+        let asked = self.asked.remove(&number)?;
+        self.deadlines
+            .remove(&(asked.deadline_ms, Entry::Asked(number)));
+        Some(asked)
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+}
+
+impl Shard {
+    /// Which shards handle an event.
+    fn serving_shards(&self, event: &Bytes) -> ShardSet {
+        let mut shards = self.remote_services.get(event).copied().unwrap_or_default();
+        if self.handlers.contains_key(event) {
+            shards.insert(self.id);
+        }
+        shards
+    }
+
+    /// One of them, in turn.
+    fn pick_shard(&mut self, shards: ShardSet) -> Option<ShardId> {
+        if shards.is_empty() {
+            return None;
+        }
+        self.requests.next_shard = self.requests.next_shard.wrapping_add(1);
+        shards.iter().nth(self.requests.next_shard % shards.len())
+    }
+
+    /// Where a request goes: a shard, and whom it is for there.
+    fn locate(&mut self, to: &Address, event: &Bytes) -> Option<(ShardId, Receiver)> {
+        match to {
+            Address::Service(_) => {
+                let shards = self.serving_shards(event);
+                Some((self.pick_shard(shards)?, Receiver::Service))
+            }
+            Address::Client(client) => {
+                let is_ours = client.broker == self.settings.broker
+                    && client.shard.index() < self.settings.shards;
+                is_ours.then_some((client.shard, Receiver::Session(client.session)))
+            }
+            // Application servers that name themselves connect elsewhere; none is known here.
+            Address::Peer(_) | Address::Topic(_) => None,
+        }
+    }
+
+    /// An event for one session that handles it.
+    pub(super) fn emit(&mut self, id: SessionId, event: Bytes, data: Payload) -> Result<(), Wait> {
+        let Some((shard, receiver)) = self.locate(&Address::Service(event.clone()), &event) else {
+            self.stats.requests_failed += 1;
+            return Ok(());
+        };
+        let from = self.client_id(id);
+        if shard == self.id {
+            self.take_emit(receiver, &event, &data, from);
+            return Ok(());
+        }
+        let parcel = Parcel::Emit {
+            receiver,
+            event: event.clone(),
+            data: data.clone(),
+            from,
+        };
+        if !self.lanes.to(shard).has_room(parcel.size()) {
+            return Err(Wait(Command::Emit { event, data }));
+        }
+        self.stats.forwarded += 1;
+        self.lanes.to(shard).push(parcel);
+        Ok(())
+    }
+
+    /// An event for a session of this shard.
+    pub(super) fn take_emit(
+        &mut self,
+        receiver: Receiver,
+        event: &Bytes,
+        data: &Payload,
+        from: ClientId,
+    ) {
+        match self.find_receiver(&receiver, event) {
+            Ok(session) => self.tell(session, &Event::Emitted { event, data, from }, false),
+            Err(_) => self.stats.requests_failed += 1,
+        }
+    }
+
+    /// A session's request.
+    pub(super) fn request(
+        &mut self,
+        id: SessionId,
+        to: Address,
+        event: Bytes,
+        data: Payload,
+        tag: Tag,
+        timeout_ms: Option<u64>,
+    ) -> Result<(), Wait> {
+        let requests_max = self.settings.limits.requests_max;
+        let Some(session) = self.sessions.find(id) else {
+            return Ok(());
+        };
+        let serving = session.serving.get_or_insert_default();
+        if serving.own.len() >= requests_max {
+            let outcome = Outcome::refused(
+                Code::Busy,
+                "this connection waits for as many answers as it may",
+            );
+            self.answer(id, &tag, &outcome);
+            return Ok(());
+        }
+        let Some((shard, receiver)) = self.locate(&to, &event) else {
+            let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+            self.answer(id, &tag, &outcome);
+            return Ok(());
+        };
+        let limit_ms = self.settings.limits.request_timeout_ms;
+        let timeout_ms = timeout_ms.unwrap_or(limit_ms).min(limit_ms);
+        let from = self.client_id(id);
+        let number = self.requests.next_number();
+        if shard != self.id {
+            let parcel = Parcel::Ask {
+                number,
+                receiver: receiver.clone(),
+                event: event.clone(),
+                data: data.clone(),
+                from,
+                timeout_ms,
+            };
+            if !self.lanes.to(shard).has_room(parcel.size()) {
+                return Err(Wait(Command::Request {
+                    to,
+                    event,
+                    data,
+                    tag,
+                    timeout_ms: Some(timeout_ms),
+                }));
+            }
+            self.stats.forwarded += 1;
+            self.lanes.to(shard).push(parcel);
+        }
+        let deadline_ms = self.now.ms + timeout_ms;
+        if let Some(session) = self.sessions.find(id) {
+            session.serving.get_or_insert_default().own.insert(number);
+        }
+        self.requests
+            .deadlines
+            .insert((deadline_ms, Entry::Pending(number)));
+        let pending = Pending {
+            session: id,
+            tag,
+            event: event.clone(),
+            data: data.clone(),
+            receiver: receiver.clone(),
+            deadline_ms,
+            is_retried: false,
+        };
+        self.requests.pending.insert(number, pending);
+        if shard == self.id {
+            self.take_ask(shard, number, receiver, &event, &data, from, timeout_ms);
+        }
+        Ok(())
+    }
+
+    /// A request for a session of this shard.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one parcel")]
+    pub(super) fn take_ask(
+        &mut self,
+        shard: ShardId,
+        number: u64,
+        receiver: Receiver,
+        event: &Bytes,
+        data: &Payload,
+        from: ClientId,
+        timeout_ms: u64,
+    ) {
+        let limits = &self.settings.limits;
+        let (requests_max, soft) = (limits.requests_max, limits.outbox_bytes_soft);
+        let handler = match self.find_receiver(&receiver, event) {
+            Ok(handler) => handler,
+            Err(outcome) => return self.send_answer(shard, number, outcome, true),
+        };
+        let Some(session) = self.sessions.find(handler) else {
+            return;
+        };
+        let serving = session.serving.get_or_insert_default();
+        if serving.asked.len() >= requests_max || session.outbox.charged() > soft {
+            let outcome = Outcome::refused(Code::Busy, "the handler is behind with its answers");
+            return self.send_answer(shard, number, outcome, false);
+        }
+        let asked = self.requests.next_number();
+        serving.asked.insert(asked);
+        let deadline_ms = self.now.ms + timeout_ms;
+        self.requests
+            .deadlines
+            .insert((deadline_ms, Entry::Asked(asked)));
+        self.requests.asked.insert(
+            asked,
+            Asked {
+                handler,
+                shard,
+                number,
+                deadline_ms,
+            },
+        );
+        self.tell(
+            handler,
+            &Event::Request {
+                event,
+                data,
+                number: asked,
+                from,
+            },
+            false,
+        );
+    }
+
+    /// The session here that a request or an event is for.
+    fn find_receiver(&mut self, receiver: &Receiver, event: &Bytes) -> Result<SessionId, Outcome> {
+        match receiver {
+            Receiver::Service => self
+                .handlers
+                .get_mut(event)
+                .and_then(Handlers::pick)
+                .ok_or_else(|| Outcome::refused(Code::NoHandler, "nobody handles this")),
+            Receiver::Session(id) => self
+                .sessions
+                .find(*id)
+                .filter(|session| session.is_open())
+                .map(|session| session.id)
+                .ok_or_else(|| Outcome::refused(Code::NoHandler, "this client is not connected")),
+        }
+    }
+
+    /// Sends an answer to the shard whose request it is: here at once, elsewhere with the next routing.
+    fn send_answer(&mut self, shard: ShardId, number: u64, outcome: Outcome, vacant: bool) {
+        if shard == self.id {
+            self.take_answer(shard, number, outcome, vacant);
+        } else {
+            self.requests.deferred.push_back((
+                shard,
+                Parcel::Answer {
+                    number,
+                    outcome,
+                    vacant,
+                },
+            ));
+        }
+    }
+
+    /// Puts deferred parcels on the lanes that have room.
+    pub(super) fn flush_deferred(&mut self) {
+        for _ in 0..self.requests.deferred.len() {
+            let Some((shard, parcel)) = self.requests.deferred.pop_front() else {
+                break;
+            };
+            if self.lanes.to(shard).has_room(parcel.size()) {
+                self.stats.forwarded += 1;
+                self.lanes.to(shard).push(parcel);
+            } else {
+                self.requests.deferred.push_back((shard, parcel));
+            }
+        }
+    }
+
+    /// A session's answer to what it was asked. One that comes too late, or answers nothing, is ignored.
+    pub(super) fn reply(
+        &mut self,
+        id: SessionId,
+        number: u64,
+        outcome: Outcome,
+    ) -> Result<(), Wait> {
+        let Some(asked) = self
+            .requests
+            .asked
+            .get(&number)
+            .filter(|asked| asked.handler == id)
+        else {
+            return Ok(());
+        };
+        let (shard, theirs) = (asked.shard, asked.number);
+        let parcel = Parcel::Answer {
+            number: theirs,
+            outcome,
+            vacant: false,
+        };
+        if shard != self.id && !self.lanes.to(shard).has_room(parcel.size()) {
+            let Parcel::Answer { outcome, .. } = parcel else {
+                unreachable!("made above")
+            };
+            return Err(Wait(Command::Reply { number, outcome }));
+        }
+        self.requests.take_asked(number);
+        if let Some(session) = self.sessions.find(id)
+            && let Some(serving) = &mut session.serving
+        {
+            serving.asked.remove(&number);
+        }
+        if shard == self.id {
+            let Parcel::Answer { outcome, .. } = parcel else {
+                unreachable!("made above")
+            };
+            self.take_answer(shard, theirs, outcome, false);
+        } else {
+            self.stats.forwarded += 1;
+            self.lanes.to(shard).push(parcel);
+        }
+        Ok(())
+    }
+
+    /// The answer to a request of a session of this shard.
+    pub(super) fn take_answer(
+        &mut self,
+        from: ShardId,
+        number: u64,
+        outcome: Outcome,
+        vacant: bool,
+    ) {
+        if vacant && self.retry(from, number) {
+            return;
+        }
+        let Some(pending) = self.requests.take_pending(number) else {
+            return;
+        };
+        if let Some(session) = self.sessions.find(pending.session)
+            && let Some(serving) = &mut session.serving
+        {
+            serving.own.remove(&number);
+        }
+        self.answer(pending.session, &pending.tag, &outcome);
+    }
+
+    /// The handlers of the shard that was asked have gone: asks another one, once.
+    fn retry(&mut self, vacant: ShardId, number: u64) -> bool {
+        let Some(pending) = self.requests.pending.get_mut(&number) else {
+            return false;
+        };
+        if pending.is_retried || pending.receiver != Receiver::Service {
+            return false;
+        }
+        pending.is_retried = true;
+        let (event, data) = (pending.event.clone(), pending.data.clone());
+        let (session, deadline_ms) = (pending.session, pending.deadline_ms);
+        let mut shards = self.serving_shards(&event);
+        shards.remove(vacant);
+        let Some(shard) = self.pick_shard(shards) else {
+            return false;
+        };
+        let timeout_ms = deadline_ms.saturating_sub(self.now.ms);
+        let from = self.client_id(session);
+        if shard == self.id {
+            self.take_ask(
+                shard,
+                number,
+                Receiver::Service,
+                &event,
+                &data,
+                from,
+                timeout_ms,
+            );
+        } else {
+            let parcel = Parcel::Ask {
+                number,
+                receiver: Receiver::Service,
+                event,
+                data,
+                from,
+                timeout_ms,
+            };
+            self.requests.deferred.push_back((shard, parcel));
+        }
+        true
+    }
+
+    fn answer(&mut self, id: SessionId, tag: &Tag, outcome: &Outcome) {
+        if let Outcome::Failed { .. } = outcome {
+            self.stats.requests_failed += 1;
+        }
+        self.tell(id, &Event::Reply { tag, outcome }, true);
+    }
+
+    /// From the ack on, this session handles an event.
+    pub(super) fn handle(
+        &mut self,
+        id: SessionId,
+        event: Bytes,
+        tag: Option<Tag>,
+    ) -> Result<(), Wait> {
+        let Some(session) = self.sessions.find(id) else {
+            return Ok(());
+        };
+        if !self.settings.listeners[usize::from(session.listener)].client_services {
+            let reason = "clients of this listener may not handle services";
+            self.tell_refused(id, Action::Handle, Code::NotAllowed, reason, None, tag);
+            return Ok(());
+        }
+        let serving = session.serving.get_or_insert_default();
+        if !serving.events.contains(&event) {
+            if serving.events.len() >= self.settings.limits.handlers_max {
+                let reason = "this connection handles as many events as it may";
+                self.tell_refused(id, Action::Handle, Code::Limit, reason, None, tag);
+                return Ok(());
+            }
+            serving.events.insert(event.clone());
+            self.handlers
+                .entry(event.clone())
+                .or_default()
+                .sessions
+                .push(id);
+            self.interest.add(&Key::Service(event.clone()));
+            self.announce();
+        }
+        if !self.interest.is_announced(&Key::Service(event.clone())) {
+            return Err(Wait(Command::Handle { event, tag }));
+        }
+        self.tell(
+            id,
+            &Event::Ack {
+                action: Action::Handle,
+                name: &event,
+                tag: tag.as_ref(),
+            },
+            true,
+        );
+        Ok(())
+    }
+
+    /// This session handles an event no more; what it was asked it may still answer.
+    pub(super) fn unhandle(&mut self, id: SessionId, event: &Bytes) {
+        let was_there = self
+            .sessions
+            .find(id)
+            .and_then(|session| session.serving.as_mut())
+            .is_some_and(|serving| serving.events.remove(event));
+        if was_there {
+            self.leave_handlers(id, event);
+            self.announce();
+        }
+    }
+
+    fn leave_handlers(&mut self, id: SessionId, event: &Bytes) {
+        if let Some(handlers) = self.handlers.get_mut(event) {
+            handlers.sessions.retain(|session| *session != id);
+            if handlers.sessions.is_empty() {
+                self.handlers.remove(event);
+            }
+        }
+        self.interest.remove(&Key::Service(event.clone()));
+    }
+
+    /// A session ends: what it asked is forgotten, what it was asked is answered.
+    pub(super) fn release_requests(&mut self, id: SessionId) {
+        let Some(serving) = self
+            .sessions
+            .find(id)
+            .and_then(|session| session.serving.take())
+        else {
+            return;
+        };
+        for event in serving.events {
+            self.leave_handlers(id, &event);
+        }
+        for number in serving.own {
+            self.requests.take_pending(number);
+        }
+        for number in serving.asked {
+            if let Some(asked) = self.requests.take_asked(number) {
+                // It may have begun: no other handler is asked in its place.
+                let outcome = Outcome::refused(Code::NoHandler, "the handler has gone");
+                self.send_answer(asked.shard, asked.number, outcome, false);
+            }
+        }
+    }
+
+    /// Ends what has passed its deadline.
+    pub(super) fn expire_requests(&mut self) {
+        while let Some(&(at_ms, entry)) = self.requests.deadlines.first()
+            && at_ms <= self.now.ms
+        {
+            match entry {
+                Entry::Pending(number) => {
+                    let outcome = Outcome::refused(Code::Timeout, "no answer in time");
+                    self.take_answer(self.id, number, outcome, false);
+                }
+                Entry::Asked(number) => {
+                    if let Some(asked) = self.requests.take_asked(number)
+                        && let Some(session) = self.sessions.find(asked.handler)
+                        && let Some(serving) = &mut session.serving
+                    {
+                        serving.asked.remove(&number);
+                    }
+                }
+            }
+        }
+    }
+}

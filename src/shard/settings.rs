@@ -1,0 +1,55 @@
+//! What a shard is told at its start and never changes.
+
+use crate::limits::Limits;
+use crate::ws::origin::OriginRules;
+
+use super::auth::Access;
+use super::slow::SlowRules;
+
+/// One listener, as far as its connections behave differently.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// Is the native protocol spoken here?
+    pub native: bool,
+    /// Its only path; `None`: `/` and any other path.
+    pub native_path: Option<String>,
+    /// Does `GET /` answer with the console?
+    pub http: bool,
+    /// Do its clients count as dwsps peers, whose `fromPeerServer` is believed?
+    pub trust_peer_flag: bool,
+    /// May its clients handle services?
+    pub client_services: bool,
+    /// Which web pages may connect.
+    pub origins: OriginRules,
+    /// One shard accepts for all: a connection is dealt to the next shard in turn, before its first command.
+    /// (TCP listeners exist on every shard and need no dealing.)
+    pub dealt: bool,
+}
+
+/// Who decides whether a session is let in, once its handshake is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// Nobody: it is let in.
+    Open,
+    /// The host, later, by [`super::Shard::admit`]; without its word the session is refused in time.
+    Host,
+}
+
+/// The settings of all shards of a broker.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A random number below 2^48: part of every client id.
+    pub broker: u64,
+    /// How many shards there are.
+    pub shards: usize,
+    /// Bounds and timings. `outbox_total_bytes_max` is resolved (not 0).
+    pub limits: Limits,
+    /// Rights.
+    pub access: Access,
+    /// Slow-consumer policies.
+    pub slow: SlowRules,
+    /// By the listener's index.
+    pub listeners: Vec<ListenerSettings>,
+    /// Who lets sessions in.
+    pub admission: Admission,
+}

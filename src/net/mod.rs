@@ -1,3 +1,105 @@
-//! The edge: sockets, clock, threads.
+//! The edge: sockets, clock, threads. Here is the seam between a shard's loop and what moves its bytes.
+//!
+//! A [`Driver`] owns the connections of one shard: io_uring, epoll, or a simulated network. [`event_loop`] calls it
+//! in turns and knows nothing of sockets. A session's number is the driver's: a slot and its generation, so late
+//! news about an earlier connection of a slot is recognised by both.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::{SessionId, ShardId};
+use crate::shard::outbox::Chunks;
+use crate::shard::{Ending, Now};
 
 pub mod control;
+pub mod epoll;
+pub mod event_loop;
+pub mod listener;
+
+/// Something that a driver took.
+#[derive(Debug)]
+pub enum Taken<S> {
+    /// A connection was accepted.
+    Accepted { session: SessionId, listener: u16, address: Arc<str> },
+    /// Bytes came; [`Driver::bytes`] has them until the next [`Driver::take`].
+    Received { session: SessionId, buffer: Buffer },
+    /// The send in flight is done, all of it.
+    Sent { session: SessionId },
+    /// The connection has ended, or will bring no more bytes.
+    Ended { session: SessionId, ending: Ending },
+    /// What [`Driver::detach`] asked for: the connection by itself, and bytes that had come already.
+    Detached { session: SessionId, socket: S, bytes: Vec<u8> },
+}
+
+/// Received bytes, in a form that only the driver understands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Buffer {
+    /// Where they begin.
+    pub start: usize,
+    /// How many there are.
+    pub size: usize,
+}
+
+/// What became of a send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sending {
+    /// All of it is out.
+    Done,
+    /// It is under way; [`Taken::Sent`] or [`Taken::Ended`] will follow.
+    Pending,
+    /// The connection is gone.
+    Failed,
+}
+
+/// What moves the bytes of one shard. All calls come from one thread.
+///
+/// About a session that was closed or detached a driver says nothing more, and does nothing for one that it
+/// does not know (any more).
+pub trait Driver {
+    /// A connection on its way to another shard's driver.
+    type Socket: Send + 'static;
+
+    /// Waits until there is something to take or it is woken, at most this long (`None`: for ever), and takes all
+    /// there is within the bounds of a turn: the bytes are *read* when this returns (DESIGN decision 4).
+    ///
+    /// # Errors
+    /// Only what a bug or a broken machine causes.
+    fn take(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<Self::Socket>>) -> io::Result<()>;
+
+    /// Received bytes, to be changed in place.
+    fn bytes(&mut self, buffer: Buffer) -> &mut [u8];
+
+    /// Sends these frames; the caller has no other send of this session under way.
+    fn send(&mut self, session: SessionId, chunks: Chunks) -> Sending;
+
+    /// Called when all sends of a turn were started.
+    ///
+    /// # Errors
+    /// Only what a bug or a broken machine causes.
+    fn submit(&mut self) -> io::Result<()>;
+
+    /// Reads from a connection, or leaves it alone.
+    fn set_reading(&mut self, session: SessionId, reading: bool);
+
+    /// Nothing more will be sent.
+    fn shutdown_write(&mut self, session: SessionId);
+
+    /// Closes a connection, by a reset if asked.
+    fn close(&mut self, session: SessionId, reset: bool);
+
+    /// Lets a connection go, to another shard. [`Taken::Detached`] follows, or nothing if it is gone.
+    fn detach(&mut self, session: SessionId);
+
+    /// Takes a connection that another driver let go.
+    fn attach(&mut self, socket: Self::Socket) -> Option<SessionId>;
+
+    /// Accepts no more, and closes the listeners.
+    fn stop_accepting(&mut self);
+
+    /// Wakes another shard's driver from its wait.
+    fn wake(&mut self, shard: ShardId);
+
+    /// The time.
+    fn now(&self) -> Now;
+}

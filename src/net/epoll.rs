@@ -1,0 +1,485 @@
+//! The epoll driver: non-blocking sockets, level-triggered readiness.
+//!
+//! It collects before it returns: passes over the ready list until one brings nothing, so that what arrived
+//! together is answered together (a joined send costs a fraction of two). Everything that a turn reads lies in
+//! one arena; when that is full the rest stays in the sockets, which are ready again at once.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Buf as _;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, sendmsg, shutdown,
+};
+
+use crate::address::{SessionId, ShardId};
+use crate::limits::{KIB, MIB};
+use crate::shard::outbox::Chunks;
+use crate::shard::{Ending, Now};
+
+use super::listener::Listening;
+use super::{Buffer, Driver, Sending, Taken};
+
+/// What one turn reads at most, of all connections.
+const ARENA_BYTES: usize = MIB;
+/// What one turn reads at most of one connection (promise 10).
+const CONNECTION_BYTES_MAX: usize = 64 * KIB;
+/// Frames of one send up to this size are copied together; above it the kernel gathers them.
+const COPY_BYTES_MAX: usize = 16 * KIB;
+/// Ready descriptors of one pass.
+const EVENTS_MAX: usize = 1024;
+/// Passes of one turn.
+const PASSES_MAX: usize = 8;
+/// Connections accepted from one listener in one pass.
+const ACCEPTS_MAX: usize = 64;
+/// How long a listener rests when there are no descriptors left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Event data of the wake descriptor, and, or-ed with an index, of the listeners. Generations of connections stay
+/// below the upper bit.
+const WAKE: u64 = u64::MAX;
+const LISTENER: u64 = 1 << 63;
+
+/// Wakes one driver from its wait, from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// A new descriptor to wake by.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn new() -> io::Result<Waker> {
+        Ok(Waker(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// Ends the wait that is, or the next one.
+    pub fn wake(&self) {
+        // It fails only when it is full, and then it is readable already.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+}
+
+struct Connection {
+    socket: OwnedFd,
+    interest: EventFlags,
+    /// What is left of the send under way.
+    sending: Option<Chunks>,
+    /// The turn it was last read in, and how much.
+    turn: u64,
+    turn_bytes: usize,
+}
+
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+struct Listener {
+    listening: Listening,
+    /// Not watched until then.
+    rests_until: Option<Instant>,
+}
+
+/// The driver.
+pub struct Epoll {
+    epoll: OwnedFd,
+    waker: Waker,
+    /// By shard.
+    wakers: Arc<[Waker]>,
+    listeners: Vec<Option<Listener>>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    arena: Vec<u8>,
+    filled: usize,
+    events: Vec<Event>,
+    detached: Vec<(SessionId, OwnedFd)>,
+    scratch: Vec<u8>,
+    turn: u64,
+    started: Instant,
+}
+
+impl Epoll {
+    /// A driver with these listeners. `wakers[shard]` wakes each shard, this one by `wakers[own]`.
+    ///
+    /// # Errors
+    /// If the kernel has no epoll instance or memory left.
+    pub fn new(own: ShardId, wakers: Arc<[Waker]>, listeners: Vec<Listening>, started: Instant) -> io::Result<Epoll> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let waker = wakers[own.index()].clone();
+        epoll::add(&epoll, &*waker.0, EventData::new_u64(WAKE), EventFlags::IN)?;
+        for (index, listening) in listeners.iter().enumerate() {
+            epoll::add(&epoll, listening.socket(), EventData::new_u64(LISTENER | index as u64), EventFlags::IN)?;
+        }
+        Ok(Epoll {
+            epoll,
+            waker,
+            wakers,
+            listeners: listeners
+                .into_iter()
+                .map(|listening| Some(Listener { listening, rests_until: None }))
+                .collect(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            arena: vec![0; ARENA_BYTES],
+            filled: 0,
+            events: Vec::with_capacity(EVENTS_MAX),
+            detached: Vec::new(),
+            scratch: Vec::with_capacity(COPY_BYTES_MAX),
+            turn: 0,
+            started,
+        })
+    }
+
+    fn find(&mut self, session: SessionId) -> Option<&mut Connection> {
+        let slot = self.slots.get_mut(session.slot as usize)?;
+        slot.connection.as_mut().filter(|_| slot.generation == session.generation)
+    }
+
+    fn insert(&mut self, socket: OwnedFd) -> io::Result<SessionId> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.slots.push(Slot { generation: 0, connection: None });
+                self.slots.len() as u32 - 1
+            }
+        };
+        let slot = &mut self.slots[index as usize];
+        let session = SessionId { slot: index, generation: slot.generation };
+        let interest = EventFlags::IN;
+        if let Err(error) = epoll::add(&self.epoll, &socket, event_data(session), interest) {
+            self.free.push(index);
+            return Err(error.into());
+        }
+        slot.connection = Some(Connection { socket, interest, sending: None, turn: 0, turn_bytes: 0 });
+        Ok(session)
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<Connection> {
+        self.find(session)?;
+        let slot = &mut self.slots[session.slot as usize];
+        let connection = slot.connection.take()?;
+        slot.generation = (slot.generation + 1) & (u32::MAX >> 1);
+        self.free.push(session.slot);
+        // Closing the descriptor would remove it as well, but a detached one lives on.
+        let _ = epoll::delete(&self.epoll, &connection.socket);
+        Some(connection)
+    }
+
+    /// One pass over what is ready; how many descriptors that were.
+    fn pass(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<OwnedFd>>) -> io::Result<usize> {
+        let timeout = wait.map(|wait| Timespec {
+            tv_sec: wait.as_secs().min(86_400) as i64,
+            // A wait that is cut down to nothing would spin until its deadline.
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        });
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        let result = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        let count = match result {
+            Ok(count) => count,
+            Err(Errno::INTR) => 0,
+            Err(error) => {
+                self.events = events;
+                return Err(error.into());
+            }
+        };
+        for event in &events {
+            let (data, flags) = (event.data.u64(), event.flags);
+            if data == WAKE {
+                let mut count = [0; 8];
+                let _ = rustix::io::read(&*self.waker.0, &mut count);
+            } else if data & LISTENER != 0 {
+                self.accept((data & !LISTENER) as usize, taken);
+            } else {
+                self.attend(session_id(data), flags, taken);
+            }
+        }
+        self.events = events;
+        Ok(count)
+    }
+
+    fn accept(&mut self, index: usize, taken: &mut Vec<Taken<OwnedFd>>) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(listener) = &mut self.listeners[index] else { return };
+            let socket = match accept_with(listener.listening.socket(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => socket,
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(Errno::AGAIN) => return,
+                Err(error) => {
+                    // No descriptors or memory: the clients that are here are served as before, and the listener
+                    // is looked at again later instead of being ready all the time.
+                    tracing::warn!(%error, "can't accept");
+                    listener.rests_until = Some(Instant::now() + ACCEPT_REST);
+                    let _ = epoll::delete(&self.epoll, listener.listening.socket());
+                    return;
+                }
+            };
+            let (listener, address) = (listener.listening.index(), listener.listening.remote(&socket));
+            if let Ok(session) = self.insert(socket) {
+                taken.push(Taken::Accepted { session, listener, address });
+            }
+        }
+    }
+
+    /// Listeners that have rested are watched again.
+    fn wake_listeners(&mut self) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if let Some(Listener { listening, rests_until }) = listener
+                && rests_until.is_some_and(|until| until <= Instant::now())
+            {
+                *rests_until = None;
+                let data = EventData::new_u64(LISTENER | index as u64);
+                let _ = epoll::add(&self.epoll, listening.socket(), data, EventFlags::IN);
+            }
+        }
+    }
+
+    fn attend(&mut self, session: SessionId, flags: EventFlags, taken: &mut Vec<Taken<OwnedFd>>) {
+        if flags.contains(EventFlags::OUT) {
+            self.resume_send(session, taken);
+        }
+        let turn = self.turn;
+        let Some(connection) = self.find(session) else { return };
+        let is_broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if !connection.interest.contains(EventFlags::IN) {
+            if is_broken {
+                // Not read, and it would be reported for ever.
+                self.ended(session, Ending::Failed, taken);
+            }
+            return;
+        }
+        if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            return;
+        }
+        if connection.turn != turn {
+            (connection.turn, connection.turn_bytes) = (turn, 0);
+        }
+        let allowed = CONNECTION_BYTES_MAX - connection.turn_bytes;
+        let start = self.filled;
+        let end = self.arena.len().min(start + allowed);
+        if start == end {
+            return;
+        }
+        let slot = &mut self.slots[session.slot as usize];
+        let Some(connection) = &mut slot.connection else { return };
+        match recv(&connection.socket, &mut self.arena[start..end], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => self.ended(session, Ending::EndOfInput, taken),
+            Ok((_, size)) => {
+                connection.turn_bytes += size;
+                self.filled += size;
+                taken.push(Taken::Received { session, buffer: Buffer { start, size } });
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.ended(session, Ending::Failed, taken),
+        }
+    }
+
+    /// Reports an end, once: the connection is not read any more.
+    fn ended(&mut self, session: SessionId, ending: Ending, taken: &mut Vec<Taken<OwnedFd>>) {
+        let Some(connection) = self.find(session) else { return };
+        match ending {
+            Ending::EndOfInput => self.set_reading(session, false),
+            Ending::Failed => {
+                connection.sending = None;
+                connection.interest = EventFlags::empty();
+                let slot = session.slot as usize;
+                if let Some(connection) = &self.slots[slot].connection {
+                    let _ = epoll::delete(&self.epoll, &connection.socket);
+                }
+            }
+        }
+        taken.push(Taken::Ended { session, ending });
+    }
+
+    fn resume_send(&mut self, session: SessionId, taken: &mut Vec<Taken<OwnedFd>>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(connection) = self.find(session)
+            && let Some(mut chunks) = connection.sending.take()
+        {
+            match send_chunks(&connection.socket, &mut chunks, &mut scratch) {
+                Sending::Done => {
+                    let interest = connection.interest - EventFlags::OUT;
+                    self.set_interest(session, interest);
+                    taken.push(Taken::Sent { session });
+                }
+                Sending::Pending => connection.sending = Some(chunks),
+                Sending::Failed => self.ended(session, Ending::Failed, taken),
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn set_interest(&mut self, session: SessionId, interest: EventFlags) {
+        let slot = &mut self.slots[session.slot as usize];
+        if let Some(connection) = &mut slot.connection
+            && slot.generation == session.generation
+            && connection.interest != interest
+        {
+            connection.interest = interest;
+            let _ = epoll::modify(&self.epoll, &connection.socket, event_data(session), interest);
+        }
+    }
+}
+
+impl Driver for Epoll {
+    type Socket = OwnedFd;
+
+    fn take(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<OwnedFd>>) -> io::Result<()> {
+        self.turn += 1;
+        self.filled = 0;
+        for (session, socket) in std::mem::take(&mut self.detached) {
+            taken.push(Taken::Detached { session, socket, bytes: Vec::new() });
+        }
+        let rests = self.listeners.iter().flatten().filter_map(|listener| listener.rests_until).min();
+        let mut wait = if taken.is_empty() { wait } else { Some(Duration::ZERO) };
+        if let Some(until) = rests {
+            let rest = until.saturating_duration_since(Instant::now());
+            wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
+        }
+        for _ in 0..PASSES_MAX {
+            let before = taken.len();
+            let ready = self.pass(wait, taken)?;
+            // A pass that found work may have been overtaken by more; one that found none has seen it all.
+            if ready == 0 || taken.len() == before || self.filled + CONNECTION_BYTES_MAX > self.arena.len() {
+                break;
+            }
+            wait = Some(Duration::ZERO);
+        }
+        if rests.is_some() {
+            self.wake_listeners();
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, buffer: Buffer) -> &mut [u8] {
+        &mut self.arena[buffer.start..buffer.start + buffer.size]
+    }
+
+    fn send(&mut self, session: SessionId, mut chunks: Chunks) -> Sending {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut sending = Sending::Failed;
+        if let Some(connection) = self.find(session) {
+            debug_assert!(connection.sending.is_none(), "at most one send is under way per connection");
+            sending = send_chunks(&connection.socket, &mut chunks, &mut scratch);
+            if sending == Sending::Pending {
+                connection.sending = Some(chunks);
+                let interest = connection.interest | EventFlags::OUT;
+                self.set_interest(session, interest);
+            }
+        }
+        self.scratch = scratch;
+        sending
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_reading(&mut self, session: SessionId, reading: bool) {
+        if let Some(connection) = self.find(session) {
+            let mut interest = connection.interest;
+            interest.set(EventFlags::IN, reading);
+            self.set_interest(session, interest);
+        }
+    }
+
+    fn shutdown_write(&mut self, session: SessionId) {
+        if let Some(connection) = self.find(session) {
+            let _ = shutdown(&connection.socket, Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reset: bool) {
+        if let Some(connection) = self.remove(session)
+            && reset
+        {
+            let _ = rustix::net::sockopt::set_socket_linger(&connection.socket, Some(Duration::ZERO));
+        }
+    }
+
+    fn detach(&mut self, session: SessionId) {
+        if let Some(connection) = self.remove(session) {
+            self.detached.push((session, connection.socket));
+        }
+    }
+
+    fn attach(&mut self, socket: OwnedFd) -> Option<SessionId> {
+        self.insert(socket).ok()
+    }
+
+    fn stop_accepting(&mut self) {
+        // Whoever is in the queue of the listener has connected: closing it would reset them unheard.
+        for listener in &mut self.listeners {
+            if let Some(Listener { listening, .. }) = listener.take() {
+                let _ = epoll::delete(&self.epoll, listening.socket());
+            }
+        }
+    }
+
+    fn wake(&mut self, shard: ShardId) {
+        self.wakers[shard.index()].wake();
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { ms: self.started.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 }
+    }
+}
+
+/// Sends as much as the socket takes; what is left stays in `chunks`.
+fn send_chunks(socket: &OwnedFd, chunks: &mut Chunks, scratch: &mut Vec<u8>) -> Sending {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let total: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+    let mut left = total;
+    while left > 0 {
+        let result = if let [chunk] = chunks.as_slice() {
+            send(socket.as_fd(), chunk, flags)
+        } else if left <= COPY_BYTES_MAX {
+            scratch.clear();
+            for chunk in chunks.iter() {
+                scratch.extend_from_slice(chunk);
+            }
+            send(socket.as_fd(), scratch, flags)
+        } else {
+            // The kernel takes at most 1024 parts at once.
+            let parts: smallvec::SmallVec<[IoSlice<'_>; 64]> =
+                chunks.iter().take(1024).map(|chunk| IoSlice::new(chunk)).collect();
+            sendmsg(socket.as_fd(), &parts, &mut SendAncillaryBuffer::default(), flags)
+        };
+        match result {
+            Ok(mut sent) => {
+                left -= sent;
+                let whole = chunks
+                    .iter()
+                    .take_while(|chunk| {
+                        let is_whole = chunk.len() <= sent;
+                        sent -= if is_whole { chunk.len() } else { 0 };
+                        is_whole
+                    })
+                    .count();
+                chunks.drain(..whole);
+                if let Some(first) = chunks.first_mut() {
+                    first.advance(sent);
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Sending::Pending,
+            Err(_) => return Sending::Failed,
+        }
+    }
+    Sending::Done
+}
+
+fn event_data(session: SessionId) -> EventData {
+    EventData::new_u64(u64::from(session.generation) << 32 | u64::from(session.slot))
+}
+
+fn session_id(data: u64) -> SessionId {
+    SessionId { slot: data as u32, generation: (data >> 32) as u32 }
+}

@@ -1,0 +1,422 @@
+//! The event loop of a shard: the turn, whatever the driver.
+//!
+//! A turn has four steps, and their order is the whole of DESIGN decision 4:
+//!
+//! 1. **take**: the driver reads bytes; connections that other shards handed over, and words of the control plane,
+//!    are picked up. All of this is what the turn may route.
+//! 2. **drain**: every inbound ring is emptied up to the tail that is read *now*, after (1), and no less far.
+//! 3. **route**: only what (1) took. What (2) made necessary waits for the next turn.
+//! 4. **flush**: lanes into rings, rings published, sleepers woken; then one send per connection.
+//!
+//! Why an ack is a barrier: a subscriber's shard puts the edge into every ring before the ack is sent (step 4). So
+//! whoever publishes after the ack was seen sends bytes that another shard takes in a (1) that comes after the
+//! edge was in its ring; its (2) finds the edge; its (3) routes by it. No round trip, no lock.
+//! The steps are separate so that the simulation can show what happens in any other order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use hashbrown::HashMap;
+
+use crate::address::{SessionId, ShardId, ShardSet};
+use crate::limits::{RING_ENTRIES_MAX, SEND_BYTES_MAX};
+use crate::mesh::Ports;
+use crate::message::Payload;
+use crate::shard::parcel::Parcel;
+use crate::shard::{Effect, Ending, Shard};
+
+use super::control::{Control, Reply};
+use super::{Driver, Sending, Taken};
+
+/// What travels between shards: words of the pure shards, and connections.
+#[derive(Debug)]
+pub enum Freight<S> {
+    /// Routed by the shards.
+    Parcel(Parcel),
+    /// A connection that belongs to the other shard.
+    Handover(Box<Handover<S>>),
+}
+
+/// A connection that changes its shard before its first command.
+#[derive(Debug)]
+pub struct Handover<S> {
+    socket: S,
+    listener: u16,
+    address: Arc<str>,
+    /// All that came from it.
+    bytes: Vec<u8>,
+}
+
+/// A connection that the driver is about to let go.
+struct Leaving {
+    to: ShardId,
+    listener: u16,
+    address: Arc<str>,
+    bytes: Vec<u8>,
+}
+
+/// The connections of the whole process, and how many there may be.
+#[derive(Debug)]
+pub struct Population {
+    count: AtomicUsize,
+    connections_max: usize,
+}
+
+impl Population {
+    /// Nobody yet.
+    pub fn new(connections_max: usize) -> Population {
+        Population { count: AtomicUsize::new(0), connections_max }
+    }
+}
+
+/// Bytes that one turn flushes to one connection, if its socket takes them at once: a few sends, so that a
+/// long queue for a fast reader does not keep the others waiting.
+const FLUSH_BYTES_MAX: usize = 4 * SEND_BYTES_MAX;
+
+/// How long a loop waits that has something waiting for room in a ring; a word of the other shard ends it.
+const ROOM_WAIT: Duration = Duration::from_millis(50);
+
+/// Handed-over bytes, or a driver's.
+enum Input<S> {
+    Taken(Taken<S>),
+    Arrived { session: SessionId, bytes: Vec<u8> },
+}
+
+/// The loop of one shard.
+pub struct EventLoop<D: Driver> {
+    shard: Shard,
+    driver: D,
+    ports: Ports<Freight<D::Socket>>,
+    control: Receiver<Control>,
+    population: Arc<Population>,
+    /// Taken in this turn's first step, to be routed in its third.
+    input: Vec<Input<D::Socket>>,
+    words: Vec<Control>,
+    /// Drained from the rings in an earlier turn, or this one's second step: for the next turn's first.
+    arrivals: Vec<Handover<D::Socket>>,
+    leaving: HashMap<SessionId, Leaving>,
+    /// Detached, waiting for room in a ring.
+    outgoing: VecDeque<(ShardId, Box<Handover<D::Socket>>)>,
+    taken: Vec<Taken<D::Socket>>,
+    wake: Vec<ShardId>,
+    /// Who waits until all that was taken has been handed on.
+    quiesced: Option<Reply<()>>,
+    /// Who waits until all connections are gone.
+    closed: Option<Reply<()>>,
+    is_accepting: bool,
+    is_stopped: bool,
+}
+
+impl<D: Driver> EventLoop<D> {
+    /// A loop around a shard and its driver.
+    pub fn new(
+        shard: Shard,
+        driver: D,
+        ports: Ports<Freight<D::Socket>>,
+        control: Receiver<Control>,
+        population: Arc<Population>,
+    ) -> EventLoop<D> {
+        EventLoop {
+            shard,
+            driver,
+            ports,
+            control,
+            population,
+            input: Vec::new(),
+            words: Vec::new(),
+            arrivals: Vec::new(),
+            leaving: HashMap::new(),
+            outgoing: VecDeque::new(),
+            taken: Vec::new(),
+            wake: Vec::new(),
+            quiesced: None,
+            closed: None,
+            is_accepting: true,
+            is_stopped: false,
+        }
+    }
+
+    /// Turns until it is told to stop.
+    ///
+    /// # Errors
+    /// What the driver fails with; the broker can't go on then.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.is_stopped {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// One turn.
+    ///
+    /// # Errors
+    /// What the driver fails with.
+    pub fn turn(&mut self) -> io::Result<()> {
+        self.take()?;
+        self.take_arrivals();
+        self.take_words();
+        self.drain(usize::MAX);
+        self.route();
+        self.flush()
+    }
+
+    /// The shard, to look at.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The driver, to look at or, in a simulation, to feed.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// Step 1: waits for something to do, and lets the driver take bytes.
+    ///
+    /// # Errors
+    /// What the driver fails with.
+    pub fn take(&mut self) -> io::Result<()> {
+        let mut wait = self.idle_time();
+        if wait != Some(Duration::ZERO) && (!self.ports.announce_sleep() || !self.control.is_empty()) {
+            wait = Some(Duration::ZERO);
+        }
+        let result = self.driver.take(wait, &mut self.taken);
+        self.ports.awake();
+        self.input.extend(self.taken.drain(..).map(Input::Taken));
+        let now = self.driver.now();
+        self.shard.begin_turn(now);
+        result
+    }
+
+    /// How long this turn may wait for news.
+    fn idle_time(&self) -> Option<Duration> {
+        if !self.arrivals.is_empty() || self.shard.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let now_ms = self.driver.now().ms;
+        let until_due = self.shard.next_deadline_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)));
+        let until_room = (self.shard.is_restless() || !self.outgoing.is_empty()).then_some(ROOM_WAIT);
+        until_due.into_iter().chain(until_room).min()
+    }
+
+    /// Step 1: picks up the connections that an earlier turn found in the rings.
+    pub fn take_arrivals(&mut self) {
+        for arrival in std::mem::take(&mut self.arrivals) {
+            let Handover { socket, listener, address, bytes } = arrival;
+            match self.driver.attach(socket) {
+                Some(session) => {
+                    self.shard.adopt(session, listener, address);
+                    self.input.push(Input::Arrived { session, bytes });
+                }
+                None => self.left(),
+            }
+        }
+    }
+
+    /// Step 1: picks up the words of the control plane that are there now.
+    pub fn take_words(&mut self) {
+        for _ in 0..self.control.len() {
+            let Ok(word) = self.control.try_recv() else { break };
+            self.words.push(word);
+        }
+    }
+
+    /// Step 2: empties every inbound ring up to its tail of this moment. (At most `freights_max` of it: any
+    /// bound is wrong, and the simulation shows why.)
+    pub fn drain(&mut self, freights_max: usize) {
+        self.ports.marks();
+        for _ in 0..freights_max {
+            let Some((from, freight)) = self.ports.next() else { break };
+            match freight {
+                Freight::Parcel(parcel) => self.shard.take_parcel(from, parcel),
+                Freight::Handover(handover) => self.arrivals.push(*handover),
+            }
+        }
+        self.ports.release_all();
+    }
+
+    /// Step 3: routes what step 1 took.
+    pub fn route(&mut self) {
+        self.open_lanes();
+        self.shard.resume();
+        for word in std::mem::take(&mut self.words) {
+            self.obey(word);
+        }
+        let mut input = std::mem::take(&mut self.input);
+        for input in input.drain(..) {
+            match input {
+                Input::Taken(taken) => self.route_taken(taken),
+                Input::Arrived { session, mut bytes } => self.shard.receive(session, &mut bytes),
+            }
+        }
+        self.input = input;
+        self.shard.fire_timers();
+    }
+
+    fn open_lanes(&mut self) {
+        for to in self.others().iter() {
+            let room = self.ports.room(to);
+            let is_empty = room.entries == RING_ENTRIES_MAX;
+            self.shard.lanes().to(to).set_room(room.entries, room.bytes, is_empty);
+        }
+    }
+
+    fn others(&self) -> ShardSet {
+        let mut others = ShardSet::first(self.shard.shards());
+        others.remove(self.shard.id());
+        others
+    }
+
+    fn route_taken(&mut self, taken: Taken<D::Socket>) {
+        match taken {
+            Taken::Accepted { session, listener, address } => {
+                let before = self.population.count.fetch_add(1, Ordering::Relaxed);
+                self.shard.accept(session, listener, address, before >= self.population.connections_max);
+            }
+            Taken::Received { session, buffer } => self.shard.receive(session, self.driver.bytes(buffer)),
+            Taken::Sent { session } => self.shard.sent(session),
+            Taken::Ended { session, ending } => self.shard.ended(session, ending),
+            Taken::Detached { session, socket, bytes } => self.detached(session, socket, &bytes),
+        }
+    }
+
+    fn detached(&mut self, session: SessionId, socket: D::Socket, late: &[u8]) {
+        let Some(Leaving { to, listener, address, mut bytes }) = self.leaving.remove(&session) else { return };
+        bytes.extend_from_slice(late);
+        self.outgoing.push_back((to, Box::new(Handover { socket, listener, address, bytes })));
+    }
+
+    fn obey(&mut self, word: Control) {
+        match word {
+            Control::Publish { topic, payload, reply } => {
+                reply(self.shard.publish_as_host(topic, Payload::detect(payload)));
+            }
+            Control::Stats { reply } => reply(self.shard.stats()),
+            Control::Connections { count, reply } => reply(self.shard.connection_views(count)),
+            Control::StopAccepting { reply } => {
+                self.is_accepting = false;
+                self.driver.stop_accepting();
+                reply(());
+            }
+            Control::Quiesce { reply } => {
+                self.shard.quiesce();
+                self.quiesced = Some(reply);
+            }
+            Control::Close { spread_ms, reply } => {
+                self.shard.close_all(spread_ms);
+                self.closed = Some(reply);
+            }
+            Control::Stop => self.is_stopped = true,
+        }
+    }
+
+    /// Step 4: lanes into rings, then sends, then everything else.
+    ///
+    /// # Errors
+    /// What the driver fails with.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.publish();
+        // A send that fails may end a session and so make news for others: hence not a single pass.
+        loop {
+            let dirty = self.shard.take_dirty();
+            if dirty.is_empty() {
+                break;
+            }
+            for session in dirty {
+                self.flush_session(session);
+            }
+            self.shard.end_turn();
+        }
+        self.carry_out();
+        self.publish();
+        self.driver.submit()?;
+        self.report();
+        Ok(())
+    }
+
+    /// Lanes and detached connections into the rings; whoever sleeps is woken.
+    fn publish(&mut self) {
+        for to in self.others().iter() {
+            for parcel in self.shard.lanes().to(to).drain() {
+                let size = parcel.size();
+                if self.ports.push(to, Freight::Parcel(parcel), size).is_err() {
+                    unreachable!("a lane holds no more than its ring has room for");
+                }
+            }
+        }
+        for _ in 0..self.outgoing.len() {
+            let Some((to, handover)) = self.outgoing.pop_front() else { break };
+            let size = size_of::<Handover<D::Socket>>() + handover.bytes.len();
+            if let Err(Freight::Handover(handover)) = self.ports.push(to, Freight::Handover(handover), size) {
+                self.outgoing.push_back((to, handover));
+            }
+        }
+        let is_waiting = self.shard.is_restless() || !self.outgoing.is_empty();
+        self.ports.await_room(if is_waiting { self.others() } else { ShardSet::EMPTY });
+        self.ports.publish(&mut self.wake);
+        self.shard.stats_mut().wakeups += self.wake.len() as u64;
+        for shard in self.wake.drain(..) {
+            self.driver.wake(shard);
+        }
+        self.open_lanes();
+    }
+
+    fn flush_session(&mut self, session: SessionId) {
+        let mut flushed = 0;
+        while flushed < FLUSH_BYTES_MAX
+            && let Some(chunks) = self.shard.transmit(session)
+        {
+            flushed += chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+            match self.driver.send(session, chunks) {
+                Sending::Done => self.shard.sent(session),
+                Sending::Pending => break,
+                Sending::Failed => {
+                    self.shard.ended(session, Ending::Failed);
+                    break;
+                }
+            }
+        }
+        self.shard.flushed(session);
+    }
+
+    fn carry_out(&mut self) {
+        for effect in self.shard.take_effects() {
+            match effect {
+                Effect::PauseReading(session) => self.driver.set_reading(session, false),
+                Effect::ResumeReading(session) => self.driver.set_reading(session, true),
+                Effect::ShutdownWrite(session) => self.driver.shutdown_write(session),
+                Effect::Close { session, reset } => {
+                    self.driver.close(session, reset);
+                    self.left();
+                }
+                Effect::HandOver { session, to, listener, address, bytes } => {
+                    self.leaving.insert(session, Leaving { to, listener, address, bytes });
+                    self.driver.detach(session);
+                }
+                // No host is linked: the settings ask none.
+                Effect::AskHost(asked) => self.shard.admit(asked.session, crate::shard::Verdict::Refused),
+            }
+        }
+    }
+
+    fn left(&mut self) {
+        self.population.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells those who wait for the end of something.
+    fn report(&mut self) {
+        let is_settled = self.shard.is_settled() && self.outgoing.is_empty() && self.leaving.is_empty();
+        if is_settled && let Some(reply) = self.quiesced.take() {
+            reply(());
+        }
+        if self.shard.connections() == 0
+            && self.outgoing.is_empty()
+            && let Some(reply) = self.closed.take()
+        {
+            reply(());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Listening sockets: bound once for the whole broker, one per shard and TCP address.
+//!
+//! Every shard has a socket of its own with SO_REUSEPORT, and the kernel spreads connections over them by the hash of
+//! their addresses. The same option would let a second broker share the port in silence; so each address is
+//! first bound without it, which fails if anybody listens there.
+//! A Unix socket has one listener, on the first shard; its connections are dealt to all in turn.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Connections that wait to be accepted, per socket; the kernel cuts it to `somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Where a listener really listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// An address, the port never 0.
+    Tcp(SocketAddr),
+    /// A path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Tcp(address) => address.fmt(f),
+            Bound::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One listening socket of one shard.
+#[derive(Debug)]
+pub struct Listening {
+    index: u16,
+    bound: Bound,
+    socket: OwnedFd,
+}
+
+impl Listening {
+    /// The index of its listener in the settings.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The socket, non-blocking.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The remote address of an accepted socket, for operators.
+    pub fn remote(&self, accepted: &OwnedFd) -> Arc<str> {
+        match &self.bound {
+            Bound::Unix(_) => "unix".into(),
+            Bound::Tcp(_) => match rustix::net::getpeername(accepted).ok().flatten() {
+                Some(address) => match SocketAddr::try_from(address) {
+                    Ok(address) => address.to_string().into(),
+                    Err(_) => "unknown".into(),
+                },
+                None => "unknown".into(),
+            },
+        }
+    }
+}
+
+/// Binds a TCP address for every shard. Port 0 takes a free one, the same for all.
+///
+/// # Errors
+/// If somebody listens there already, or the address is not of this machine.
+pub fn bind_tcp(index: u16, host: &str, port: u16, shards: usize) -> io::Result<(Bound, Vec<Listening>)> {
+    let address = (host, port)
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
+    let address = {
+        let probe = tcp_socket(address)?;
+        probe.bind(&address.into())?;
+        probe.listen(1)?;
+        let bound = probe.local_addr()?;
+        bound.as_socket().unwrap_or(address)
+    };
+    let bound = Bound::Tcp(address);
+    let sockets = (0..shards)
+        .map(|_| {
+            let socket = tcp_socket(address)?;
+            socket.set_reuse_port(true)?;
+            // Accepted sockets inherit it: what a turn has joined need not wait for more.
+            socket.set_tcp_nodelay(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(Listening { index, bound: bound.clone(), socket: socket.into() })
+        })
+        .collect::<io::Result<_>>()?;
+    Ok((bound, sockets))
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), None)?;
+    // Closed connections of an earlier broker don't keep the port; a listener does.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Binds a Unix socket. A socket that nobody listens to any more is unlinked first.
+///
+/// # Errors
+/// If somebody listens there, or the path is something else than a socket.
+pub fn bind_unix(index: u16, path: &Path) -> io::Result<(Bound, Listening)> {
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is not a socket"));
+        }
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) => return Err(error),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    let bound = Bound::Unix(path.to_owned());
+    Ok((bound.clone(), Listening { index, bound, socket: socket.into() }))
+}
+
+/// Binds the admin listener.
+///
+/// # Errors
+/// As [`bind_tcp`].
+pub fn bind_admin(host: &str, port: u16) -> io::Result<std::net::TcpListener> {
+    let (_, mut sockets) = bind_tcp(0, host, port, 1)?;
+    let socket = sockets.pop().expect("one shard, one socket").socket;
+    Ok(socket.into())
+}

@@ -19,8 +19,8 @@ use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use slab::Slab;
 
+use super::arena::Arena;
 use crate::address::{ShardId, ShardSet};
 
 /// News for one peer: the first interest in `key` came up, or the last went.
@@ -36,7 +36,7 @@ pub struct Edge<K> {
 #[derive(Debug)]
 pub struct Interest<K> {
     peers: ShardSet,
-    entries: Slab<Entry<K>>,
+    entries: Arena<Entry<K>>,
     /// The entries by key.
     keys: HashTable<u32>,
     /// The end of the line.
@@ -47,6 +47,9 @@ pub struct Interest<K> {
     /// is listed in the order of the table.
     seed: RandomState,
 }
+
+/// What may stay allocated while there is no interest.
+const IDLE_ENTRIES_MAX: usize = 1024;
 
 /// An index of `entries`, if any.
 type Place = Option<u32>;
@@ -77,7 +80,7 @@ impl<K: Hash + Eq + Clone> Interest<K> {
         let places = peers.iter().last().map_or(0, |peer| peer.index() + 1);
         Interest {
             peers,
-            entries: Slab::new(),
+            entries: Arena::default(),
             keys: HashTable::new(),
             last: None,
             places: vec![None; places].into(),
@@ -91,7 +94,7 @@ impl<K: Hash + Eq + Clone> Interest<K> {
             Some(index) => index,
             None => self.insert(key),
         };
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         entry.count += 1;
         let up = entry.count == 1;
         if up {
@@ -105,12 +108,12 @@ impl<K: Hash + Eq + Clone> Interest<K> {
     pub fn remove(&mut self, key: &K) -> bool {
         let Some(index) = self
             .find(key)
-            .filter(|&index| self.entries[index as usize].count > 0)
+            .filter(|&index| self.entries[index].count > 0)
         else {
             debug_assert!(false, "interest is removed as often as it was added");
             return false;
         };
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         entry.count -= 1;
         let down = entry.count == 0;
         if down && entry.is_needed() {
@@ -123,14 +126,13 @@ impl<K: Hash + Eq + Clone> Interest<K> {
 
     /// How often it was added and not removed.
     pub fn count(&self, key: &K) -> usize {
-        self.find(key)
-            .map_or(0, |index| self.entries[index as usize].count)
+        self.find(key).map_or(0, |index| self.entries[index].count)
     }
 
     /// Somebody is interested, and every peer has been told.
     pub fn is_announced(&self, key: &K) -> bool {
         self.find(key).is_some_and(|index| {
-            let entry = &self.entries[index as usize];
+            let entry = &self.entries[index];
             entry.count > 0 && entry.announced.is_superset(self.peers)
         })
     }
@@ -142,7 +144,7 @@ impl<K: Hash + Eq + Clone> Interest<K> {
     pub fn next_edge(&mut self, peer: ShardId) -> Option<Edge<K>> {
         assert!(self.peers.contains(peer), "shard {peer} is a peer");
         while let Some(index) = self.places[peer.index()] {
-            let entry = &self.entries[index as usize];
+            let entry = &self.entries[index];
             if entry.is_news(peer) {
                 return Some(Edge {
                     key: entry.key.clone(),
@@ -158,12 +160,12 @@ impl<K: Hash + Eq + Clone> Interest<K> {
     pub fn told(&mut self, peer: ShardId) {
         assert!(self.peers.contains(peer), "shard {peer} is a peer");
         let Some(index) =
-            self.places[peer.index()].filter(|&index| self.entries[index as usize].is_news(peer))
+            self.places[peer.index()].filter(|&index| self.entries[index].is_news(peer))
         else {
             debug_assert!(false, "an edge was shown before it is told");
             return;
         };
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         if entry.count > 0 {
             entry.announced.insert(peer);
         } else {
@@ -192,7 +194,7 @@ impl<K: Hash + Eq + Clone> Interest<K> {
     fn find(&self, key: &K) -> Option<u32> {
         self.keys
             .find(self.seed.hash_one(key), |&index| {
-                self.entries[index as usize].key == *key
+                self.entries[index].key == *key
             })
             .copied()
     }
@@ -206,10 +208,9 @@ impl<K: Hash + Eq + Clone> Interest<K> {
             previous: None,
             next: None,
         };
-        let index =
-            u32::try_from(self.entries.insert(entry)).expect("entries do not run out of numbers");
+        let index = self.entries.insert(entry);
         let (entries, seed) = (&self.entries, &self.seed);
-        let hash = |&index: &u32| seed.hash_one(&entries[index as usize].key);
+        let hash = |&index: &u32| seed.hash_one(&entries[index].key);
         self.keys.insert_unique(hash(&index), index, hash);
         self.link(index);
         index
@@ -218,11 +219,15 @@ impl<K: Hash + Eq + Clone> Interest<K> {
     /// Takes an entry out for good.
     fn forget(&mut self, index: u32) {
         self.unlink(index);
-        let entry = self.entries.remove(index as usize);
+        let entry = self.entries.remove(index);
         let found = self
             .keys
             .find_entry(self.seed.hash_one(&entry.key), |&other| other == index);
         found.expect("an entry is found by its key").remove();
+        if self.entries.len() == 0 && self.entries.peak() > IDLE_ENTRIES_MAX {
+            self.entries = Arena::default();
+            self.keys = HashTable::new();
+        }
     }
 
     fn move_to_end(&mut self, index: u32) {
@@ -234,9 +239,9 @@ impl<K: Hash + Eq + Clone> Interest<K> {
     fn link(&mut self, index: u32) {
         let last = self.last.replace(index);
         if let Some(last) = last {
-            self.entries[last as usize].next = Some(index);
+            self.entries[last].next = Some(index);
         }
-        self.entries[index as usize].previous = last;
+        self.entries[index].previous = last;
         for peer in self.peers.iter() {
             self.places[peer.index()].get_or_insert(index);
         }
@@ -244,13 +249,13 @@ impl<K: Hash + Eq + Clone> Interest<K> {
 
     /// Takes an entry out of the line; the peers whose place it was go on to the next.
     fn unlink(&mut self, index: u32) {
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         let (previous, next) = (entry.previous.take(), entry.next.take());
         if let Some(previous) = previous {
-            self.entries[previous as usize].next = next;
+            self.entries[previous].next = next;
         }
         match next {
-            Some(next) => self.entries[next as usize].previous = previous,
+            Some(next) => self.entries[next].previous = previous,
             None => self.last = previous,
         }
         for place in &mut self.places {
@@ -358,10 +363,20 @@ mod tests {
             interest.remove(&0);
         }
         assert!(
-            interest.entries.is_empty()
-                && interest.keys.is_empty()
-                && interest.entries.capacity() < 10
+            interest.entries.len() == 0 && interest.keys.is_empty() && interest.entries.peak() < 10
         );
+    }
+
+    #[test]
+    fn what_was_large_gives_its_memory_back() {
+        let mut interest: Interest<usize> = Interest::new(ShardSet::first(2));
+        (0..5_000).for_each(|key| assert!(interest.add(&key)));
+        assert_eq!(interest.next_edge(ShardId(1)).unwrap().key, 0);
+        (0..5_000).for_each(|key| assert!(interest.remove(&key)));
+        assert_eq!((interest.entries.peak(), interest.keys.capacity()), (0, 0));
+        assert_eq!(interest.next_edge(ShardId(1)), None);
+        interest.add(&7);
+        assert_eq!(interest.next_edge(ShardId(1)).unwrap().key, 7);
     }
 
     #[test]
@@ -370,7 +385,7 @@ mod tests {
         interest.add(&"a");
         assert!(interest.is_announced(&"a") && !interest.is_announced(&"b"));
         interest.remove(&"a");
-        assert!(!interest.is_announced(&"a") && interest.entries.is_empty());
+        assert!(!interest.is_announced(&"a") && interest.entries.len() == 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::limits::{CHANNEL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
 
+mod arena;
 mod dotted;
 mod filter;
 mod glob;

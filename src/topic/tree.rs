@@ -10,8 +10,8 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use slab::Slab;
 
+use super::arena::Arena;
 use super::trie::Trie;
 use super::{Filter, Topic};
 
@@ -29,7 +29,7 @@ impl FilterId {
 /// Filters with a value each, found by filter, by id, and by topic.
 #[derive(Debug)]
 pub struct TopicTree<V> {
-    entries: Slab<(Filter, V)>,
+    entries: Arena<(Filter, V)>,
     dotted: Trie,
     exact: HashTable<FilterId>,
     /// In the order of their patterns, which is the order of their matches.
@@ -41,7 +41,7 @@ pub struct TopicTree<V> {
 impl<V> Default for TopicTree<V> {
     fn default() -> Self {
         TopicTree {
-            entries: Slab::new(),
+            entries: Arena::default(),
             dotted: Trie::default(),
             exact: HashTable::new(),
             globs: Vec::new(),
@@ -61,7 +61,7 @@ impl<V> TopicTree<V> {
 
     /// No filter at all.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.len() == 0
     }
 
     /// The filter's id, if it is here.
@@ -91,13 +91,12 @@ impl<V> TopicTree<V> {
         if let Some(id) = self.find(filter) {
             return id;
         }
-        let index = self.entries.insert((filter.detached(), value()));
-        let id = FilterId(u32::try_from(index).expect("filter ids do not run out"));
+        let id = FilterId(self.entries.insert((filter.detached(), value())));
         match filter {
             Filter::Dotted(dotted) => self.dotted.insert(dotted, id),
             Filter::Exact(name) => {
                 let (entries, seed) = (&self.entries, &self.seed);
-                let hash = |id: &FilterId| seed.hash_one(&entries[id.index()].0.written()[..]);
+                let hash = |id: &FilterId| seed.hash_one(&entries[id.0].0.written()[..]);
                 self.exact.insert_unique(seed.hash_one(&name[..]), id, hash);
             }
             Filter::Glob(pattern) => {
@@ -115,7 +114,7 @@ impl<V> TopicTree<V> {
     /// # Panics
     /// if there is no such id
     pub fn remove(&mut self, id: FilterId) -> (Filter, V) {
-        match &self.entries[id.index()].0 {
+        match &self.entries[id.0].0 {
             Filter::Dotted(dotted) => self.dotted.remove(dotted),
             Filter::Exact(name) => {
                 let entry = self
@@ -128,12 +127,9 @@ impl<V> TopicTree<V> {
                 self.globs.remove(place);
             }
         }
-        let removed = self.entries.remove(id.index());
-        if self.entries.is_empty() && self.entries.capacity() > IDLE_ENTRIES_MAX {
-            self.entries.shrink_to_fit();
-            self.dotted.shrink();
-            self.exact = HashTable::new();
-            self.globs = Vec::new();
+        let removed = self.entries.remove(id.0);
+        if self.is_empty() && self.entries.peak() > IDLE_ENTRIES_MAX {
+            *self = TopicTree::default();
         }
         removed
     }
@@ -143,17 +139,17 @@ impl<V> TopicTree<V> {
     /// # Panics
     /// if there is no such id; as the two below
     pub fn filter(&self, id: FilterId) -> &Filter {
-        &self.entries[id.index()].0
+        &self.entries[id.0].0
     }
 
     /// The value of the filter with this id.
     pub fn value(&self, id: FilterId) -> &V {
-        &self.entries[id.index()].1
+        &self.entries[id.0].1
     }
 
     /// The value of the filter with this id, to change.
     pub fn value_mut(&mut self, id: FilterId) -> &mut V {
-        &mut self.entries[id.index()].1
+        &mut self.entries[id.0].1
     }
 
     /// Appends the ids of the filters that match, most specific first, as `Filter` is ordered: the exact
@@ -176,7 +172,7 @@ impl<V> TopicTree<V> {
     pub fn iter(&self) -> impl Iterator<Item = (FilterId, &Filter, &V)> {
         self.entries
             .iter()
-            .map(|(index, (filter, value))| (FilterId(index as u32), filter, value))
+            .map(|(index, (filter, value))| (FilterId(index), filter, value))
     }
 
     /// Where the glob is in the list, or where it would be.
@@ -323,7 +319,7 @@ mod tests {
         for id in ids.into_iter().chain(exact).rev() {
             tree.remove(id);
         }
-        assert_eq!((tree.entries.capacity(), tree.exact.capacity()), (0, 0));
+        assert_eq!((tree.entries.peak(), tree.exact.capacity()), (0, 0));
         assert_eq!(tree.insert_with(&filter("a"), || ()), FilterId(0));
     }
 

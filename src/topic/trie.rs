@@ -15,9 +15,9 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use slab::Slab;
 use smallvec::{SmallVec, smallvec};
 
+use super::arena::Arena;
 use super::tree::FilterId;
 use super::{Dotted, levels};
 use crate::limits::TOPIC_LEVELS_MAX;
@@ -25,7 +25,7 @@ use crate::limits::TOPIC_LEVELS_MAX;
 /// Dotted filters by level.
 #[derive(Debug)]
 pub(super) struct Trie {
-    nodes: Slab<Node>,
+    nodes: Arena<Node>,
     /// The nodes whose level is not `*`, by parent and level.
     edges: HashTable<NodeId>,
     /// Clients choose the names, so the hash has a seed that they do not know. It changes no result: nothing
@@ -38,7 +38,7 @@ struct NodeId(u32);
 
 const ROOT: NodeId = NodeId(0);
 
-/// No such node. The ids of both slabs stay far below: four thousand million do not fit the memory.
+/// No such node: an arena never gives this number.
 const NO_NODE: NodeId = NodeId(u32::MAX);
 const NO_FILTER: FilterId = FilterId(u32::MAX);
 
@@ -95,9 +95,9 @@ impl Node {
 
 impl Default for Trie {
     fn default() -> Trie {
-        let mut nodes = Slab::new();
+        let mut nodes = Arena::default();
         let root = nodes.insert(Node::new(NO_NODE, b""));
-        debug_assert_eq!(root, ROOT.0 as usize);
+        debug_assert_eq!(root, ROOT.0);
         Trie {
             nodes,
             edges: HashTable::new(),
@@ -186,13 +186,6 @@ impl Trie {
         }
     }
 
-    /// Gives back what the tables hold beyond their content.
-    pub(super) fn shrink(&mut self) {
-        self.nodes.shrink_to_fit();
-        self.edges
-            .shrink_to(0, |_| unreachable!("an empty table has nothing to move"));
-    }
-
     fn walk(&self, filter: &Dotted) -> Option<NodeId> {
         filter
             .levels()
@@ -221,14 +214,14 @@ impl Trie {
         let index = self
             .nodes
             .insert(Node::new(parent, if star { b"" } else { level }));
-        let id = NodeId(u32::try_from(index).expect("node ids do not run out"));
+        let id = NodeId(index);
         if star {
             self.node_mut(parent).star = id;
         } else {
             self.node_mut(parent).edge_count += 1;
             let (nodes, seed) = (&self.nodes, &self.seed);
             let hash = |&id: &NodeId| {
-                let node = &nodes[id.0 as usize];
+                let node = &nodes[id.0];
                 seed.hash_one((node.parent, &*node.level))
             };
             self.edges.insert_unique(hash(&id), id, hash);
@@ -238,7 +231,7 @@ impl Trie {
 
     /// Answers the parent.
     fn remove_child(&mut self, id: NodeId) -> NodeId {
-        let node = self.nodes.remove(id.0 as usize);
+        let node = self.nodes.remove(id.0);
         let parent = node.parent;
         if node.level.is_empty() {
             self.node_mut(parent).star = NO_NODE;
@@ -252,11 +245,11 @@ impl Trie {
     }
 
     fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id.0 as usize]
+        &self.nodes[id.0]
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.nodes[id.0 as usize]
+        &mut self.nodes[id.0]
     }
 
     #[cfg(test)]

@@ -1,14 +1,67 @@
-//! Topic names and topic filters. (stub: signatures to keep)
+//! Topics: the names that are published to. A [`Filter`] is what a subscription asks for, [`tree`] finds the
+//! filters that match a topic, [`interest`] counts them for others.
+//!
+//! A name is any bytes; the rooms and channels of several protocols are no more than that. Some names are
+//! also *dotted*: levels of text between dots, of which a [`Dotted`] filter can take a whole branch. Nothing
+//! here knows sessions, messages or protocols.
+//!
+//! Invariant: [`Topic::is_dotted`] is a function of the bytes. How a name came in, and which protocol
+//! published it, changes nothing about who is reached.
+
+use std::fmt;
+
 use bytes::Bytes;
 
+use crate::limits::{CHANNEL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
+
+mod arena;
+mod dotted;
+mod filter;
+mod glob;
 pub mod interest;
 pub mod tree;
+mod trie;
 
-/// A name that is published to.
+pub use dotted::Dotted;
+pub use filter::Filter;
+
+/// A name that is published to (DESIGN decision 9).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Topic {
     name: Bytes,
     dotted: bool,
+}
+
+impl Topic {
+    /// A topic of the protocols with dotted names: 1 to 255 bytes of UTF-8, at most 32 levels between dots.
+    ///
+    /// # Errors
+    /// if it is longer or deeper, has an empty level or a control character, or would be a filter (a level
+    /// `*`, a leading `=`) or is reserved (a leading `$`).
+    pub fn dotted(name: Bytes) -> Result<Topic, TopicError> {
+        check_levels(&name, Stars::Refused)?;
+        Ok(Topic { name, dotted: true })
+    }
+
+    /// A channel, room or event of the other protocols: any bytes, 0 to 1024 of them.
+    ///
+    /// # Errors
+    /// if it is longer.
+    pub fn channel(name: Bytes) -> Result<Topic, TopicError> {
+        check_channel(&name)?;
+        let dotted = is_dotted(&name);
+        Ok(Topic { name, dotted })
+    }
+
+    /// Do dotted filters see it? True if [`Topic::dotted`] would take the same bytes.
+    pub fn is_dotted(&self) -> bool {
+        self.dotted
+    }
+
+    /// The name.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.name
+    }
 }
 
 /// Why a name is no topic or filter.
@@ -16,69 +69,185 @@ pub struct Topic {
 pub struct TopicError(&'static str);
 
 impl TopicError {
+    /// A short sentence for the client.
     pub fn as_str(self) -> &'static str {
         self.0
     }
 }
 
-impl Topic {
-    /// A topic of native JSON / Socket.IO: 1..=255 bytes UTF-8, <= 32 levels, no empty level, no control chars, no `*` level, no leading `=` or `$`
-    pub fn dotted(name: Bytes) -> Result<Topic, TopicError> {
-        Ok(Topic { name, dotted: true })
-    }
-    /// Any bytes up to 1024; `is_dotted` if it also is a valid dotted topic
-    pub fn channel(name: Bytes) -> Result<Topic, TopicError> {
-        Ok(Topic { name, dotted: true })
-    }
-    pub fn is_dotted(&self) -> bool {
-        self.dotted
-    }
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.name
+impl fmt::Display for TopicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
     }
 }
 
-/// What a subscription asks for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Filter {
-    Dotted(Dotted),
-    Exact(Bytes),
-    Glob(Bytes),
+impl std::error::Error for TopicError {}
+
+/// May a level be `*`?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stars {
+    Allowed,
+    Refused,
 }
 
-/// A checked dotted filter.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Dotted {
-    written: Bytes,
-}
-
-impl Filter {
-    pub fn dotted(written: Bytes) -> Result<Filter, TopicError> {
-        Ok(Filter::Dotted(Dotted { written }))
+/// The rules that dotted topics and dotted filters (after their `=`) share.
+fn check_levels(path: &[u8], stars: Stars) -> Result<(), TopicError> {
+    const {
+        assert!(
+            TOPIC_BYTES_MAX == 255 && TOPIC_LEVELS_MAX == 32,
+            "the sentences below name them"
+        )
+    };
+    let refuse = |reason| Err(TopicError(reason));
+    match path {
+        [] => return refuse("the topic is empty"),
+        [b'$', ..] => return refuse("a leading `$` is reserved"),
+        [b'=', ..] if stars == Stars::Refused => {
+            return refuse("a leading `=` is only for filters");
+        }
+        [b'=', ..] => return refuse("only one leading `=` is allowed"),
+        _ => {}
     }
-    pub fn exact(name: Bytes) -> Result<Filter, TopicError> {
-        Ok(Filter::Exact(name))
+    if path.len() > TOPIC_BYTES_MAX {
+        return refuse("the topic is longer than 255 bytes");
     }
-    pub fn glob(pattern: Bytes) -> Result<Filter, TopicError> {
-        Ok(Filter::Glob(pattern))
+    if simdutf8::basic::from_utf8(path).is_err() {
+        return refuse("the topic is not UTF-8");
     }
-    /// as the subscriber wrote it: the `context`
-    pub fn written(&self) -> &Bytes {
-        match self {
-            Filter::Dotted(d) => &d.written,
-            Filter::Exact(b) | Filter::Glob(b) => b,
+    if has_control(path) {
+        return refuse("the topic has a control character");
+    }
+    let mut count = 0;
+    for level in levels(path) {
+        match level {
+            b"" => return refuse("the topic has an empty level"),
+            b"*" if stars == Stars::Refused => return refuse("a level `*` is only for filters"),
+            _ => count += 1,
         }
     }
-    /// naive, the oracle's twin is in tests
-    pub fn matches(&self, _topic: &Topic) -> bool {
-        false
+    if count > TOPIC_LEVELS_MAX {
+        return refuse("the topic has more than 32 levels");
     }
-    /// every topic that `other` matches, self matches too (may err towards false, never towards true)
-    pub fn covers(&self, _other: &Filter) -> bool {
-        false
+    Ok(())
+}
+
+/// `char::is_control` for bytes that are valid UTF-8: U+0000 to U+001F, U+007F, and U+0080 to U+009F, which
+/// are the pairs from C2 80 to C2 9F. Every publish pays for it, so it does not decode.
+fn has_control(text: &[u8]) -> bool {
+    text.iter().any(|byte| byte.is_ascii_control())
+        || text
+            .windows(2)
+            .any(|pair| pair[0] == 0xc2 && pair[1] <= 0x9f)
+}
+
+fn check_channel(name: &[u8]) -> Result<(), TopicError> {
+    const { assert!(CHANNEL_BYTES_MAX == 1024, "the sentence below names it") };
+    if name.len() > CHANNEL_BYTES_MAX {
+        return Err(TopicError("the channel is longer than 1024 bytes"));
     }
-    /// some topic might be matched by both (may err towards true, never towards false)
-    pub fn overlaps(&self, _other: &Filter) -> bool {
-        false
+    Ok(())
+}
+
+/// Would [`Topic::dotted`] take this name?
+fn is_dotted(name: &[u8]) -> bool {
+    check_levels(name, Stars::Refused).is_ok()
+}
+
+/// The levels of a dotted topic, or of a filter without its `=`.
+fn levels(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_topic(name: &[u8], expected: Result<(), &str>) {
+        let dotted = Topic::dotted(Bytes::copy_from_slice(name));
+        assert_eq!(
+            dotted.as_ref().map(|_| ()).map_err(|error| error.as_str()),
+            expected,
+            "{name:?}"
+        );
+        if name.len() <= CHANNEL_BYTES_MAX {
+            let channel = Topic::channel(Bytes::copy_from_slice(name)).unwrap();
+            assert_eq!(channel.is_dotted(), expected.is_ok(), "{name:?}");
+            assert_eq!(channel.as_bytes(), name);
+            if let Ok(dotted) = dotted {
+                assert_eq!(dotted, channel);
+            }
+        }
+    }
+
+    #[test]
+    fn topics_are_levels_of_text() {
+        let deep = ["x"; TOPIC_LEVELS_MAX].join(".");
+        let too_deep = ["x"; TOPIC_LEVELS_MAX + 1].join(".");
+        for name in [
+            "a",
+            "a.b",
+            "a*",
+            "*a.**",
+            "a.=b",
+            "a.$b",
+            "a b",
+            "ü.日本",
+            "-",
+            &deep,
+            &"x".repeat(255),
+        ] {
+            check_topic(name.as_bytes(), Ok(()));
+        }
+        for (name, reason) in [
+            ("", "the topic is empty"),
+            (".", "the topic has an empty level"),
+            (".a", "the topic has an empty level"),
+            ("a.", "the topic has an empty level"),
+            ("a..b", "the topic has an empty level"),
+            ("*", "a level `*` is only for filters"),
+            ("a.*.b", "a level `*` is only for filters"),
+            ("=a", "a leading `=` is only for filters"),
+            ("=", "a leading `=` is only for filters"),
+            ("$SYS.a", "a leading `$` is reserved"),
+            ("a\nb", "the topic has a control character"),
+            ("a\0", "the topic has a control character"),
+            ("a\u{7f}", "the topic has a control character"),
+            ("a\u{80}b", "the topic has a control character"),
+            ("a.\u{9f}", "the topic has a control character"),
+            (&too_deep, "the topic has more than 32 levels"),
+            (&"x".repeat(256), "the topic is longer than 255 bytes"),
+        ] {
+            check_topic(name.as_bytes(), Err(reason));
+        }
+        check_topic(b"\xff", Err("the topic is not UTF-8"));
+        check_topic(b"a.\xc2", Err("the topic is not UTF-8"));
+    }
+
+    #[test]
+    fn control_characters_are_those_of_char() {
+        for char in
+            (0..=0x2ff)
+                .filter_map(char::from_u32)
+                .chain(['\u{2028}', '\u{fffd}', '\u{1f600}'])
+        {
+            let text = format!("x{char}y{char}");
+            assert_eq!(has_control(text.as_bytes()), char.is_control(), "{char:?}");
+        }
+    }
+
+    #[test]
+    fn channels_are_bytes() {
+        for (name, dotted) in [
+            (&b""[..], false),
+            (b"\0\xff", false),
+            (b"socket.io#/#room#", true),
+            (b"socket.io..", false),
+            (&[b'x'; 1024], false),
+        ] {
+            let topic = Topic::channel(Bytes::copy_from_slice(name)).unwrap();
+            assert_eq!((topic.is_dotted(), &topic.as_bytes()[..]), (dotted, name));
+        }
+        let refused = Topic::channel(Bytes::from(vec![b'x'; 1025])).unwrap_err();
+        assert_eq!(refused.to_string(), "the channel is longer than 1024 bytes");
     }
 }

@@ -1,78 +1,351 @@
-//! The topic tree. (stub: signatures to keep)
+//! The topic tree: filters with a value each, found by filter, by number, and by the topics they match.
+//!
+//! The plain version is a list, and [`Filter::matches`] asked of each. Here exact names are in one hash
+//! table, dotted filters in a trie by level, and only globs are still a list. The tree does not know
+//! what the values are; they must not be told of a topic while it is matched, so a match only lists numbers.
+//!
+//! Invariant: `filter(id)` is in the index of its kind under `id`, once, and nothing else is.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::arena::Arena;
+use super::trie::Trie;
 use super::{Filter, Topic};
 
 /// A filter's number while it is in a tree; dense, reused after removal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FilterId(pub u32);
 
+impl FilterId {
+    /// As an index into tables by filter.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Filters with a value each, found by filter, by id, and by topic.
 #[derive(Debug)]
 pub struct TopicTree<V> {
-    entries: slab::Slab<(Filter, V)>,
+    entries: Arena<(Filter, V)>,
+    dotted: Trie,
+    exact: HashTable<FilterId>,
+    /// In the order of their patterns, which is the order of their matches.
+    globs: Vec<FilterId>,
+    /// For `exact`. Clients choose the names, so the hash has a seed that they do not know.
+    seed: RandomState,
 }
 
 impl<V> Default for TopicTree<V> {
     fn default() -> Self {
         TopicTree {
-            entries: slab::Slab::new(),
+            entries: Arena::default(),
+            dotted: Trie::default(),
+            exact: HashTable::new(),
+            globs: Vec::new(),
+            seed: RandomState::default(),
         }
     }
 }
 
+/// What a tree may keep allocated while it is empty.
+const IDLE_ENTRIES_MAX: usize = 1024;
+
 impl<V> TopicTree<V> {
+    /// How many filters there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
+
+    /// No filter at all.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.len() == 0
     }
+
+    /// The filter's id, if it is here.
     pub fn find(&self, filter: &Filter) -> Option<FilterId> {
-        self.entries
-            .iter()
-            .find(|(_, e)| e.0 == *filter)
-            .map(|(i, _)| FilterId(i as u32))
-    }
-    /// The filter's id; inserted with `value()` if it was not there.
-    pub fn insert_with(&mut self, filter: &Filter, value: impl FnOnce() -> V) -> FilterId {
-        match self.find(filter) {
-            Some(id) => id,
-            None => FilterId(self.entries.insert((filter.clone(), value())) as u32),
+        match filter {
+            Filter::Dotted(dotted) => self.dotted.find(dotted),
+            Filter::Exact(name) => self.find_exact(name),
+            Filter::Glob(pattern) => self.find_glob(pattern).ok().map(|place| self.globs[place]),
         }
     }
+
+    /// The id of the exact filter of this name: a room, without making a filter of it first.
+    pub fn find_exact(&self, name: &[u8]) -> Option<FilterId> {
+        if self.exact.is_empty() {
+            return None;
+        }
+        self.exact
+            .find(self.seed.hash_one(name), |&id| {
+                self.filter(id).written() == name
+            })
+            .copied()
+    }
+
+    /// The filter's id; inserted with `value()` if it was not there. The tree then keeps a copy of its own
+    /// ([`Filter::detached`]), which others can share: clone [`TopicTree::filter`] rather than what was read.
+    pub fn insert_with(&mut self, filter: &Filter, value: impl FnOnce() -> V) -> FilterId {
+        if let Some(id) = self.find(filter) {
+            return id;
+        }
+        let id = FilterId(self.entries.insert((filter.detached(), value())));
+        match filter {
+            Filter::Dotted(dotted) => self.dotted.insert(dotted, id),
+            Filter::Exact(name) => {
+                let (entries, seed) = (&self.entries, &self.seed);
+                let hash = |id: &FilterId| seed.hash_one(&entries[id.0].0.written()[..]);
+                self.exact.insert_unique(seed.hash_one(&name[..]), id, hash);
+            }
+            Filter::Glob(pattern) => {
+                let place = self
+                    .find_glob(pattern)
+                    .expect_err("a filter is inserted once");
+                self.globs.insert(place, id);
+            }
+        }
+        id
+    }
+
+    /// Takes a filter out; its id is free for the next.
+    ///
     /// # Panics
-    /// if there's no such id
+    /// if there is no such id
     pub fn remove(&mut self, id: FilterId) -> (Filter, V) {
-        self.entries.remove(id.0 as usize)
+        match &self.entries[id.0].0 {
+            Filter::Dotted(dotted) => self.dotted.remove(dotted),
+            Filter::Exact(name) => {
+                let entry = self
+                    .exact
+                    .find_entry(self.seed.hash_one(&name[..]), |&other| other == id);
+                entry.expect("an exact filter is in its table").remove();
+            }
+            Filter::Glob(pattern) => {
+                let place = self.find_glob(pattern).expect("a glob is in its list");
+                self.globs.remove(place);
+            }
+        }
+        let removed = self.entries.remove(id.0);
+        if self.is_empty() && self.entries.peak() > IDLE_ENTRIES_MAX {
+            *self = TopicTree::default();
+        }
+        removed
     }
+
+    /// The filter with this id.
+    ///
+    /// # Panics
+    /// if there is no such id; as the two below
     pub fn filter(&self, id: FilterId) -> &Filter {
-        &self.entries[id.0 as usize].0
+        &self.entries[id.0].0
     }
+
+    /// The value of the filter with this id.
     pub fn value(&self, id: FilterId) -> &V {
-        &self.entries[id.0 as usize].1
+        &self.entries[id.0].1
     }
+
+    /// The value of the filter with this id, to change.
     pub fn value_mut(&mut self, id: FilterId) -> &mut V {
-        &mut self.entries[id.0 as usize].1
+        &mut self.entries[id.0].1
     }
-    /// Appends the ids of the filters that match, most specific first.
+
+    /// Appends the ids of the filters that match, most specific first, as `Filter` is ordered: the exact
+    /// name; dotted filters, more levels first, then `=`, then literal before `*`; globs by their bytes.
+    ///
+    /// Allocates nothing but room in `matches`, as long as the topic reaches no more than 64 nodes.
     pub fn match_topic(&self, topic: &Topic, matches: &mut Vec<FilterId>) {
+        matches.extend(self.find_exact(topic.as_bytes()));
+        if topic.is_dotted() {
+            self.dotted.match_levels(topic.as_bytes(), matches);
+        }
         matches.extend(
-            self.entries
+            self.globs
                 .iter()
-                .filter(|(_, e)| e.0.matches(topic))
-                .map(|(i, _)| FilterId(i as u32)),
+                .filter(|&&id| self.filter(id).matches(topic)),
         );
     }
+
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (FilterId, &Filter, &V)> {
         self.entries
             .iter()
-            .map(|(i, e)| (FilterId(i as u32), &e.0, &e.1))
+            .map(|(index, (filter, value))| (FilterId(index), filter, value))
+    }
+
+    /// Where the glob is in the list, or where it would be.
+    fn find_glob(&self, pattern: &[u8]) -> Result<usize, usize> {
+        self.globs
+            .binary_search_by(|&id| self.filter(id).written()[..].cmp(pattern))
     }
 }
-impl<V> TopicTree<V> {
-    /// (stub)
-    pub fn entry_mut(&mut self, id: FilterId) -> (&Filter, &mut V) {
-        let e = &mut self.entries[id.0 as usize];
-        (&e.0, &mut e.1)
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn filter(text: &str) -> Filter {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        match text.split_once(':') {
+            Some(("exact", name)) => Filter::exact(bytes(name)).unwrap(),
+            Some(("glob", pattern)) => Filter::glob(bytes(pattern)).unwrap(),
+            _ => Filter::dotted(bytes(text)).unwrap(),
+        }
+    }
+
+    fn matches(tree: &TopicTree<String>, name: &str) -> Vec<String> {
+        let mut ids = vec![FilterId(7)];
+        tree.match_topic(
+            &Topic::channel(Bytes::copy_from_slice(name.as_bytes())).unwrap(),
+            &mut ids,
+        );
+        assert_eq!(ids.remove(0), FilterId(7), "matches are appended");
+        ids.into_iter().map(|id| tree.value(id).clone()).collect()
+    }
+
+    #[test]
+    fn matches_come_most_specific_first() {
+        let written = [
+            "*",
+            "a",
+            "=a",
+            "a.*",
+            "=a.*",
+            "a.b",
+            "=a.b",
+            "*.b",
+            "=*.b",
+            "*.*",
+            "=*.*",
+            "a.b.c",
+            "b",
+            "exact:a",
+            "exact:a.b",
+            "exact:",
+            "exact:a..b",
+            "glob:a*",
+            "glob:*",
+            "glob:a.?",
+            "glob:",
+        ];
+        let mut tree = TopicTree::default();
+        for text in written {
+            let id = tree.insert_with(&filter(text), || text.to_owned());
+            assert_eq!(
+                tree.insert_with(&filter(text), || unreachable!("it is there")),
+                id
+            );
+            assert_eq!(tree.find(&filter(text)), Some(id));
+            assert_eq!(tree.filter(id), &filter(text));
+        }
+        assert_eq!(tree.len(), written.len());
+        for (name, expected) in [
+            ("", &["exact:", "glob:"][..]),
+            ("a", &["exact:a", "=a", "a", "*", "glob:*", "glob:a*"]),
+            ("b", &["b", "*", "glob:*"]),
+            ("c", &["*", "glob:*"]),
+            (
+                "a.b",
+                &[
+                    "exact:a.b",
+                    "=a.b",
+                    "=a.*",
+                    "=*.b",
+                    "=*.*",
+                    "a.b",
+                    "a.*",
+                    "*.b",
+                    "*.*",
+                    "a",
+                    "*",
+                    "glob:*",
+                    "glob:a*",
+                    "glob:a.?",
+                ],
+            ),
+            (
+                "a.b.c",
+                &[
+                    "a.b.c", "a.b", "a.*", "*.b", "*.*", "a", "*", "glob:*", "glob:a*",
+                ],
+            ),
+            ("x.y.z", &["*.*", "*", "glob:*"]),
+            ("a..b", &["exact:a..b", "glob:*", "glob:a*"]),
+            ("=a", &["glob:*"]),
+        ] {
+            assert_eq!(matches(&tree, name), expected, "{name}");
+        }
+        for text in written {
+            let id = tree.find(&filter(text)).unwrap();
+            *tree.value_mut(id) += "!";
+            assert_eq!(tree.remove(id), (filter(text), format!("{text}!")));
+            assert_eq!(tree.find(&filter(text)), None);
+            assert!(!matches(&tree, "a.b").contains(&text.to_owned()));
+        }
+        assert!(tree.is_empty() && tree.iter().next().is_none());
+        assert_eq!(tree.dotted.node_count(), 1, "only the root is left");
+    }
+
+    #[test]
+    fn a_node_is_kept_as_long_as_it_is_needed() {
+        let mut tree = TopicTree::<()>::default();
+        let add = |tree: &mut TopicTree<()>, text| tree.insert_with(&filter(text), || ());
+        let deep = add(&mut tree, "a.*.c.d");
+        let shallow = add(&mut tree, "a.*");
+        let one_depth = add(&mut tree, "=a.*");
+        assert_eq!(tree.dotted.node_count(), 5);
+        tree.remove(deep);
+        assert_eq!(tree.dotted.node_count(), 3);
+        tree.remove(shallow);
+        assert_eq!(tree.dotted.node_count(), 3);
+        tree.remove(one_depth);
+        assert_eq!(tree.dotted.node_count(), 1);
+    }
+
+    #[test]
+    fn a_tree_that_was_large_gives_its_memory_back() {
+        let mut tree = TopicTree::<()>::default();
+        let ids: Vec<FilterId> = (0..5_000)
+            .map(|i| tree.insert_with(&filter(&format!("user.{i}.*")), || ()))
+            .collect();
+        let exact: Vec<FilterId> = (0..5_000)
+            .map(|i| tree.insert_with(&filter(&format!("exact:{i}")), || ()))
+            .collect();
+        assert_eq!(tree.dotted.node_count(), 10_002);
+        for id in ids.into_iter().chain(exact).rev() {
+            tree.remove(id);
+        }
+        assert_eq!((tree.entries.peak(), tree.exact.capacity()), (0, 0));
+        assert_eq!(tree.insert_with(&filter("a"), || ()), FilterId(0));
+    }
+
+    #[test]
+    fn branches_that_double_are_walked_once_each() {
+        // All 2^9 filters over {x, *} at nine levels, and their one topic: 1 + 2 + 4 + ... nodes are reached.
+        let mut tree = TopicTree::default();
+        for bits in 0..512_u32 {
+            let levels: Vec<&str> = (0..9)
+                .map(|level| if bits >> level & 1 == 1 { "*" } else { "x" })
+                .collect();
+            let text = levels.join(".");
+            tree.insert_with(&filter(&text), || text.clone());
+        }
+        assert_eq!(tree.dotted.node_count(), 1023);
+        let found = matches(&tree, &["x"; 32].join("."));
+        assert_eq!(found.len(), 512);
+        assert!(found.is_sorted_by_key(|text| text.replace('*', "~")));
+    }
+
+    #[test]
+    fn the_tree_pins_no_message() {
+        let message = Bytes::from(vec![b'a'; 60_000]);
+        let mut tree = TopicTree::default();
+        let id = tree.insert_with(&Filter::exact(message.slice(..1000)).unwrap(), || ());
+        assert!(message.is_unique(), "the slice was copied");
+        assert_eq!(tree.filter(id).written().len(), 1000);
     }
 }

@@ -5,13 +5,16 @@
 pub struct Stamp {
     /// Milliseconds since 1970.
     pub unix_ms: u64,
-    written: [u8; 24],
+    written: [u8; Stamp::WRITTEN_SIZE],
 }
 
 /// 9999-12-31T23:59:59.999Z, the last moment of four-digit years.
 const WRITTEN_MS_MAX: u64 = 253_402_300_799_999;
 
 impl Stamp {
+    /// The length of the written form, in bytes.
+    pub const WRITTEN_SIZE: usize = 24;
+
     /// The moment `unix_ms` after 1970 began. Years past 9999 are written as its last moment.
     pub fn new(unix_ms: u64) -> Stamp {
         let ms = unix_ms.min(WRITTEN_MS_MAX);

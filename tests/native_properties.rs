@@ -22,7 +22,7 @@ const NOW: u64 = 1_518_741_097_123;
 const NOW_WRITTEN: &str = "2018-02-16T00:31:37.123Z";
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_json_is_json_for_both(value in value(), seed: u64) {

@@ -31,10 +31,10 @@ pub fn validate(text: &[u8]) -> Result<(), JsonError> {
 /// # Errors
 /// The first byte that no JSON text has there.
 pub fn validate_grammar(text: &[u8]) -> Result<(), JsonError> {
-    let mut scanner = Scanner { text, at: 0 };
+    let mut scanner = Scanner::new(text, 0);
     scanner.whitespace();
-    scanner.value(0)?;
-    scanner.end()
+    let whole = scanner.value(0).and_then(|_| scanner.end());
+    whole.map_err(|stop| scanner.error(stop))
 }
 
 /// A piece of a text.
@@ -125,17 +125,17 @@ enum Next {
 impl<'a> Members<'a> {
     /// The members of the object that is all of `text`.
     pub fn of(text: &'a [u8]) -> Members<'a> {
-        Members { scanner: Scanner { text, at: 0 }, next: Next::Open }
+        Members { scanner: Scanner::new(text, 0), next: Next::Open }
     }
 
-    fn advance(&mut self) -> Result<Option<Member>, JsonError> {
+    fn advance(&mut self) -> Result<Option<Member>, Stop> {
         let scanner = &mut self.scanner;
         scanner.whitespace();
         match (&self.next, scanner.peek()) {
             (Next::Open, Some(b'{')) => {
                 // Spans are 32 bits wide, so that a member is small.
                 if u32::try_from(scanner.text.len()).is_err() {
-                    return Err(scanner.error("a text of more than 4 GiB"));
+                    return Err(scanner.stop("a text of more than 4 GiB"));
                 }
                 scanner.at += 1;
                 scanner.whitespace();
@@ -144,7 +144,7 @@ impl<'a> Members<'a> {
                     return scanner.end().map(|()| None);
                 }
             }
-            (Next::Open, _) => return Err(scanner.error("no object")),
+            (Next::Open, _) => return Err(scanner.stop("no object")),
             (Next::CommaOrClose, Some(b',')) => {
                 scanner.at += 1;
                 scanner.whitespace();
@@ -153,7 +153,7 @@ impl<'a> Members<'a> {
                 scanner.at += 1;
                 return scanner.end().map(|()| None);
             }
-            (Next::CommaOrClose, _) => return Err(scanner.error("neither `,` nor `}` after a member")),
+            (Next::CommaOrClose, _) => return Err(scanner.stop("neither `,` nor `}` after a member")),
             (Next::Nothing, _) => return Ok(None),
         }
         let key_start = scanner.at;
@@ -183,13 +183,13 @@ impl Iterator for Members<'_> {
         if !matches!(member, Ok(Some(_))) {
             self.next = Next::Nothing;
         }
-        member.transpose()
+        member.map_err(|stop| self.scanner.error(stop)).transpose()
     }
 }
 
 /// The index behind the closing quote of the string whose opening quote is at `at`, if it is a string.
 pub(crate) fn string_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut scanner = Scanner { text, at };
+    let mut scanner = Scanner::new(text, at);
     scanner.key().ok().map(|_| scanner.at)
 }
 
@@ -198,11 +198,21 @@ pub(crate) fn string_end(text: &[u8], at: usize) -> Option<usize> {
 struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
+    /// What is wrong at `at`, once something is.
+    wrong: &'static str,
 }
 
-impl Scanner<'_> {
+/// The text is not JSON; the scanner knows why. Kept apart so that the result of each step fits a register.
+#[derive(Debug)]
+struct Stop;
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a [u8], at: usize) -> Scanner<'a> {
+        Scanner { text, at, wrong: "" }
+    }
+
     /// One value, which starts here, inside of `outside` open arrays and objects.
-    fn value(&mut self, outside: usize) -> Result<Kind, JsonError> {
+    fn value(&mut self, outside: usize) -> Result<Kind, Stop> {
         let first = match self.peek() {
             Some(b'{') => Kind::Object,
             Some(b'[') => Kind::Array,
@@ -215,7 +225,7 @@ impl Scanner<'_> {
             match self.peek() {
                 Some(bracket @ (b'{' | b'[')) => {
                     if outside + depth == JSON_DEPTH_MAX {
-                        return Err(self.error("more than 64 levels"));
+                        return Err(self.stop("more than 64 levels"));
                     }
                     let object = bracket == b'{';
                     open = open << 1 | u64::from(object);
@@ -257,43 +267,43 @@ impl Scanner<'_> {
                         }
                         break;
                     }
-                    (_, true) => return Err(self.error("neither `,` nor `}` after a member")),
-                    (_, false) => return Err(self.error("neither `,` nor `]` after an element")),
+                    (_, true) => return Err(self.stop("neither `,` nor `}` after a member")),
+                    (_, false) => return Err(self.stop("neither `,` nor `]` after an element")),
                 }
             }
         }
     }
 
     /// A value that holds no other.
-    fn scalar(&mut self) -> Result<Kind, JsonError> {
+    fn scalar(&mut self) -> Result<Kind, Stop> {
         match self.peek() {
             Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),
             Some(b'-' | b'0'..=b'9') => self.number().map(|()| Kind::Number),
             Some(b't') => self.word(b"true").map(|()| Kind::True),
             Some(b'f') => self.word(b"false").map(|()| Kind::False),
             Some(b'n') => self.word(b"null").map(|()| Kind::Null),
-            Some(_) => Err(self.error("no value")),
-            None => Err(self.error("an end where a value belongs")),
+            Some(_) => Err(self.stop("no value")),
+            None => Err(self.stop("an end where a value belongs")),
         }
     }
 
-    fn word(&mut self, word: &'static [u8]) -> Result<(), JsonError> {
+    fn word(&mut self, word: &'static [u8]) -> Result<(), Stop> {
         if !self.text[self.at..].starts_with(word) {
-            return Err(self.error("no value"));
+            return Err(self.stop("no value"));
         }
         self.at += word.len();
         Ok(())
     }
 
     /// RFC 8259, section 6: `-`? int frac? exp?
-    fn number(&mut self) -> Result<(), JsonError> {
+    fn number(&mut self) -> Result<(), Stop> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
         if self.peek() == Some(b'0') {
             self.at += 1;
             if let Some(b'0'..=b'9') = self.peek() {
-                return Err(self.error("a number with a leading zero"));
+                return Err(self.stop("a number with a leading zero"));
             }
         } else {
             self.digits()?;
@@ -313,25 +323,25 @@ impl Scanner<'_> {
     }
 
     /// One digit or more.
-    fn digits(&mut self) -> Result<(), JsonError> {
+    fn digits(&mut self) -> Result<(), Stop> {
         let start = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { Err(self.error("a number without a digit")) } else { Ok(()) }
+        if self.at == start { Err(self.stop("a number without a digit")) } else { Ok(()) }
     }
 
-    fn key(&mut self) -> Result<bool, JsonError> {
+    fn key(&mut self) -> Result<bool, Stop> {
         if self.peek() != Some(b'"') {
-            return Err(self.error("no key"));
+            return Err(self.stop("no key"));
         }
         self.string()
     }
 
-    fn colon(&mut self) -> Result<(), JsonError> {
+    fn colon(&mut self) -> Result<(), Stop> {
         self.whitespace();
         if self.peek() != Some(b':') {
-            return Err(self.error("no `:` after a key"));
+            return Err(self.stop("no `:` after a key"));
         }
         self.at += 1;
         self.whitespace();
@@ -339,7 +349,7 @@ impl Scanner<'_> {
     }
 
     /// A string, whose opening quote is here; true if there is a backslash in it.
-    fn string(&mut self) -> Result<bool, JsonError> {
+    fn string(&mut self) -> Result<bool, Stop> {
         self.at += 1;
         let mut escaped = false;
         loop {
@@ -353,13 +363,13 @@ impl Scanner<'_> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(_) => return Err(self.error("a control character in a string")),
-                None => return Err(self.error("an end inside of a string")),
+                Some(_) => return Err(self.stop("a control character in a string")),
+                None => return Err(self.stop("an end inside of a string")),
             }
         }
     }
 
-    fn escape(&mut self) -> Result<(), JsonError> {
+    fn escape(&mut self) -> Result<(), Stop> {
         self.at += 1;
         match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
@@ -369,12 +379,12 @@ impl Scanner<'_> {
             Some(b'u') => {
                 let digits = self.text.get(self.at + 1..self.at + 5);
                 if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-                    return Err(self.error("`\\u` without four hexadecimal digits"));
+                    return Err(self.stop("`\\u` without four hexadecimal digits"));
                 }
                 self.at += 5;
                 Ok(())
             }
-            _ => Err(self.error("an unknown escape")),
+            _ => Err(self.stop("an unknown escape")),
         }
     }
 
@@ -385,9 +395,9 @@ impl Scanner<'_> {
     }
 
     /// Nothing but whitespace may follow.
-    fn end(&mut self) -> Result<(), JsonError> {
+    fn end(&mut self) -> Result<(), Stop> {
         self.whitespace();
-        if self.at == self.text.len() { Ok(()) } else { Err(self.error("something after the end")) }
+        if self.at == self.text.len() { Ok(()) } else { Err(self.stop("something after the end")) }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -395,8 +405,13 @@ impl Scanner<'_> {
     }
 
     #[cold]
-    fn error(&self, reason: &'static str) -> JsonError {
-        JsonError { at: self.at, reason }
+    fn stop(&mut self, wrong: &'static str) -> Stop {
+        self.wrong = wrong;
+        Stop
+    }
+
+    fn error(&self, _: Stop) -> JsonError {
+        JsonError { at: self.at, reason: self.wrong }
     }
 }
 

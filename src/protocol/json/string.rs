@@ -9,16 +9,18 @@ use super::JsonError;
 
 /// How many bytes from the start on can stand in a JSON string as they are: up to the first quote, backslash or
 /// control character.
+#[inline]
 pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk() {
         let special = special_bytes(u64::from_le_bytes(*word));
         if special != 0 {
-            return index * 8 + special.trailing_zeros() as usize / 8;
+            return at + special.trailing_zeros() as usize / 8;
         }
+        at += 8;
     }
-    let plain = tail.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
-    words.len() * 8 + plain.unwrap_or(tail.len())
+    let plain = bytes[at..].iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+    plain.map_or(bytes.len(), |plain| at + plain)
 }
 
 /// The high bit of each byte that is `"`, `\` or below 0x20. Exact up to and including the lowest such byte: a

@@ -24,7 +24,7 @@ mod tests {
     fn the_page_is_small_and_needs_nobody() {
         assert!(CONSOLE.len() < 12 * 1024, "{} bytes", CONSOLE.len());
         assert!(CONSOLE.starts_with("<!doctype html>"));
-        for outside in ["http:", "https:", "src=", "@import", "url("] {
+        for outside in ["http://", "https://", "src=", "@import", "url("] {
             assert!(!CONSOLE.contains(outside), "{outside}");
         }
         for injection in [

@@ -6,7 +6,9 @@
 //! `ARCHITECTURE.md` follows a publish through them.
 
 pub mod address;
-mod console;
+pub mod admin;
+pub mod client;
+pub mod console;
 pub mod error;
 pub mod limits;
 pub mod mesh;

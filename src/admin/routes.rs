@@ -1,0 +1,481 @@
+//! The routes of the admin listener: what each answers, and whom it refuses (DESIGN 5.1, promises 22 and 24).
+//!
+//! Reading needs no key. Publishing does wherever a key is set, and beyond loopback nobody publishes without
+//! one. Refusals are JSON: `{"error":{"code":..,"reason":..}}`.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::ask::{NoAnswer, ask, ask_all};
+use super::body::{self, BodyError};
+use super::guard::{Failures, is_loopback_host, is_loopback_origin};
+use super::metrics::{self, Scrape};
+use super::views::{ConnectionsView, SLOWEST_COUNT, StatsView};
+use super::{AdminState, Phase};
+use crate::error::Code;
+use crate::net::control::Control;
+use crate::shard::metrics::{ConnectionView, ShardStats};
+use crate::topic::Topic;
+
+/// The most connections that one `/stats?connections` lists. The answer says how many there are.
+pub const LISTED_MAX: usize = 100_000;
+
+const INDEX: &str = "\
+pubsub admin
+
+GET  /healthz            200 while every shard answers
+GET  /readyz             200 while new clients are welcome
+GET  /metrics            OpenMetrics text
+GET  /stats              counters of the broker and of each shard, JSON
+GET  /stats?connections  each connection with its shard, JSON (?connections=N: the N with most bytes waiting)
+POST /publish/TOPIC      publish the body
+";
+
+/// The remote address, put into each request by the listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote(pub IpAddr);
+
+type Shared = Arc<Admin>;
+
+struct Admin {
+    state: AdminState,
+    started: Instant,
+    /// The shard that publishes next.
+    turn: AtomicUsize,
+    failures: Mutex<Failures>,
+    /// One list of connections at a time: it is the only answer that is large.
+    listing: Semaphore,
+}
+
+/// Every route, with the checks in front.
+pub fn router(state: AdminState) -> Router {
+    let admin = Arc::new(Admin {
+        state,
+        started: Instant::now(),
+        turn: AtomicUsize::new(0),
+        failures: Mutex::default(),
+        listing: Semaphore::new(1),
+    });
+    Router::new()
+        .route("/", get(INDEX))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/stats", get(stats))
+        .route("/publish", post(publish))
+        .route("/publish/", post(publish))
+        .route("/publish/{*topic}", post(publish))
+        .fallback(async || refusal(StatusCode::NOT_FOUND, "not_found", "no such route; see /"))
+        .method_not_allowed_fallback(async || {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            refusal(status, "bad_method", "this route has another method; see /")
+        })
+        .layer(middleware::from_fn_with_state(admin.clone(), check_host))
+        .with_state(admin)
+}
+
+/// On loopback only names of this machine are answered, so that a page that rebinds its name reads nothing.
+async fn check_host(State(admin): State<Shared>, request: Request, next: Next) -> Response {
+    let mut response = match host(&request) {
+        Err(reason) => refusal(StatusCode::BAD_REQUEST, "bad_host", reason),
+        Ok(Some(host)) if admin.state.loopback && !is_loopback_host(&host) => refusal(
+            StatusCode::FORBIDDEN,
+            "not_allowed",
+            "Host must be localhost or a loopback address: this listener is for this machine",
+        ),
+        Ok(_) => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// The host that the request is for (RFC 9112, 3.2): the target's if it is absolute, else the one header's.
+/// HTTP/1.0 may come without; a browser never does.
+fn host(request: &Request) -> Result<Option<String>, &'static str> {
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err("more than one Host");
+    }
+    if field.is_none() && request.version() >= Version::HTTP_11 {
+        return Err("Host is missing");
+    }
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.as_str().to_owned()));
+    }
+    match field.map(HeaderValue::to_str) {
+        None => Ok(None),
+        Some(Ok(host)) => Ok(Some(host.to_owned())),
+        Some(Err(_)) => Err("Host is no text"),
+    }
+}
+
+async fn healthz(State(admin): State<Shared>) -> Response {
+    match admin.shard_stats().await {
+        Ok(_) => "ok\n".into_response(),
+        Err(silent) => silent.into_response(),
+    }
+}
+
+async fn readyz(State(admin): State<Shared>) -> Response {
+    let phase = admin.state.ready.phase();
+    let status = match phase {
+        Phase::Ready => StatusCode::OK,
+        Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, format!("{}\n", phase.as_str())).into_response()
+}
+
+async fn metrics(State(admin): State<Shared>) -> Response {
+    let shards = match admin.shard_stats().await {
+        Ok(shards) => shards,
+        Err(silent) => return silent.into_response(),
+    };
+    let scrape = Scrape {
+        shards,
+        phase: admin.state.ready.phase(),
+        info: admin.state.info.clone(),
+    };
+    match scrape.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => internal(&error),
+    }
+}
+
+async fn stats(State(admin): State<Shared>, uri: Uri) -> Response {
+    match listed(uri.query().unwrap_or_default()) {
+        Some(count) => admin.connections_view(count).await,
+        None => admin.stats_view().await,
+    }
+    .unwrap_or_else(NoAnswer::into_response)
+}
+
+/// How many connections a query asks for: `connections` or `connections=N`; none: not at all.
+fn listed(query: &str) -> Option<usize> {
+    query.split('&').find_map(|pair| {
+        let count = pair.strip_prefix("connections")?;
+        match count.strip_prefix('=') {
+            None => count.is_empty().then_some(LISTED_MAX),
+            Some(count) => Some(count.parse().unwrap_or(LISTED_MAX).min(LISTED_MAX)),
+        }
+    })
+}
+
+/// `POST /publish/TOPIC`: the body is the payload.
+async fn publish(
+    State(admin): State<Shared>,
+    Extension(Remote(remote)): Extension<Remote>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let asked = admin
+        .authorise(&head.headers, remote)
+        .and_then(|()| topic(head.uri.path()));
+    // A refused body is not kept, but read: see `body`. A client that waits for `100 Continue` sends none.
+    let bytes_max = match &asked {
+        Ok(_) => admin.state.message_bytes_max,
+        Err(_) => 0,
+    };
+    let payload = body::read(body, bytes_max, !head.headers.contains_key(header::EXPECT)).await;
+    let topic = match asked {
+        Ok(topic) => topic,
+        Err(refused) => return refused,
+    };
+    match payload {
+        Ok(payload) => admin.publish(topic, payload).await,
+        Err(error) => refused_body(error, bytes_max),
+    }
+}
+
+/// The topic in the path, percent-decoded (RFC 3986, 2.1) and checked.
+#[allow(clippy::result_large_err, reason = "a refusal is the response itself")]
+fn topic(path: &str) -> Result<Topic, Response> {
+    let bad = |reason: &str| refusal(StatusCode::BAD_REQUEST, Code::BadTopic.as_str(), reason);
+    let written = path.strip_prefix("/publish/").unwrap_or_default();
+    let name = percent_decode(written)
+        .ok_or_else(|| bad("a `%` in the path needs two hexadecimal digits behind it"))?;
+    if name.is_empty() {
+        return Err(bad("the topic is missing: POST /publish/TOPIC"));
+    }
+    Topic::dotted(Bytes::from(name)).map_err(|error| bad(error.as_str()))
+}
+
+fn percent_decode(written: &str) -> Option<Vec<u8>> {
+    let mut bytes = written.bytes();
+    let mut decoded = Vec::with_capacity(written.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                // Two digits of four bits fit a byte.
+                (digit()? << 4 | digit()?) as u8
+            }
+            _ => byte,
+        });
+    }
+    Some(decoded)
+}
+
+impl Admin {
+    async fn shard_stats(&self) -> Result<Vec<ShardStats>, NoAnswer> {
+        ask_all(&self.state.shards, |reply| Control::Stats { reply }).await
+    }
+
+    /// The `count` connections of each shard with most bytes waiting.
+    async fn connections(&self, count: usize) -> Result<Vec<ConnectionView>, NoAnswer> {
+        let lists = ask_all(&self.state.shards, |reply| Control::Connections {
+            count,
+            reply,
+        });
+        Ok(lists.await?.into_iter().flatten().collect())
+    }
+
+    async fn stats_view(&self) -> Result<Response, NoAnswer> {
+        let shards = self.shard_stats().await?;
+        let slowest = self.connections(SLOWEST_COUNT).await?;
+        let uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let phase = self.state.ready.phase();
+        let info = self.state.info.clone();
+        let view = StatsView::new(phase, info, uptime_ms, &shards, slowest);
+        Ok(json_response(&view))
+    }
+
+    async fn connections_view(&self, count: usize) -> Result<Response, NoAnswer> {
+        // The semaphore is never closed; a queue of listings is bounded by the connections of this listener.
+        let _turn = self.listing.acquire().await;
+        let shards = self.shard_stats().await?;
+        let connections = self.connections(count).await?;
+        Ok(json_response(&ConnectionsView::new(
+            &shards,
+            connections,
+            count,
+        )))
+    }
+
+    /// May this request publish?
+    #[allow(clippy::result_large_err, reason = "a refusal is the response itself")]
+    fn authorise(&self, headers: &HeaderMap, remote: IpAddr) -> Result<(), Response> {
+        let forbidden = |reason| {
+            Err(refusal(
+                StatusCode::FORBIDDEN,
+                Code::NotAllowed.as_str(),
+                reason,
+            ))
+        };
+        let foreign = |origin: &HeaderValue| !origin.to_str().is_ok_and(is_loopback_origin);
+        if headers.get_all(header::ORIGIN).iter().any(foreign) {
+            return forbidden("a web page of another machine may not publish here");
+        }
+        let Some(key) = &self.state.key else {
+            return if self.state.loopback {
+                Ok(())
+            } else {
+                forbidden(
+                    "publishing from other machines needs a key, and this broker has none: configure one, or \
+                     bind the admin listener to loopback",
+                )
+            };
+        };
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(rest) = failures.blocked(remote, now) {
+            let mut refused = refusal(
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::NotAllowed.as_str(),
+                "too many wrong keys from this address",
+            );
+            let seconds = HeaderValue::from(rest.as_secs() + 1);
+            refused.headers_mut().insert(header::RETRY_AFTER, seconds);
+            return Err(refused);
+        }
+        let reason = match headers.get(header::AUTHORIZATION).map(bearer) {
+            Some(Some(given)) if key.is(given) => return Ok(()),
+            Some(_) => {
+                failures.add(remote, now);
+                tracing::warn!(%remote, "wrong admin key");
+                "the key is wrong"
+            }
+            None => "publishing needs `Authorization: Bearer KEY`",
+        };
+        let mut refused = refusal(StatusCode::UNAUTHORIZED, Code::NotAllowed.as_str(), reason);
+        refused.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"pubsub admin\""),
+        );
+        Err(refused)
+    }
+
+    async fn publish(&self, topic: Topic, payload: Bytes) -> Response {
+        let shards = &self.state.shards;
+        let shard = self.turn.fetch_add(1, Ordering::Relaxed) % shards.len();
+        let answer = ask(shards, shard, |reply| Control::Publish {
+            topic,
+            payload,
+            reply,
+        });
+        match answer.await {
+            Ok(Ok(())) => json_response(&json!({"ok": true})),
+            Ok(Err(code)) => refused_publish(code),
+            Err(NoAnswer::Unreachable { .. }) => refused_publish(Code::Busy),
+            Err(NoAnswer::Late { .. }) => refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Timeout.as_str(),
+                "no confirmation in time; the message may have been published",
+            ),
+        }
+    }
+}
+
+/// The token of `Bearer TOKEN` (RFC 6750, 2.1; the scheme's case does not matter).
+fn bearer(field: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = field.as_bytes().split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
+}
+
+fn refused_publish(code: Code) -> Response {
+    let (status, reason) = match code {
+        Code::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a queue on the way is full; try again",
+        ),
+        Code::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "no confirmation in time"),
+        Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the message is too large"),
+        Code::NotAllowed => (StatusCode::FORBIDDEN, "the rights do not cover this"),
+        Code::BadTopic => (StatusCode::BAD_REQUEST, "not a topic"),
+        Code::NoHandler | Code::BadJson | Code::BadType | Code::Limit => {
+            (StatusCode::BAD_REQUEST, "the broker refused the message")
+        }
+    };
+    let mut response = refusal(status, code.as_str(), reason);
+    if code == Code::Busy {
+        let second = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, second);
+    }
+    response
+}
+
+fn refused_body(error: BodyError, bytes_max: usize) -> Response {
+    match error {
+        BodyError::TooLarge => refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Code::TooLarge.as_str(),
+            &format!("a message has at most {bytes_max} bytes"),
+        ),
+        BodyError::Late => refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            Code::Timeout.as_str(),
+            "the body did not come in time",
+        ),
+        BodyError::Broken => refusal(StatusCode::BAD_REQUEST, "bad_body", "the body broke off"),
+    }
+}
+
+impl IntoResponse for NoAnswer {
+    fn into_response(self) -> Response {
+        let reason = match self {
+            NoAnswer::Unreachable { shard } => format!("shard {shard} cannot be reached"),
+            NoAnswer::Late { shard } => format!("shard {shard} does not answer"),
+        };
+        refusal(StatusCode::SERVICE_UNAVAILABLE, "no_answer", &reason)
+    }
+}
+
+fn refusal(status: StatusCode, code: &str, reason: &str) -> Response {
+    let mut response = json_response(&json!({"error": {"code": code, "reason": reason}}));
+    *response.status_mut() = status;
+    response
+}
+
+fn json_response(value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            (json, Body::from(text)).into_response()
+        }
+        Err(error) => internal(&error),
+    }
+}
+
+fn internal(error: &dyn std::error::Error) -> Response {
+    tracing::error!(%error, "admin answer");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_decoding() {
+        for (written, expected) in [
+            ("news.uk", Some("news.uk")),
+            ("a%2fb", Some("a/b")),
+            ("a/b%2F", Some("a/b/")),
+            ("caf%C3%A9", Some("café")),
+            ("a+b", Some("a+b")),
+            ("%25", Some("%")),
+            ("", Some("")),
+            ("%", None),
+            ("a%2", None),
+            ("%zz", None),
+            ("%+1", None),
+        ] {
+            let decoded = percent_decode(written);
+            assert_eq!(decoded.as_deref(), expected.map(str::as_bytes), "{written}");
+        }
+    }
+
+    #[test]
+    fn bearer_tokens() {
+        for (field, expected) in [
+            ("Bearer k", Some("k")),
+            ("bearer  k ", Some("k")),
+            ("BEARER a b", Some("a b")),
+            ("Bearer ", Some("")),
+            ("Bearer", None),
+            ("Basic azpr", None),
+            ("", None),
+        ] {
+            let given = HeaderValue::from_static(field);
+            assert_eq!(bearer(&given), expected.map(str::as_bytes), "{field}");
+        }
+    }
+
+    #[test]
+    fn listings() {
+        for (query, expected) in [
+            ("", None),
+            ("connections", Some(LISTED_MAX)),
+            ("connections=", Some(LISTED_MAX)),
+            ("connections=5", Some(5)),
+            ("connections=1000000000", Some(LISTED_MAX)),
+            ("connections=-1", Some(LISTED_MAX)),
+            ("pretty&connections=3", Some(3)),
+            ("connectionsx", None),
+            ("shards", None),
+        ] {
+            assert_eq!(listed(query), expected, "{query}");
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! in turns and knows nothing of sockets. A session's number is the driver's: a slot and its generation, so late
 //! news about an earlier connection of a slot is recognised by both.
 
+#![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,6 +55,10 @@ impl Shard {
                 }
             }
         }
+        if completed && offset == input.len() {
+            // Nothing more to read: what a joined message took is given back.
+            let _ = reader.next(limits, &mut []);
+        }
         let now_ms = self.now.ms;
         let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
             return;
@@ -69,7 +73,10 @@ impl Shard {
         }
         session.reader = reader;
         if offset < input.len() {
-            session.stall.get_or_insert_default().bytes = input[offset..].to_vec();
+            let stall = session.stall.get_or_insert_default();
+            stall.bytes = input[offset..].to_vec();
+            // Only the turn's measure was full: the next turn goes on, without waiting for anything.
+            self.has_leftovers |= stall.held.is_none() && stall.subscribes.is_empty();
         }
         if session.stall.is_some() {
             if !session.is_resuming {
@@ -256,6 +263,8 @@ impl Shard {
             );
             return Ok(());
         }
+        // By itself, so that the subscription does not keep the message alive that it came in.
+        let filter = filter.detached();
         self.interest.add(&Key::Filter(filter.clone()));
         self.announce();
         if waiting == 0 && self.interest.is_announced(&Key::Filter(filter.clone())) {
@@ -388,6 +397,7 @@ impl Shard {
 
     /// Tries what waits again. Called each turn, after the parcels and before the new bytes.
     pub fn resume(&mut self) {
+        self.has_leftovers = false;
         self.announce();
         self.flush_deferred();
         for id in std::mem::take(&mut self.resuming) {

@@ -85,7 +85,7 @@ impl Shard {
             }
             Err(reject) => {
                 let mut answer = Vec::new();
-                http::reject(&reject, &mut answer);
+                http::reject_response(reject, &mut answer);
                 return self.refuse(id, &answer);
             }
         };
@@ -119,7 +119,7 @@ impl Shard {
                     tracing::warn!(address = %session.address, status = reject.status, "{log}");
                 }
                 let mut answer = Vec::new();
-                http::reject(&reject, &mut answer);
+                http::reject_response(reject, &mut answer);
                 return self.refuse(id, &answer);
             }
         };
@@ -166,7 +166,7 @@ impl Shard {
             }
             Verdict::Refused => {
                 let mut answer = Vec::new();
-                http::reject(&Reject::new(401, "refused"), &mut answer);
+                http::reject_response(reject(401, "refused"), &mut answer);
                 self.refuse(id, &answer);
             }
         }
@@ -209,10 +209,7 @@ impl Shard {
     /// The handshake's time is up.
     pub(super) fn handshake_late(&mut self, id: SessionId) {
         let mut answer = Vec::new();
-        http::reject(
-            &Reject::new(408, "the handshake took too long"),
-            &mut answer,
-        );
+        http::reject_response(reject(408, "the handshake took too long"), &mut answer);
         self.refuse(id, &answer);
     }
 
@@ -250,7 +247,7 @@ fn asked(
     request: &Request<'_>,
 ) -> Result<Asked, (Reject, Option<String>)> {
     if let Err(log) = origin::check(&settings.origins, request) {
-        return Err((Reject::new(403, "origin or host not allowed"), Some(log)));
+        return Err((reject(403, "origin or host not allowed"), Some(log)));
     }
     let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
     let is_native = settings.native
@@ -264,11 +261,11 @@ fn asked(
             handshake::switching(&upgrade, None, &mut response);
             Ok(Asked::Upgrade(response))
         }
-        Some(_) => Err((Reject::new(404, "no such path"), None)),
+        Some(_) => Err((reject(404, "no such path"), None)),
         None => {
             let mut answer = Vec::new();
             if request.method != "GET" && request.method != "HEAD" {
-                return Err((Reject::new(405, "only GET is answered here"), None));
+                return Err((reject(405, "only GET is answered here"), None));
             } else if request.path == "/" && settings.http {
                 let body = console::CONSOLE.as_bytes();
                 http::response(
@@ -282,11 +279,15 @@ fn asked(
                     answer.truncate(answer.len() - body.len());
                 }
             } else if settings.native_path.as_deref() == Some(request.path) {
-                return Err((Reject::new(426, "this path speaks WebSocket"), None));
+                return Err((reject(426, "this path speaks WebSocket"), None));
             } else {
-                return Err((Reject::new(404, "no such path"), None));
+                return Err((reject(404, "no such path"), None));
             }
             Ok(Asked::Answer(answer))
         }
     }
+}
+
+fn reject(status: u16, reason: &'static str) -> Reject {
+    Reject { status, reason }
 }

@@ -15,6 +15,8 @@
 //! The files, in the order in which a publish meets them: `handshake`, `session`, `command`, `auth`, `router`
 //! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`.
 
+#![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -134,6 +136,8 @@ pub struct Shard {
     next_deal: usize,
     /// No more input is taken (drain).
     is_quiet: bool,
+    /// A turn took as many messages of a connection as it may, and there are more.
+    has_leftovers: bool,
     /// News of interest waits for room in a ring.
     has_news: bool,
 }
@@ -169,9 +173,20 @@ impl Shard {
             words: Vec::new(),
             next_deal: id.index(),
             is_quiet: false,
+            has_leftovers: false,
             has_news: false,
             settings,
         }
+    }
+
+    /// How many shards the broker has.
+    pub fn shards(&self) -> usize {
+        self.settings.shards
+    }
+
+    /// Could another turn move something on right now, without any news?
+    pub fn has_work(&self) -> bool {
+        self.has_leftovers || !self.dirty.is_empty() || !self.effects.is_empty()
     }
 
     /// Which shard this is.
@@ -219,6 +234,8 @@ impl Shard {
         };
         self.stats.received_bytes += bytes.len() as u64;
         match &mut session.state {
+            // A drain lets nobody in any more.
+            State::Handshake { .. } if self.is_quiet => {}
             State::Handshake { .. } => self.receive_head(id, bytes),
             State::Admission { .. } => session
                 .stall
@@ -353,7 +370,7 @@ impl Shard {
             .min()
     }
 
-    /// Does anything wait that another turn could move on, without any input?
+    /// Does anything wait: for another turn, or for room in a ring?
     pub fn is_restless(&self) -> bool {
         !self.resuming.is_empty()
             || self.has_news

@@ -152,6 +152,12 @@ impl<V> TopicTree<V> {
         &mut self.entries[id.0].1
     }
 
+    /// The filter with this id, and its value to change.
+    pub fn entry_mut(&mut self, id: FilterId) -> (&Filter, &mut V) {
+        let (filter, value) = &mut self.entries[id.0];
+        (filter, value)
+    }
+
     /// Appends the ids of the filters that match, most specific first, as `Filter` is ordered: the exact
     /// name; dotted filters, more levels first, then `=`, then literal before `*`; globs by their bytes.
     ///

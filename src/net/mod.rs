@@ -1,3 +1,4 @@
 //! The edge: sockets, clock, threads.
 
+pub mod affinity;
 pub mod control;

@@ -6,9 +6,7 @@
 //! `ARCHITECTURE.md` follows a publish through them.
 
 pub mod address;
-pub mod admin;
-pub mod client;
-pub mod console;
+pub mod config;
 pub mod error;
 pub mod limits;
 pub mod mesh;

@@ -14,6 +14,7 @@ use crate::address::{SessionId, ShardId};
 use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
+pub mod affinity;
 pub mod control;
 pub mod epoll;
 pub mod event_loop;

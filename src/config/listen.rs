@@ -2,7 +2,7 @@
 //! looked up here.
 //!
 //! Invariant: a host is an IP address or a plausible name, and is empty only in the short form `:8000`, which
-//! [`Listener::all`] takes apart before anybody binds.
+//! [`Listener::expand`] takes apart before anybody binds.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -202,7 +202,7 @@ impl Listener {
 
     /// This listener, or the two that its short form `:8000` stands for: `0.0.0.0:8000`, and `[::]:8000` where
     /// there is IPv6.
-    pub fn all(self) -> Vec<Listener> {
+    pub fn expand(self) -> Vec<Listener> {
         match self.addr {
             ListenAddr::Tcp { ref host, port } if host.is_empty() => {
                 let at = |host: &str, optional| Listener {
@@ -230,12 +230,13 @@ impl Listener {
     }
 }
 
-/// Is this an origin as browsers send it (RFC 6454, section 6.2), or `*`?
+/// Is this an origin as browsers send it (RFC 6454, section 6.2), `null` among them, or `*`? A slash at the end, as
+/// copied from an address bar, is let pass.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_origin(text: &str) -> Result<(), String> {
-    if text == "*" {
+    if text == "*" || text.eq_ignore_ascii_case("null") {
         return Ok(());
     }
     let wanted =
@@ -250,6 +251,7 @@ pub fn check_origin(text: &str) -> Result<(), String> {
     if !scheme_is_plain {
         return Err(wanted().to_owned());
     }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
     if let Some((origin, _)) = rest.split_once(['/', '?', '#']) {
         return Err(format!(
             "is more than an origin, which ends before the path: {scheme}://{origin}"
@@ -351,12 +353,12 @@ mod tests {
             http: false,
             ..Listener::new(":8000".parse().unwrap())
         };
-        let all = listener.all();
+        let all = listener.expand();
         let addresses: Vec<String> = all.iter().map(|one| one.addr.to_string()).collect();
         assert_eq!(addresses, ["0.0.0.0:8000", "[::]:8000"]);
         assert!(!all[0].optional && all[1].optional && !all[1].http);
         assert_eq!(
-            Listener::new("a:1".parse().unwrap()).all(),
+            Listener::new("a:1".parse().unwrap()).expand(),
             [Listener::new("a:1".parse().unwrap())]
         );
     }
@@ -365,7 +367,9 @@ mod tests {
     fn origins() {
         for origin in [
             "*",
+            "null",
             "https://example.com",
+            "https://example.com/",
             "http://localhost:3000",
             "http://127.0.0.1",
             "http://[::1]:8080",
@@ -377,10 +381,10 @@ mod tests {
         }
         for origin in [
             "",
-            "null",
             "example.com",
             "https://",
-            "https://example.com/",
+            "https://example.com/x",
+            "https://example.com//",
             "https://example.com?x",
             "https://user@example.com",
             "https://*.example.com",

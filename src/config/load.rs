@@ -331,7 +331,7 @@ fn listeners(
             .collect(),
         (None, None) => tables.iter().map(from_table).collect(),
     };
-    let mut listeners: Vec<Listener> = written.into_iter().flat_map(Listener::all).collect();
+    let mut listeners: Vec<Listener> = written.into_iter().flat_map(Listener::expand).collect();
 
     // The default pair means the same whether it is written out or not: the file that `default-config` writes must
     // start on a machine without IPv6.

@@ -282,7 +282,7 @@ mod tests {
         Config {
             listeners: addresses
                 .iter()
-                .flat_map(|addr| Listener::new(addr.parse().unwrap()).all())
+                .flat_map(|addr| Listener::new(addr.parse().unwrap()).expand())
                 .collect(),
             ..Config::default()
         }
@@ -351,8 +351,10 @@ mod tests {
         check(&config, None);
         config.limits.outbox_bytes_soft += 1;
         check(&config, Some("soft-outbox"));
-        let mut config = Config::default();
-        config.allow_origin = vec!["https://a.b/c".to_owned()];
+        let config = Config {
+            allow_origin: vec!["https://a.b/c".to_owned()],
+            ..Config::default()
+        };
         check(&config, Some("allow-origin"));
     }
 

@@ -292,11 +292,13 @@ pub fn arguments() -> Vec<Arg> {
                 "" => String::new(),
                 more => format!("\n\n{more}"),
             };
+            // A terminal shows no backticks.
+            let (help, more) = (option.help.replace('`', ""), more.replace('`', ""));
             let argument = Arg::new(option.name)
                 .long(option.name)
                 .value_name(option.placeholder)
-                .help(format!("{}{default}", option.help))
-                .long_help(format!("{}{default}{more}", option.help))
+                .help(format!("{help}{default}"))
+                .long_help(format!("{help}{default}{more}"))
                 .help_heading(option.section.title());
             match option.kind {
                 Kind::List { .. } => argument.action(ArgAction::Append),
@@ -366,7 +368,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "log",
         placeholder: "LEVEL",
         section: Section::General,
-        help: "The least important event that is logged: off, error, warn, info, debug or trace",
+        help: "The least important event that is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`",
         more: "Logs go to standard error. Standard output has one line, once the broker accepts.",
         example: "",
         kind: word!(log: LogLevel),
@@ -375,7 +377,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "log-format",
         placeholder: "FORMAT",
         section: Section::General,
-        help: "text for people, json for one object per line",
+        help: "`text` for people, `json` for one object per line",
         more: "",
         example: "",
         kind: word!(log_format: LogFormat),
@@ -384,9 +386,9 @@ pub static OPTIONS: &[Opt] = &[
         name: "listen",
         placeholder: "ADDR",
         section: Section::Listeners,
-        help: "Where clients connect: host:port, :port (all addresses) or unix:/path; repeatable",
-        more: "Port 0 takes any free port; the ready line says which. The default pair is skipped for [::1] on a \
-               machine without IPv6, and so is the IPv6 half of :port. `[[listener]]` tables of the file say more \
+        help: "Where clients connect: `host:port`, `:port` (all addresses) or `unix:/path`; repeatable",
+        more: "Port 0 takes any free port; the ready line says which. On a machine without IPv6 the default \
+               `[::1]:8000` and the IPv6 half of `:port` are skipped. `[[listener]]` tables of the file say more \
                about each address; where the environment or the command line names addresses, these replace the \
                tables, and an address that a table names keeps its settings.",
         example: "",
@@ -420,9 +422,9 @@ pub static OPTIONS: &[Opt] = &[
         name: "allow-origin",
         placeholder: "ORIGIN",
         section: Section::Listeners,
-        help: "A web origin that may connect, as https://example.com; * for all; repeatable",
+        help: "A web origin that may connect, as `https://example.com`; `*` for all; repeatable",
         more: "Pages of the same host and port always may, and while every listener is on loopback so may pages \
-               of localhost, 127.0.0.1 and [::1] on any port. Programs that send no Origin are not browsers, and \
+               of `localhost`, `127.0.0.1` and `[::1]` on any port. Programs that send no Origin are not browsers, and \
                pass.",
         example: r#"["https://example.com"]"#,
         kind: Kind::List {
@@ -443,7 +445,7 @@ pub static OPTIONS: &[Opt] = &[
         placeholder: "BOOL",
         section: Section::Listeners,
         help: "Let clients handle events, so that other clients' requests reach them",
-        more: "Off, a client's `handle` is refused with not_allowed. A `[[listener]]` may decide for itself.",
+        more: "Off, a client's `handle` is refused with `not_allowed`. A `[[listener]]` may decide for itself.",
         example: "",
         kind: Kind::Switch {
             get: |config| config.client_services,
@@ -454,7 +456,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "admin",
         placeholder: "ADDR",
         section: Section::Listeners,
-        help: "Where operators connect (health, metrics, stats, POST /publish): host:port or off",
+        help: "Where operators connect (health, metrics, stats, `POST /publish`): `host:port` or `off`",
         more: "",
         example: "",
         kind: Kind::Text {
@@ -472,7 +474,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "admin-key",
         placeholder: "KEY",
         section: Section::Listeners,
-        help: "What POST /publish asks for beyond loopback, as `Authorization: Bearer KEY`",
+        help: "What `POST /publish` asks for beyond loopback, as `Authorization: Bearer KEY`",
         more: "Without a key such requests are refused there. Everybody on this machine can read a command line: \
                prefer the file or the environment.",
         example: r#""a long random text""#,
@@ -509,7 +511,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "shards",
         placeholder: "N",
         section: Section::Threads,
-        help: "How many shards; by default one per CPU of --cores, else per CPU that the process may use",
+        help: "How many shards; by default one per CPU of `--cores`, else per CPU that the process may use",
         more: "A container's CPU quota counts as so many CPUs, rounded up. There may be more shards than CPUs.",
         example: "4",
         kind: Kind::Number(Number {
@@ -523,9 +525,9 @@ pub static OPTIONS: &[Opt] = &[
         name: "cores",
         placeholder: "LIST",
         section: Section::Threads,
-        help: "The CPUs that shards are pinned to, in turn, as 0,2-5",
-        more: "Without it the shards are pinned one to each CPU if no CPU quota is smaller than the number of CPUs; \
-               one line of the log says what was done.",
+        help: "The CPUs that shards are pinned to, in turn, as `0,2-5`",
+        more: "Without it the shards are pinned one to each CPU, if there is one for each and no CPU quota is \
+               smaller; one line of the log says what was done.",
         example: r#""0,2-5""#,
         kind: Kind::Cpus {
             get: |config| config.cores.as_deref(),
@@ -536,8 +538,8 @@ pub static OPTIONS: &[Opt] = &[
         name: "io",
         placeholder: "DRIVER",
         section: Section::Threads,
-        help: "The kernel interface: auto, uring or epoll",
-        more: "auto takes io_uring, and epoll where io_uring is refused, as under Docker's default seccomp profile. \
+        help: "The kernel interface: `auto`, `uring` or `epoll`",
+        more: "`auto` takes io_uring, and epoll where io_uring is refused, as under Docker's default seccomp profile. \
                The promises are the same on both.",
         example: "",
         kind: word!(io: Io),
@@ -564,7 +566,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "max-subscriptions",
         placeholder: "N",
         section: Section::Limits,
-        help: "Subscriptions of a connection; one more is refused with limit",
+        help: "Subscriptions of a connection; one more is refused with `limit`",
         more: "",
         example: "",
         kind: Kind::Number(number!(limits.subscriptions_max, 0, u32::MAX as u64)),
@@ -573,7 +575,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "max-handlers",
         placeholder: "N",
         section: Section::Limits,
-        help: "Events that a connection may handle; one more is refused with limit",
+        help: "Events that a connection may handle; one more is refused with `limit`",
         more: "",
         example: "",
         kind: Kind::Number(number!(limits.handlers_max, 0, u32::MAX as u64)),
@@ -582,7 +584,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "max-requests",
         placeholder: "N",
         section: Section::Limits,
-        help: "Requests of a connection that wait for an answer; one more is refused with busy",
+        help: "Requests of a connection that wait for an answer; one more is refused with `busy`",
         more: "",
         example: "",
         kind: Kind::Number(number!(limits.requests_max, 0, u32::MAX as u64)),
@@ -636,10 +638,10 @@ pub static OPTIONS: &[Opt] = &[
         name: "slow",
         placeholder: "PREFIX=POLICY",
         section: Section::SlowConsumers,
-        help: "For a topic and those below it: close (the default), drop-oldest or conflate; repeatable",
-        more: "close ends the connection with 4008. drop-oldest skips the oldest waiting messages of such topics. \
-               conflate keeps only the newest message of each topic. Both tell the reader with a gap. The longest \
-               prefix that fits decides; * stands for all topics.",
+        help: "For a topic and those below it: `close` (the default), `drop-oldest` or `conflate`; repeatable",
+        more: "`close` ends the connection with 4008. `drop-oldest` skips the oldest waiting messages of such topics. \
+               `conflate` keeps only the newest message of each topic. Both tell the reader with a gap. The longest \
+               prefix that fits decides; `*` stands for all topics.",
         example: r#"["prices=conflate", "log.debug=drop-oldest"]"#,
         kind: Kind::List {
             read: |draft, texts| {
@@ -664,8 +666,8 @@ pub static OPTIONS: &[Opt] = &[
         name: "soft-outbox",
         placeholder: "BYTES",
         section: Section::SlowConsumers,
-        help: "What may wait for one connection for --soft-outbox-ms; then the policy acts as well",
-        more: "Must not be above --max-outbox; a default that would be is lowered to it.",
+        help: "What may wait for one connection for `--soft-outbox-ms`; then the policy acts as well",
+        more: "Must not be above `--max-outbox`; a default that would be is lowered to it.",
         example: "",
         kind: Kind::Bytes(number!(limits.outbox_bytes_soft, 1, TIB)),
     },
@@ -673,7 +675,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "soft-outbox-ms",
         placeholder: "MS",
         section: Section::SlowConsumers,
-        help: "How long an outbox may stay above --soft-outbox",
+        help: "How long an outbox may stay above `--soft-outbox`",
         more: "",
         example: "",
         kind: Kind::Number(number!(limits.outbox_soft_ms, 0, TIME_MS_MAX)),
@@ -772,7 +774,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "drain-delay",
         placeholder: "MS",
         section: Section::Drain,
-        help: "How long listeners still accept after /readyz began to fail",
+        help: "How long listeners still accept after `/readyz` began to fail",
         more: "Long enough for a load balancer to notice.",
         example: "",
         kind: Kind::Number(number!(drain_delay_ms, 0, TIME_MS_MAX)),

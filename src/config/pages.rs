@@ -192,8 +192,9 @@ const FILE_TABLES: &str = r#"
 # --- Tables -------------------------------------------------------------------------------------------------
 # They come after all keys, because in TOML a key belongs to the table above it.
 
-# What is spoken at an address. With [[listener]] tables there must be no `listen` above. What follows the address
-# is optional; shown are the defaults, but for `paths`: without one, native JSON has `/` and every other path.
+# What is spoken at an address. With [[listener]] tables there must be no `listen` above. What follows the
+# address is optional; shown are the defaults, but for `paths`: without one, native JSON has `/` and every other
+# path.
 #
 # [[listener]]
 # addr = "unix:/run/pubsub/clients.sock"
@@ -203,9 +204,9 @@ const FILE_TABLES: &str = r#"
 # trust_peer_flag = false    # believe "fromPeerServer" in publications: only where all clients are your servers
 # client_services = false    # without it: the key client_services above
 
-# Who may subscribe and publish. The first rule that speaks of an action and fits the topic decides; with rules, what
-# none of them allows is refused. `who` is anyone, authenticated or nobody. `subscribe` and `publish` are true unless
-# they are turned off; a rule with one of them off does not speak of it.
+# Who may subscribe and publish. The first rule that speaks of an action and fits the topic decides; with rules,
+# what none of them allows is refused. `who` is anyone, authenticated or nobody. `subscribe` and `publish` are
+# true unless they are turned off; a rule with one of them off does not speak of it.
 #
 # [[access]]
 # filter = "news"            # and everything below it
@@ -221,8 +222,8 @@ const REFERENCE_HEAD: &str = r#"# Configuration
 Three commands help:
 
 - `pubsub default-config > pubsub.toml` writes a file with every key, its meaning and its default.
-- `pubsub check-config --config pubsub.toml` reads a configuration as the broker would, and prints what it amounts to,
-  secrets hidden. Exit code 0, or 2 and the reason.
+- `pubsub check-config --config pubsub.toml` reads a configuration as the broker would, and prints what it amounts
+  to, secrets hidden. Exit code 0, or 2 and the reason.
 - `pubsub --help` lists the options.
 
 ## Three ways to say it
@@ -240,17 +241,18 @@ Each option is a flag, an environment name and a key of the file. Only the spell
 is given in a stronger place replaces the weaker one; lists are never joined. Of a flag that is given twice and is no
 list, the last one counts.
 
-**Values**: sizes are bytes, or have a suffix `KiB`, `MiB` or `GiB`. Names that end in `_ms` are milliseconds. Switches are
-`true` or `false`; on the command line the name alone turns one on.
+**Values**: sizes are bytes, or have a suffix `KiB`, `MiB` or `GiB`. Names that end in `-ms` are milliseconds. Switches
+are `true` or `false`; on the command line the name alone turns one on.
 
-**Mistakes**: an unknown key of the file, or a value that does not fit, stops the broker with exit code 2 and a line that
-names the place, what was wanted, and for a key the nearest one that exists. An unknown `PUBSUB_` name in the environment
-is only a warning, because orchestrators put names of their own there. An empty variable counts as not set.
+**Mistakes**: an unknown key of the file, or a value that does not fit, stops the broker with exit code 2 and a line
+that names the place, what was wanted, and for a key the nearest one that exists. An unknown `PUBSUB_` name in the
+environment is only a warning, because orchestrators put names of their own there. An empty variable counts as not set.
 
 ## Examples
 
 **Behind a reverse proxy on the same machine.** The broker stays on loopback, the proxy speaks to the world. The page
-has another host than the broker, so its origin is allowed:
+has another host than the broker, so its origin is allowed. On loopback the broker also wants a `Host` that is loopback
+or allowed: if the proxy passes the public one on, name that too, as an origin.
 
 ```toml
 listen = ["127.0.0.1:8000"]
@@ -271,8 +273,8 @@ PUBSUB_DRAIN_DELAY=5000
 PUBSUB_DRAIN=20
 ```
 
-**A public feed.** Everybody may read prices, nobody may publish them but the operator's `POST /publish`; a reader that falls
-behind sees the newest price of each topic instead of being closed:
+**A public feed.** Everybody may read prices, nobody may publish them but the operator's `POST /publish`; a reader that
+falls behind sees the newest price of each topic instead of being closed:
 
 ```toml
 insecure_open = true

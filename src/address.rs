@@ -147,7 +147,7 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// The text is not 20 characters of base64url.
+/// The text is not 20 characters of base64url that name a possible shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotAClientId;
 
@@ -167,6 +167,9 @@ impl FromStr for ClientId {
         match URL_SAFE_NO_PAD.decode_slice(text, &mut raw) {
             Ok(15) => {}
             _ => return Err(NotAClientId),
+        }
+        if usize::from(raw[6]) >= SHARDS_MAX {
+            return Err(NotAClientId);
         }
         let word = |at: usize| u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
         Ok(ClientId {
@@ -220,6 +223,8 @@ mod tests {
             "AAAAAAAAAAAAAAAAAAAAA",
             "AAAAAAAAAAAAAAAAAAA+",
             "ééééééééééé",
+            // shard 128
+            "AAAAAAAAgAAAAAAAAAAA",
         ] {
             assert_eq!(text.parse::<ClientId>(), Err(NotAClientId), "{text}");
         }

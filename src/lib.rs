@@ -6,7 +6,11 @@
 //! `ARCHITECTURE.md` follows a publish through them.
 
 pub mod address;
+pub mod admin;
+pub mod broker;
+pub mod client;
 pub mod config;
+pub mod console;
 pub mod error;
 pub mod limits;
 pub mod mesh;

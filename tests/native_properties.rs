@@ -11,7 +11,9 @@ use pubsub::error::Code;
 use pubsub::limits::JSON_DEPTH_MAX;
 use pubsub::message::{Flags, Message, Payload, Targets};
 use pubsub::protocol::json::{self, Members};
-use pubsub::protocol::native::{ID_BYTES_MAX, Stamp, decode, delivery_size, encode, encode_delivery};
+use pubsub::protocol::native::{
+    ID_BYTES_MAX, Stamp, decode, delivery_size, encode, encode_delivery,
+};
 use pubsub::protocol::{Command, Event, Outcome, Refusal};
 use pubsub::topic::{Filter, Topic};
 use serde::Deserialize;
@@ -210,7 +212,9 @@ fn binary(bytes: &[u8]) -> Value {
 /// What RFC 8259 and the bound say: by serde_json, which skips values without a look at surrogates or ranges, and
 /// by counting brackets outside of strings.
 fn is_json(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
     serde_json::from_str::<IgnoredAny>(text).is_ok() && depth(text) <= JSON_DEPTH_MAX
 }
 
@@ -259,7 +263,11 @@ impl<'de> Deserialize<'de> for Ordered {
 impl Ordered {
     /// Each key where it first stood, with its last value.
     fn once(&self) -> Vec<(String, Value)> {
-        let last: HashMap<&str, &Value> = self.0.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let last: HashMap<&str, &Value> = self
+            .0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+            .collect();
         let mut once: Vec<(String, Value)> = Vec::new();
         for (key, _) in &self.0 {
             if once.iter().all(|(earlier, _)| earlier != key) {
@@ -289,9 +297,20 @@ fn object_string<'a>(object: &'a Object, key: &str) -> Option<&'a str> {
 enum Naive {
     Subscribe(String, Option<Value>),
     Unsubscribe(String, Option<Value>),
-    Publish { topic: String, message: Value, echo: bool, id: Option<Value> },
+    Publish {
+        topic: String,
+        message: Value,
+        echo: bool,
+        id: Option<Value>,
+    },
     Emit(String, Value),
-    Request { to: String, event: String, data: Value, id: Value, timeout: Option<u64> },
+    Request {
+        to: String,
+        event: String,
+        data: Value,
+        id: Value,
+        timeout: Option<u64>,
+    },
     Reply(u64, Result<Value, (String, String)>),
     Handle(String, Option<Value>),
     Unhandle(String, Option<Value>),
@@ -303,18 +322,41 @@ enum Naive {
 fn naive(object: &Object) -> Result<Naive, Code> {
     let id = || object.get("id").cloned();
     let is_name = |name: &str| (1..=255).contains(&name.len()) && !name.contains(char::is_control);
-    let topic = || object_string(object, "topic").map(str::to_owned).ok_or(Code::BadTopic);
-    let filter = || topic().and_then(|topic| Filter::dotted(Bytes::from(topic.clone())).map(|_| topic).map_err(|_| Code::BadTopic));
-    let event = || object_string(object, "event").filter(|event| is_name(event)).map(str::to_owned).ok_or(Code::BadType);
+    let topic = || {
+        object_string(object, "topic")
+            .map(str::to_owned)
+            .ok_or(Code::BadTopic)
+    };
+    let filter = || {
+        topic().and_then(|topic| {
+            Filter::dotted(Bytes::from(topic.clone()))
+                .map(|_| topic)
+                .map_err(|_| Code::BadTopic)
+        })
+    };
+    let event = || {
+        object_string(object, "event")
+            .filter(|event| is_name(event))
+            .map(str::to_owned)
+            .ok_or(Code::BadType)
+    };
     let data = || object.get("data").cloned().unwrap_or_default();
     Ok(match object_string(object, "type").ok_or(Code::BadType)? {
         "subscribe" => Naive::Subscribe(filter()?, id()),
         "unsubscribe" => Naive::Unsubscribe(filter()?, id()),
         "publish" => {
             let topic = topic()?;
-            let echo = object.get("echo").map_or(Some(true), Value::as_bool).ok_or(Code::BadType)?;
+            let echo = object
+                .get("echo")
+                .map_or(Some(true), Value::as_bool)
+                .ok_or(Code::BadType)?;
             Topic::dotted(Bytes::from(topic.clone())).map_err(|_| Code::BadTopic)?;
-            Naive::Publish { topic, message: object.get("message").cloned().unwrap_or_default(), echo, id: id() }
+            Naive::Publish {
+                topic,
+                message: object.get("message").cloned().unwrap_or_default(),
+                echo,
+                id: id(),
+            }
         }
         "event" => Naive::Emit(event()?, data()),
         "request" => {
@@ -326,7 +368,9 @@ fn naive(object: &Object) -> Result<Naive, Code> {
                     let to = to.as_str().ok_or(Code::BadType)?;
                     match to.split_once(':') {
                         Some(("peer", peer)) if is_name(peer) => {}
-                        Some(("client", client)) => drop(client.parse::<ClientId>().map_err(|_| Code::NoHandler)?),
+                        Some(("client", client)) => {
+                            drop(client.parse::<ClientId>().map_err(|_| Code::NoHandler)?)
+                        }
                         _ => return Err(Code::BadType),
                     }
                     to.to_owned()
@@ -335,18 +379,37 @@ fn naive(object: &Object) -> Result<Naive, Code> {
             let timeout = match object.get("timeout") {
                 None => None,
                 Some(timeout) => {
-                    let ms = timeout.as_f64().filter(|ms| *ms >= 0.0).ok_or(Code::BadType)?;
+                    let ms = timeout
+                        .as_f64()
+                        .filter(|ms| *ms >= 0.0)
+                        .ok_or(Code::BadType)?;
                     Some(ms.trunc().min(f64::from(u32::MAX)) as u64)
                 }
             };
-            Naive::Request { to, event, data: data(), id, timeout }
+            Naive::Request {
+                to,
+                event,
+                data: data(),
+                id,
+                timeout,
+            }
         }
         "reply" => {
-            let number = object.get("id").and_then(Value::as_u64).filter(|number| *number < 1 << 53).ok_or(Code::BadType)?;
+            let number = object
+                .get("id")
+                .and_then(Value::as_u64)
+                .filter(|number| *number < 1 << 53)
+                .ok_or(Code::BadType)?;
             let outcome = match object.get("error") {
                 None => Ok(data()),
                 Some(error) => {
-                    let word = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned).ok_or(Code::BadType);
+                    let word = |key: &str| {
+                        error
+                            .get(key)
+                            .and_then(Value::as_str)
+                            .map(str::to_owned)
+                            .ok_or(Code::BadType)
+                    };
                     Err((word("code")?, word("reason")?))
                 }
             };
@@ -378,8 +441,17 @@ fn as_naive(command: Command) -> Naive {
             message: data(message.payload),
             id: id(tag),
         },
-        Command::Emit { event, data: payload } => Naive::Emit(text(&event), data(payload)),
-        Command::Request { to, event, data: payload, tag, timeout_ms } => Naive::Request {
+        Command::Emit {
+            event,
+            data: payload,
+        } => Naive::Emit(text(&event), data(payload)),
+        Command::Request {
+            to,
+            event,
+            data: payload,
+            tag,
+            timeout_ms,
+        } => Naive::Request {
             to: match to {
                 Address::Service(service) => format!("service:{}", text(&service)),
                 Address::Peer(peer) => format!("peer:{}", text(&peer)),
@@ -391,8 +463,14 @@ fn as_naive(command: Command) -> Naive {
             id: parsed(&tag),
             timeout: timeout_ms,
         },
-        Command::Reply { number, outcome: Outcome::Data(payload) } => Naive::Reply(number, Ok(data(payload))),
-        Command::Reply { number, outcome: Outcome::Failed { code, reason } } => Naive::Reply(number, Err((code.into(), reason.into()))),
+        Command::Reply {
+            number,
+            outcome: Outcome::Data(payload),
+        } => Naive::Reply(number, Ok(data(payload))),
+        Command::Reply {
+            number,
+            outcome: Outcome::Failed { code, reason },
+        } => Naive::Reply(number, Err((code.into(), reason.into()))),
         Command::Handle { event, tag } => Naive::Handle(text(&event), id(tag)),
         Command::Unhandle { event, tag } => Naive::Unhandle(text(&event), id(tag)),
         Command::Whoami { tag } => Naive::Whoami(id(tag)),
@@ -417,7 +495,8 @@ fn value() -> impl Strategy<Value = Value> {
     scalar.prop_recursive(4, 24, 5, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::vec((".{0,6}", inner), 0..5).prop_map(|members| Value::Object(members.into_iter().collect())),
+            prop::collection::vec((".{0,6}", inner), 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
 }
@@ -426,7 +505,12 @@ fn value() -> impl Strategy<Value = Value> {
 fn known_member() -> impl Strategy<Value = (&'static str, Value)> {
     let word = |words: &'static [&'static str]| prop::sample::select(words).prop_map(Value::from);
     let number = || prop_oneof![0..100_u64, any::<u64>()].prop_map(Value::from);
-    let code = || prop_oneof![Just(serde_json::json!({"code": "c\n", "reason": "é"})), Just(serde_json::json!({"code": "c"}))];
+    let code = || {
+        prop_oneof![
+            Just(serde_json::json!({"code": "c\n", "reason": "é"})),
+            Just(serde_json::json!({"code": "c"}))
+        ]
+    };
     prop_oneof![
         4 => (Just("topic"), word(&["a", "a.b", "news.uk.london", "é.😀", "a..b", "", "*", "=a"])),
         3 => (Just("event"), word(&["e", "join room", "é", "", "\u{1}", "\u{9f}"])),
@@ -447,35 +531,76 @@ fn other_member() -> impl Strategy<Value = (String, Value)> {
 }
 
 /// The text of an object that has these members, and some more, in any order.
-fn object(members: impl Strategy<Value = Vec<(&'static str, Value)>>) -> impl Strategy<Value = String> {
-    (members, prop::collection::vec(other_member(), 0..4), any::<u64>()).prop_map(|(known, others, seed)| {
-        let mut members: Vec<_> = known.iter().map(|(key, value)| (*key, value)).collect();
-        members.extend(others.iter().map(|(key, value)| (key.as_str(), value)));
-        fastrand::Rng::with_seed(seed).shuffle(&mut members);
-        Ornate::write(seed, |ornate, text| ornate.members(members, text))
-    })
+fn object(
+    members: impl Strategy<Value = Vec<(&'static str, Value)>>,
+) -> impl Strategy<Value = String> {
+    (
+        members,
+        prop::collection::vec(other_member(), 0..4),
+        any::<u64>(),
+    )
+        .prop_map(|(known, others, seed)| {
+            let mut members: Vec<_> = known.iter().map(|(key, value)| (*key, value)).collect();
+            members.extend(others.iter().map(|(key, value)| (key.as_str(), value)));
+            fastrand::Rng::with_seed(seed).shuffle(&mut members);
+            Ornate::write(seed, |ornate, text| ornate.members(members, text))
+        })
 }
 
 /// A text that is a command, or nearly.
 fn command() -> impl Strategy<Value = String> {
     let action = prop::sample::select(
-        &["subscribe", "unsubscribe", "publish", "event", "request", "request", "reply", "handle", "unhandle", "whoami", "ping", "ack"][..],
+        &[
+            "subscribe",
+            "unsubscribe",
+            "publish",
+            "event",
+            "request",
+            "request",
+            "reply",
+            "handle",
+            "unhandle",
+            "whoami",
+            "ping",
+            "ack",
+        ][..],
     );
-    let members = (action, prop::collection::vec(known_member(), 0..9)).prop_map(|(action, mut members)| {
-        members.push(("type", Value::from(action)));
-        // So that most are commands. A second one of a key that is there already makes a duplicate.
-        let id = if action == "reply" { Value::from(7) } else { Value::Null };
-        members.extend([("topic", Value::from("a.b")), ("event", Value::from("e")), ("id", id)]);
-        members
-    });
+    let members =
+        (action, prop::collection::vec(known_member(), 0..9)).prop_map(|(action, mut members)| {
+            members.push(("type", Value::from(action)));
+            // So that most are commands. A second one of a key that is there already makes a duplicate.
+            let id = if action == "reply" {
+                Value::from(7)
+            } else {
+                Value::Null
+            };
+            members.extend([
+                ("topic", Value::from("a.b")),
+                ("event", Value::from("e")),
+                ("id", id),
+            ]);
+            members
+        });
     object(members)
 }
 
 /// A text that is a publish.
 fn publish() -> impl Strategy<Value = String> {
-    let optional = prop::sample::select(&["message", "data", "timestamp", "context", "fromPeerServer", "error"][..]);
+    let optional = prop::sample::select(
+        &[
+            "message",
+            "data",
+            "timestamp",
+            "context",
+            "fromPeerServer",
+            "error",
+        ][..],
+    );
     let members = prop::collection::vec((optional, value()), 0..5).prop_map(|mut members| {
-        members.extend([("type", Value::from("publish")), ("topic", Value::from("a.b"))]);
+        members.extend([
+            ("type", Value::from("publish")),
+            ("topic", Value::from("a.b")),
+        ]);
         members
     });
     object(members)
@@ -507,12 +632,19 @@ impl Ornate {
                 }
                 out.push(']');
             }
-            Value::Object(members) => self.members(members.iter().map(|(key, value)| (key.as_str(), value)), out),
+            Value::Object(members) => self.members(
+                members.iter().map(|(key, value)| (key.as_str(), value)),
+                out,
+            ),
         }
         self.space(out);
     }
 
-    fn members<'a>(&mut self, members: impl IntoIterator<Item = (&'a str, &'a Value)>, out: &mut String) {
+    fn members<'a>(
+        &mut self,
+        members: impl IntoIterator<Item = (&'a str, &'a Value)>,
+        out: &mut String,
+    ) {
         out.push('{');
         self.space(out);
         for (index, (key, value)) in members.into_iter().enumerate() {
@@ -533,7 +665,11 @@ impl Ornate {
         for each in text.chars() {
             if each < ' ' || each == '"' || each == '\\' || self.0.u8(..) < 30 {
                 for unit in each.encode_utf16(&mut [0; 2]) {
-                    let digits = if self.0.bool() { format!("\\u{unit:04x}") } else { format!("\\u{unit:04X}") };
+                    let digits = if self.0.bool() {
+                        format!("\\u{unit:04x}")
+                    } else {
+                        format!("\\u{unit:04X}")
+                    };
                     out.push_str(&digits);
                 }
             } else {
@@ -553,8 +689,36 @@ impl Ornate {
 /// A few bytes changed, taken out, put in or doubled, with a taste for what JSON is made of.
 fn mutated(mut text: Vec<u8>, random: &mut fastrand::Rng) -> Vec<u8> {
     const PIECES: [&[u8]; 30] = [
-        b"{", b"}", b"[", b"]", b",", b":", b"\"", b"\\", b"\\u", b"\\ud800", b"0", b"-", b".", b"e", b"+", b"1", b" ", b"\n", b"\x0c", b"\0", b"t", b"null", b"true",
-        b"NaN", b"\xff", b"\xc3", b"\xed\xa0\x80", b"/", b"'", b"\xef\xbb\xbf",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\"",
+        b"\\",
+        b"\\u",
+        b"\\ud800",
+        b"0",
+        b"-",
+        b".",
+        b"e",
+        b"+",
+        b"1",
+        b" ",
+        b"\n",
+        b"\x0c",
+        b"\0",
+        b"t",
+        b"null",
+        b"true",
+        b"NaN",
+        b"\xff",
+        b"\xc3",
+        b"\xed\xa0\x80",
+        b"/",
+        b"'",
+        b"\xef\xbb\xbf",
     ];
     for _ in 0..random.usize(1..4) {
         let at = random.usize(..=text.len());

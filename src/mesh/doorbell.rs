@@ -121,7 +121,10 @@ mod models {
                 .collect();
             doorbell.announce_sleep();
             let found = work.iter().any(|flag| flag.load(Ordering::Relaxed));
-            let rung = ringers.into_iter().map(|ringer| usize::from(ringer.join().unwrap())).sum::<usize>();
+            let rung = ringers
+                .into_iter()
+                .map(|ringer| usize::from(ringer.join().unwrap()))
+                .sum::<usize>();
             assert!(found || rung == 1, "slept through both");
             assert!(rung <= 1, "rung {rung} times for one sleep");
         });

@@ -33,7 +33,10 @@ use sync::Arc;
 /// # Panics
 /// If there are no shards or more than [`SHARDS_MAX`], or if `entries_max` is no power of two.
 pub fn build<T: Send>(shards: usize, entries_max: usize, bytes_max: usize) -> Vec<Ports<T>> {
-    assert!((1..=SHARDS_MAX).contains(&shards), "a mesh of {shards} shards, not of 1 to {SHARDS_MAX}");
+    assert!(
+        (1..=SHARDS_MAX).contains(&shards),
+        "a mesh of {shards} shards, not of 1 to {SHARDS_MAX}"
+    );
     let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
     let mut ports: Vec<Ports<T>> = ShardSet::first(shards)
         .iter()
@@ -149,7 +152,10 @@ impl<T: Send> Ports<T> {
 
     /// Is this shard gone for good? Nobody will ever make room there.
     pub fn is_closed(&self, to: ShardId) -> bool {
-        self.outbound[to.index()].as_ref().expect(NO_RING).is_closed()
+        self.outbound[to.index()]
+            .as_ref()
+            .expect(NO_RING)
+            .is_closed()
     }
 
     /// Says on which rings this shard waits for room, instead of what it said before. To be called with what it still
@@ -157,7 +163,11 @@ impl<T: Send> Ports<T> {
     pub fn await_room(&mut self, on: ShardSet) {
         if on != self.awaited {
             let before = mem::replace(&mut self.awaited, on);
-            for target in before.union(on).iter().filter(|target| before.contains(*target) != on.contains(*target)) {
+            for target in before
+                .union(on)
+                .iter()
+                .filter(|target| before.contains(*target) != on.contains(*target))
+            {
                 self.to(target).await_room(on.contains(target));
             }
         }
@@ -174,11 +184,19 @@ impl<T: Send> Ports<T> {
         }
         let mut news = pushed;
         for source in mem::take(&mut self.released).iter() {
-            if self.inbound[source.index()].as_ref().expect(NO_RING).consumer.is_room_awaited() {
+            if self.inbound[source.index()]
+                .as_ref()
+                .expect(NO_RING)
+                .consumer
+                .is_room_awaited()
+            {
                 news.insert(source);
             }
         }
-        wake.extend(news.iter().filter(|shard| self.doorbells[shard.index()].ring()));
+        wake.extend(
+            news.iter()
+                .filter(|shard| self.doorbells[shard.index()].ring()),
+        );
     }
 
     /// Before sleeping: true if the shard may sleep, and from now on will be woken for any news.
@@ -192,9 +210,18 @@ impl<T: Send> Ports<T> {
             self.shard
         );
         self.doorbell().announce_sleep();
-        let has_messages = self.inbound.iter().flatten().any(|inbound| !inbound.consumer.is_empty());
+        let has_messages = self
+            .inbound
+            .iter()
+            .flatten()
+            .any(|inbound| !inbound.consumer.is_empty());
         let has_news = has_messages
-            || (self.awaited.iter()).any(|to| self.outbound[to.index()].as_ref().expect(NO_RING).has_more_room());
+            || (self.awaited.iter()).any(|to| {
+                self.outbound[to.index()]
+                    .as_ref()
+                    .expect(NO_RING)
+                    .has_more_room()
+            });
         if has_news {
             self.awake();
         }
@@ -252,7 +279,9 @@ mod tests {
     }
 
     fn drain(ports: &mut Ports<u32>) -> Vec<(u8, u32)> {
-        std::iter::from_fn(|| ports.next()).map(|(source, item)| (source.0, item)).collect()
+        std::iter::from_fn(|| ports.next())
+            .map(|(source, item)| (source.0, item))
+            .collect()
     }
 
     #[test]
@@ -264,7 +293,13 @@ mod tests {
                 for target in (0..shards).filter(|target| *target != source) {
                     let to = ShardId(target as u8);
                     ports.push(to, (source * 10 + target) as u32, 1).unwrap();
-                    assert_eq!(ports.room(to), Room { entries: 3, bytes: BYTES_MAX - 1 });
+                    assert_eq!(
+                        ports.room(to),
+                        Room {
+                            entries: 3,
+                            bytes: BYTES_MAX - 1
+                        }
+                    );
                     assert!(!ports.is_closed(to));
                 }
                 assert_eq!(publish(ports), [], "nobody sleeps");
@@ -274,7 +309,9 @@ mod tests {
                 let mut got = drain(ports);
                 got.sort_unstable();
                 let sources = (0..shards).filter(|source| *source != target);
-                let due: Vec<_> = sources.map(|source| (source as u8, (source * 10 + target) as u32)).collect();
+                let due: Vec<_> = sources
+                    .map(|source| (source as u8, (source * 10 + target) as u32))
+                    .collect();
                 assert_eq!(got, due);
             }
         }
@@ -283,7 +320,9 @@ mod tests {
     #[test]
     fn a_drain_goes_to_the_marks_and_begins_with_another_ring_each_turn() {
         let mut mesh = mesh(3);
-        let [zero, one, two] = &mut mesh[..] else { unreachable!() };
+        let [zero, one, two] = &mut mesh[..] else {
+            unreachable!()
+        };
         let mut first = Vec::new();
         for turn in 0..6 {
             for ports in [&mut *one, &mut *two] {
@@ -296,10 +335,21 @@ mod tests {
             one.push(ShardId(0), turn + 200, 1).unwrap();
             publish(one);
             let got = drain(zero);
-            assert_eq!(got.len(), if turn == 0 { 4 } else { 5 }, "what came after the marks comes in the next turn");
+            assert_eq!(
+                got.len(),
+                if turn == 0 { 4 } else { 5 },
+                "what came after the marks comes in the next turn"
+            );
             for source in [1, 2] {
-                let of_source: Vec<u32> = got.iter().filter(|got| got.0 == source).map(|got| got.1).collect();
-                assert!(of_source.ends_with(&[turn, turn + 100]), "in order: {of_source:?}");
+                let of_source: Vec<u32> = got
+                    .iter()
+                    .filter(|got| got.0 == source)
+                    .map(|got| got.1)
+                    .collect();
+                assert!(
+                    of_source.ends_with(&[turn, turn + 100]),
+                    "in order: {of_source:?}"
+                );
             }
             first.push(got[0].0);
             zero.release_all();
@@ -311,7 +361,9 @@ mod tests {
     #[test]
     fn sleepers_are_woken_once() {
         let mut mesh = mesh(3);
-        let [zero, one, two] = &mut mesh[..] else { unreachable!() };
+        let [zero, one, two] = &mut mesh[..] else {
+            unreachable!()
+        };
         assert!(zero.announce_sleep());
         one.push(ShardId(0), 1, 1).unwrap();
         one.push(ShardId(0), 2, 1).unwrap();
@@ -336,7 +388,9 @@ mod tests {
     #[test]
     fn who_waits_for_room_is_woken_by_a_release() {
         let mut mesh = mesh(3);
-        let [zero, one, _] = &mut mesh[..] else { unreachable!() };
+        let [zero, one, _] = &mut mesh[..] else {
+            unreachable!()
+        };
         let to = ShardId(1);
         for item in 0..4 {
             zero.push(to, item, 1).unwrap();
@@ -370,7 +424,13 @@ mod tests {
         assert_eq!(publish(one), []);
         zero.awake();
 
-        assert_eq!(zero.room(to), Room { entries: 2, bytes: BYTES_MAX - 2 });
+        assert_eq!(
+            zero.room(to),
+            Room {
+                entries: 2,
+                bytes: BYTES_MAX - 2
+            }
+        );
         zero.await_room(ShardSet::EMPTY);
         assert!(zero.announce_sleep());
         one.next().unwrap();
@@ -420,7 +480,11 @@ mod models {
 
     impl Beds {
         fn new(count: usize) -> Arc<Beds> {
-            Arc::new(Beds((0..count).map(|_| (Mutex::new(0), Condvar::new())).collect()))
+            Arc::new(Beds(
+                (0..count)
+                    .map(|_| (Mutex::new(0), Condvar::new()))
+                    .collect(),
+            ))
         }
 
         fn wake(&self, shards: Vec<ShardId>) {
@@ -533,7 +597,11 @@ mod models {
                     while item < 2 {
                         let refused = sender.push(ShardId(0), item, 1).is_err();
                         item += u32::from(!refused);
-                        let waits = if refused { [ShardId(0)].into_iter().collect() } else { ShardSet::EMPTY };
+                        let waits = if refused {
+                            [ShardId(0)].into_iter().collect()
+                        } else {
+                            ShardSet::EMPTY
+                        };
                         sender.await_room(waits);
                         turn_ends(&mut sender, &beds);
                         if refused && sender.announce_sleep() {

@@ -89,8 +89,15 @@ pub fn ring<T: Send>(entries_max: usize, bytes_max: usize) -> (Producer<T>, Cons
 }
 
 /// A ring whose positions begin at `start`, a multiple of `entries_max`.
-fn ring_from<T: Send>(start: usize, entries_max: usize, bytes_max: usize) -> (Producer<T>, Consumer<T>) {
-    assert!(entries_max.is_power_of_two(), "a ring of {entries_max} entries: not a power of two");
+fn ring_from<T: Send>(
+    start: usize,
+    entries_max: usize,
+    bytes_max: usize,
+) -> (Producer<T>, Consumer<T>) {
+    assert!(
+        entries_max.is_power_of_two(),
+        "a ring of {entries_max} entries: not a power of two"
+    );
     let shared = Arc::new(Shared {
         slots: Slots::uninit(entries_max),
         by_producer: CachePadded::new(ByProducer {
@@ -114,7 +121,15 @@ fn ring_from<T: Send>(start: usize, entries_max: usize, bytes_max: usize) -> (Pr
         bytes_before: Vec::with_capacity(entries_max),
         bytes_max,
     };
-    (producer, Consumer { shared, head: start, released: start, published: start })
+    (
+        producer,
+        Consumer {
+            shared,
+            head: start,
+            released: start,
+            published: start,
+        },
+    )
 }
 
 impl<T: Send> Producer<T> {
@@ -160,7 +175,10 @@ impl<T: Send> Producer<T> {
         if any {
             self.published = self.tail;
             // Release: who reads this position with Acquire also sees what was written into the slots before it.
-            self.shared.by_producer.published.store(self.tail, Ordering::Release);
+            self.shared
+                .by_producer
+                .published
+                .store(self.tail, Ordering::Release);
         }
         any
     }
@@ -176,7 +194,10 @@ impl<T: Send> Producer<T> {
     /// after that fence ask [`has_more_room`](Producer::has_more_room), then sleep. It is the same argument as for the
     /// doorbell, with `released` as the work: [`Consumer::is_room_awaited`] is the other side.
     pub fn await_room(&mut self, awaited: bool) {
-        self.shared.by_producer.room_awaited.store(awaited, Ordering::Relaxed);
+        self.shared
+            .by_producer
+            .room_awaited
+            .store(awaited, Ordering::Relaxed);
     }
 
     /// Has anything been released since `room` was last asked or `push` last refused?
@@ -250,7 +271,10 @@ impl<T: Send> Consumer<T> {
         if any {
             self.released = self.head;
             // Release: the entries before this position were moved out before the producer can see it.
-            self.shared.by_consumer.released.store(self.head, Ordering::Release);
+            self.shared
+                .by_consumer
+                .released
+                .store(self.head, Ordering::Release);
         }
         any
     }
@@ -289,11 +313,17 @@ impl<T> Consumer<T> {
 impl<T> Drop for Consumer<T> {
     /// Drops what is left at once, since nobody will come for it and the producer may live long.
     fn drop(&mut self) {
-        self.shared.by_consumer.closed.store(true, Ordering::Release);
+        self.shared
+            .by_consumer
+            .closed
+            .store(true, Ordering::Release);
         loop {
             let entry = self.pop_published();
             // Before the entry drops: if that panics, `Shared::drop` must not find it again.
-            self.shared.by_consumer.released.store(self.head, Ordering::Release);
+            self.shared
+                .by_consumer
+                .released
+                .store(self.head, Ordering::Release);
             if entry.is_none() {
                 break;
             }
@@ -399,17 +429,41 @@ mod tests {
         assert_eq!(producer.push('c', 10), Err('c'), "entries are full");
         assert_eq!(popped(&mut consumer), ['a']);
         assert!(consumer.is_empty());
-        assert_eq!(producer.room(), Room { entries: 0, bytes: 80 });
+        assert_eq!(
+            producer.room(),
+            Room {
+                entries: 0,
+                bytes: 80
+            }
+        );
         assert!(consumer.release());
         assert!(!consumer.release(), "nothing new");
-        assert_eq!(producer.room(), Room { entries: 1, bytes: 90 });
+        assert_eq!(
+            producer.room(),
+            Room {
+                entries: 1,
+                bytes: 90
+            }
+        );
         assert_eq!(producer.push('c', 91), Err('c'), "bytes are full");
         assert_eq!(producer.push('c', 90), Ok(()));
-        assert_eq!(producer.room(), Room { entries: 0, bytes: 0 });
+        assert_eq!(
+            producer.room(),
+            Room {
+                entries: 0,
+                bytes: 0
+            }
+        );
         producer.publish();
         assert_eq!(popped(&mut consumer), ['b', 'c']);
         consumer.release();
-        assert_eq!(producer.room(), Room { entries: 2, bytes: 100 });
+        assert_eq!(
+            producer.room(),
+            Room {
+                entries: 2,
+                bytes: 100
+            }
+        );
     }
 
     #[test]
@@ -418,9 +472,23 @@ mod tests {
             let (mut producer, mut consumer) = ring(4, 10);
             for lap in 0..9 {
                 assert_eq!(producer.push(lap, bytes), Ok(()));
-                assert_eq!(producer.room(), Room { entries: 3, bytes: 0 });
-                assert_eq!(producer.push(lap, 1), Err(lap), "not empty, and above its bytes");
-                assert_eq!(producer.push(lap, 0), Ok(()), "what has no bytes is bound by entries alone");
+                assert_eq!(
+                    producer.room(),
+                    Room {
+                        entries: 3,
+                        bytes: 0
+                    }
+                );
+                assert_eq!(
+                    producer.push(lap, 1),
+                    Err(lap),
+                    "not empty, and above its bytes"
+                );
+                assert_eq!(
+                    producer.push(lap, 0),
+                    Ok(()),
+                    "what has no bytes is bound by entries alone"
+                );
                 producer.publish();
                 assert_eq!(popped(&mut consumer), [lap, lap]);
                 assert_eq!(producer.push(lap, bytes), Err(lap), "not released");
@@ -444,7 +512,11 @@ mod tests {
         assert_eq!(consumer.pop(none), None, "behind the head");
         let foreign = Mark(consumer.mark().0 + 2);
         assert_eq!(consumer.pop(foreign), Some(2));
-        assert_eq!(consumer.pop(foreign), None, "nothing is there, whatever the mark says");
+        assert_eq!(
+            consumer.pop(foreign),
+            None,
+            "nothing is there, whatever the mark says"
+        );
         assert_eq!(consumer.pop(Mark(usize::MAX)), None);
     }
 
@@ -487,7 +559,10 @@ mod tests {
         assert!(consumer.is_room_awaited());
         assert!(producer.has_more_room());
         producer.push(3, 10).unwrap();
-        assert!(producer.has_more_room(), "the push read it, its caller did not");
+        assert!(
+            producer.has_more_room(),
+            "the push read it, its caller did not"
+        );
         producer.room();
         assert!(!producer.has_more_room());
         producer.await_room(false);
@@ -524,11 +599,19 @@ mod tests {
             assert_eq!(count.load(Ordering::Relaxed), 3);
             if producer_first {
                 drop(producer);
-                assert_eq!(count.load(Ordering::Relaxed), 5, "the producer drops what it has not published");
+                assert_eq!(
+                    count.load(Ordering::Relaxed),
+                    5,
+                    "the producer drops what it has not published"
+                );
                 drop(consumer);
             } else {
                 drop(consumer);
-                assert_eq!(count.load(Ordering::Relaxed), 5, "the consumer drops what was published, at once");
+                assert_eq!(
+                    count.load(Ordering::Relaxed),
+                    5,
+                    "the consumer drops what was published, at once"
+                );
                 producer.publish();
                 drop(producer);
             }
@@ -592,12 +675,18 @@ mod tests {
 
     impl Twin {
         fn waiting(&self) -> impl Iterator<Item = &(u32, usize)> {
-            self.popped.iter().chain(&self.published).chain(&self.pushed)
+            self.popped
+                .iter()
+                .chain(&self.published)
+                .chain(&self.pushed)
         }
 
         fn room(&self, entries_max: usize, bytes_max: usize) -> Room {
             let bytes: usize = self.waiting().map(|entry| entry.1).sum();
-            Room { entries: entries_max - self.waiting().count(), bytes: bytes_max.saturating_sub(bytes) }
+            Room {
+                entries: entries_max - self.waiting().count(),
+                bytes: bytes_max.saturating_sub(bytes),
+            }
         }
 
         fn takes(&self, bytes: usize, entries_max: usize, bytes_max: usize) -> bool {
@@ -698,7 +787,10 @@ mod models {
                 assert_eq!(*entry, number, "in order");
                 number += 1;
             }
-            assert!(number - before <= at_once_max, "more at once than the ring may hold");
+            assert!(
+                number - before <= at_once_max,
+                "more at once than the ring may hold"
+            );
             if !consumer.release() {
                 thread::yield_now();
             }
@@ -743,7 +835,12 @@ mod models {
             let first = producer.room();
             let second = producer.room();
             let states = [(0, 1), (1, 5), (2, 10)].map(|(entries, bytes)| Room { entries, bytes });
-            let at = |room| states.iter().position(|state| *state == room).expect("entries and bytes agree");
+            let at = |room| {
+                states
+                    .iter()
+                    .position(|state| *state == room)
+                    .expect("entries and bytes agree")
+            };
             assert!(at(first) <= at(second));
             thread.join().unwrap();
             assert_eq!(producer.room(), states[2]);

@@ -51,7 +51,11 @@ mod imp {
 
     impl<T> Slots<T> {
         pub fn uninit(count: usize) -> Slots<T> {
-            Slots((0..count).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect())
+            Slots(
+                (0..count)
+                    .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
+                    .collect(),
+            )
         }
 
         pub fn count(&self) -> usize {

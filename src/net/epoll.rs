@@ -14,7 +14,8 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, sendmsg, shutdown,
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, accept_with, recv, send,
+    sendmsg, shutdown,
 };
 
 use crate::address::{SessionId, ShardId};
@@ -55,7 +56,10 @@ impl Waker {
     /// # Errors
     /// If there is no descriptor left.
     pub fn new() -> io::Result<Waker> {
-        Ok(Waker(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+        Ok(Waker(Arc::new(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?)))
     }
 
     /// Ends the wait that is, or the next one.
@@ -109,12 +113,22 @@ impl Epoll {
     ///
     /// # Errors
     /// If the kernel has no epoll instance or memory left.
-    pub fn new(own: ShardId, wakers: Arc<[Waker]>, listeners: Vec<Listening>, started: Instant) -> io::Result<Epoll> {
+    pub fn new(
+        own: ShardId,
+        wakers: Arc<[Waker]>,
+        listeners: Vec<Listening>,
+        started: Instant,
+    ) -> io::Result<Epoll> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = wakers[own.index()].clone();
         epoll::add(&epoll, &*waker.0, EventData::new_u64(WAKE), EventFlags::IN)?;
         for (index, listening) in listeners.iter().enumerate() {
-            epoll::add(&epoll, listening.socket(), EventData::new_u64(LISTENER | index as u64), EventFlags::IN)?;
+            epoll::add(
+                &epoll,
+                listening.socket(),
+                EventData::new_u64(LISTENER | index as u64),
+                EventFlags::IN,
+            )?;
         }
         Ok(Epoll {
             epoll,
@@ -122,7 +136,12 @@ impl Epoll {
             wakers,
             listeners: listeners
                 .into_iter()
-                .map(|listening| Some(Listener { listening, rests_until: None }))
+                .map(|listening| {
+                    Some(Listener {
+                        listening,
+                        rests_until: None,
+                    })
+                })
                 .collect(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -138,25 +157,39 @@ impl Epoll {
 
     fn find(&mut self, session: SessionId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(session.slot as usize)?;
-        slot.connection.as_mut().filter(|_| slot.generation == session.generation)
+        slot.connection
+            .as_mut()
+            .filter(|_| slot.generation == session.generation)
     }
 
     fn insert(&mut self, socket: OwnedFd) -> io::Result<SessionId> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.slots.push(Slot { generation: 0, connection: None });
+                self.slots.push(Slot {
+                    generation: 0,
+                    connection: None,
+                });
                 self.slots.len() as u32 - 1
             }
         };
         let slot = &mut self.slots[index as usize];
-        let session = SessionId { slot: index, generation: slot.generation };
+        let session = SessionId {
+            slot: index,
+            generation: slot.generation,
+        };
         let interest = EventFlags::IN;
         if let Err(error) = epoll::add(&self.epoll, &socket, event_data(session), interest) {
             self.free.push(index);
             return Err(error.into());
         }
-        slot.connection = Some(Connection { socket, interest, sending: None, turn: 0, turn_bytes: 0 });
+        slot.connection = Some(Connection {
+            socket,
+            interest,
+            sending: None,
+            turn: 0,
+            turn_bytes: 0,
+        });
         Ok(session)
     }
 
@@ -172,7 +205,11 @@ impl Epoll {
     }
 
     /// One pass over what is ready; how many descriptors that were.
-    fn pass(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<OwnedFd>>) -> io::Result<usize> {
+    fn pass(
+        &mut self,
+        wait: Option<Duration>,
+        taken: &mut Vec<Taken<OwnedFd>>,
+    ) -> io::Result<usize> {
         let timeout = wait.map(|wait| Timespec {
             tv_sec: wait.as_secs().min(86_400) as i64,
             // A wait that is cut down to nothing would spin until its deadline.
@@ -180,7 +217,11 @@ impl Epoll {
         });
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        let result = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        let result = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            timeout.as_ref(),
+        );
         let count = match result {
             Ok(count) => count,
             Err(Errno::INTR) => 0,
@@ -206,8 +247,13 @@ impl Epoll {
 
     fn accept(&mut self, index: usize, taken: &mut Vec<Taken<OwnedFd>>) {
         for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = &mut self.listeners[index] else { return };
-            let socket = match accept_with(listener.listening.socket(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            let Some(listener) = &mut self.listeners[index] else {
+                return;
+            };
+            let socket = match accept_with(
+                listener.listening.socket(),
+                SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            ) {
                 Ok(socket) => socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(Errno::AGAIN) => return,
@@ -220,9 +266,16 @@ impl Epoll {
                     return;
                 }
             };
-            let (listener, address) = (listener.listening.index(), listener.listening.remote(&socket));
+            let (listener, address) = (
+                listener.listening.index(),
+                listener.listening.remote(&socket),
+            );
             if let Ok(session) = self.insert(socket) {
-                taken.push(Taken::Accepted { session, listener, address });
+                taken.push(Taken::Accepted {
+                    session,
+                    listener,
+                    address,
+                });
             }
         }
     }
@@ -230,7 +283,10 @@ impl Epoll {
     /// Listeners that have rested are watched again.
     fn wake_listeners(&mut self) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            if let Some(Listener { listening, rests_until }) = listener
+            if let Some(Listener {
+                listening,
+                rests_until,
+            }) = listener
                 && rests_until.is_some_and(|until| until <= Instant::now())
             {
                 *rests_until = None;
@@ -245,7 +301,9 @@ impl Epoll {
             self.resume_send(session, taken);
         }
         let turn = self.turn;
-        let Some(connection) = self.find(session) else { return };
+        let Some(connection) = self.find(session) else {
+            return;
+        };
         let is_broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         if !connection.interest.contains(EventFlags::IN) {
             if is_broken {
@@ -267,13 +325,22 @@ impl Epoll {
             return;
         }
         let slot = &mut self.slots[session.slot as usize];
-        let Some(connection) = &mut slot.connection else { return };
-        match recv(&connection.socket, &mut self.arena[start..end], RecvFlags::DONTWAIT) {
+        let Some(connection) = &mut slot.connection else {
+            return;
+        };
+        match recv(
+            &connection.socket,
+            &mut self.arena[start..end],
+            RecvFlags::DONTWAIT,
+        ) {
             Ok((_, 0)) => self.ended(session, Ending::EndOfInput, taken),
             Ok((_, size)) => {
                 connection.turn_bytes += size;
                 self.filled += size;
-                taken.push(Taken::Received { session, buffer: Buffer { start, size } });
+                taken.push(Taken::Received {
+                    session,
+                    buffer: Buffer { start, size },
+                });
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.ended(session, Ending::Failed, taken),
@@ -282,7 +349,9 @@ impl Epoll {
 
     /// Reports an end, once: the connection is not read any more.
     fn ended(&mut self, session: SessionId, ending: Ending, taken: &mut Vec<Taken<OwnedFd>>) {
-        let Some(connection) = self.find(session) else { return };
+        let Some(connection) = self.find(session) else {
+            return;
+        };
         match ending {
             Ending::EndOfInput => self.set_reading(session, false),
             Ending::Failed => {
@@ -322,7 +391,12 @@ impl Epoll {
             && connection.interest != interest
         {
             connection.interest = interest;
-            let _ = epoll::modify(&self.epoll, &connection.socket, event_data(session), interest);
+            let _ = epoll::modify(
+                &self.epoll,
+                &connection.socket,
+                event_data(session),
+                interest,
+            );
         }
     }
 }
@@ -334,10 +408,23 @@ impl Driver for Epoll {
         self.turn += 1;
         self.filled = 0;
         for (session, socket) in std::mem::take(&mut self.detached) {
-            taken.push(Taken::Detached { session, socket, bytes: Vec::new() });
+            taken.push(Taken::Detached {
+                session,
+                socket,
+                bytes: Vec::new(),
+            });
         }
-        let rests = self.listeners.iter().flatten().filter_map(|listener| listener.rests_until).min();
-        let mut wait = if taken.is_empty() { wait } else { Some(Duration::ZERO) };
+        let rests = self
+            .listeners
+            .iter()
+            .flatten()
+            .filter_map(|listener| listener.rests_until)
+            .min();
+        let mut wait = if taken.is_empty() {
+            wait
+        } else {
+            Some(Duration::ZERO)
+        };
         if let Some(until) = rests {
             let rest = until.saturating_duration_since(Instant::now());
             wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
@@ -346,7 +433,10 @@ impl Driver for Epoll {
             let before = taken.len();
             let ready = self.pass(wait, taken)?;
             // A pass that found work may have been overtaken by more; one that found none has seen it all.
-            if ready == 0 || taken.len() == before || self.filled + CONNECTION_BYTES_MAX > self.arena.len() {
+            if ready == 0
+                || taken.len() == before
+                || self.filled + CONNECTION_BYTES_MAX > self.arena.len()
+            {
                 break;
             }
             wait = Some(Duration::ZERO);
@@ -365,7 +455,10 @@ impl Driver for Epoll {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut sending = Sending::Failed;
         if let Some(connection) = self.find(session) {
-            debug_assert!(connection.sending.is_none(), "at most one send is under way per connection");
+            debug_assert!(
+                connection.sending.is_none(),
+                "at most one send is under way per connection"
+            );
             sending = send_chunks(&connection.socket, &mut chunks, &mut scratch);
             if sending == Sending::Pending {
                 connection.sending = Some(chunks);
@@ -399,7 +492,8 @@ impl Driver for Epoll {
         if let Some(connection) = self.remove(session)
             && reset
         {
-            let _ = rustix::net::sockopt::set_socket_linger(&connection.socket, Some(Duration::ZERO));
+            let _ =
+                rustix::net::sockopt::set_socket_linger(&connection.socket, Some(Duration::ZERO));
         }
     }
 
@@ -427,8 +521,13 @@ impl Driver for Epoll {
     }
 
     fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { ms: self.started.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 }
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            ms: self.started.elapsed().as_millis() as u64,
+            unix_ms: unix.as_millis() as u64,
+        }
     }
 }
 
@@ -448,9 +547,17 @@ fn send_chunks(socket: &OwnedFd, chunks: &mut Chunks, scratch: &mut Vec<u8>) -> 
             send(socket.as_fd(), scratch, flags)
         } else {
             // The kernel takes at most 1024 parts at once.
-            let parts: smallvec::SmallVec<[IoSlice<'_>; 64]> =
-                chunks.iter().take(1024).map(|chunk| IoSlice::new(chunk)).collect();
-            sendmsg(socket.as_fd(), &parts, &mut SendAncillaryBuffer::default(), flags)
+            let parts: smallvec::SmallVec<[IoSlice<'_>; 64]> = chunks
+                .iter()
+                .take(1024)
+                .map(|chunk| IoSlice::new(chunk))
+                .collect();
+            sendmsg(
+                socket.as_fd(),
+                &parts,
+                &mut SendAncillaryBuffer::default(),
+                flags,
+            )
         };
         match result {
             Ok(mut sent) => {
@@ -481,5 +588,8 @@ fn event_data(session: SessionId) -> EventData {
 }
 
 fn session_id(data: u64) -> SessionId {
-    SessionId { slot: data as u32, generation: (data >> 32) as u32 }
+    SessionId {
+        slot: data as u32,
+        generation: (data >> 32) as u32,
+    }
 }

@@ -69,7 +69,10 @@ pub struct Population {
 impl Population {
     /// Nobody yet.
     pub fn new(connections_max: usize) -> Population {
-        Population { count: AtomicUsize::new(0), connections_max }
+        Population {
+            count: AtomicUsize::new(0),
+            connections_max,
+        }
     }
 }
 
@@ -180,7 +183,9 @@ impl<D: Driver> EventLoop<D> {
     /// What the driver fails with.
     pub fn take(&mut self) -> io::Result<()> {
         let mut wait = self.idle_time();
-        if wait != Some(Duration::ZERO) && (!self.ports.announce_sleep() || !self.control.is_empty()) {
+        if wait != Some(Duration::ZERO)
+            && (!self.ports.announce_sleep() || !self.control.is_empty())
+        {
             wait = Some(Duration::ZERO);
         }
         let result = self.driver.take(wait, &mut self.taken);
@@ -197,15 +202,24 @@ impl<D: Driver> EventLoop<D> {
             return Some(Duration::ZERO);
         }
         let now_ms = self.driver.now().ms;
-        let until_due = self.shard.next_deadline_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)));
-        let until_room = (self.shard.is_restless() || !self.outgoing.is_empty()).then_some(ROOM_WAIT);
+        let until_due = self
+            .shard
+            .next_deadline_ms()
+            .map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)));
+        let until_room =
+            (self.shard.is_restless() || !self.outgoing.is_empty()).then_some(ROOM_WAIT);
         until_due.into_iter().chain(until_room).min()
     }
 
     /// Step 1: picks up the connections that an earlier turn found in the rings.
     pub fn take_arrivals(&mut self) {
         for arrival in std::mem::take(&mut self.arrivals) {
-            let Handover { socket, listener, address, bytes } = arrival;
+            let Handover {
+                socket,
+                listener,
+                address,
+                bytes,
+            } = arrival;
             match self.driver.attach(socket) {
                 Some(session) => {
                     self.shard.adopt(session, listener, address);
@@ -219,7 +233,9 @@ impl<D: Driver> EventLoop<D> {
     /// Step 1: picks up the words of the control plane that are there now.
     pub fn take_words(&mut self) {
         for _ in 0..self.control.len() {
-            let Ok(word) = self.control.try_recv() else { break };
+            let Ok(word) = self.control.try_recv() else {
+                break;
+            };
             self.words.push(word);
         }
     }
@@ -229,7 +245,9 @@ impl<D: Driver> EventLoop<D> {
     pub fn drain(&mut self, freights_max: usize) {
         self.ports.marks();
         for _ in 0..freights_max {
-            let Some((from, freight)) = self.ports.next() else { break };
+            let Some((from, freight)) = self.ports.next() else {
+                break;
+            };
             match freight {
                 Freight::Parcel(parcel) => self.shard.take_parcel(from, parcel),
                 Freight::Handover(handover) => self.arrivals.push(*handover),
@@ -260,7 +278,10 @@ impl<D: Driver> EventLoop<D> {
         for to in self.others().iter() {
             let room = self.ports.room(to);
             let is_empty = room.entries == RING_ENTRIES_MAX;
-            self.shard.lanes().to(to).set_room(room.entries, room.bytes, is_empty);
+            self.shard
+                .lanes()
+                .to(to)
+                .set_room(room.entries, room.bytes, is_empty);
         }
     }
 
@@ -272,26 +293,61 @@ impl<D: Driver> EventLoop<D> {
 
     fn route_taken(&mut self, taken: Taken<D::Socket>) {
         match taken {
-            Taken::Accepted { session, listener, address } => {
+            Taken::Accepted {
+                session,
+                listener,
+                address,
+            } => {
                 let before = self.population.count.fetch_add(1, Ordering::Relaxed);
-                self.shard.accept(session, listener, address, before >= self.population.connections_max);
+                self.shard.accept(
+                    session,
+                    listener,
+                    address,
+                    before >= self.population.connections_max,
+                );
             }
-            Taken::Received { session, buffer } => self.shard.receive(session, self.driver.bytes(buffer)),
+            Taken::Received { session, buffer } => {
+                self.shard.receive(session, self.driver.bytes(buffer))
+            }
             Taken::Sent { session } => self.shard.sent(session),
             Taken::Ended { session, ending } => self.shard.ended(session, ending),
-            Taken::Detached { session, socket, bytes } => self.detached(session, socket, &bytes),
+            Taken::Detached {
+                session,
+                socket,
+                bytes,
+            } => self.detached(session, socket, &bytes),
         }
     }
 
     fn detached(&mut self, session: SessionId, socket: D::Socket, late: &[u8]) {
-        let Some(Leaving { to, listener, address, mut bytes }) = self.leaving.remove(&session) else { return };
+        let Some(Leaving {
+            to,
+            listener,
+            address,
+            mut bytes,
+        }) = self.leaving.remove(&session)
+        else {
+            return;
+        };
         bytes.extend_from_slice(late);
-        self.outgoing.push_back((to, Box::new(Handover { socket, listener, address, bytes })));
+        self.outgoing.push_back((
+            to,
+            Box::new(Handover {
+                socket,
+                listener,
+                address,
+                bytes,
+            }),
+        ));
     }
 
     fn obey(&mut self, word: Control) {
         match word {
-            Control::Publish { topic, payload, reply } => {
+            Control::Publish {
+                topic,
+                payload,
+                reply,
+            } => {
                 reply(self.shard.publish_as_host(topic, Payload::detect(payload)));
             }
             Control::Stats { reply } => reply(self.shard.stats()),
@@ -348,14 +404,22 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         for _ in 0..self.outgoing.len() {
-            let Some((to, handover)) = self.outgoing.pop_front() else { break };
+            let Some((to, handover)) = self.outgoing.pop_front() else {
+                break;
+            };
             let size = size_of::<Handover<D::Socket>>() + handover.bytes.len();
-            if let Err(Freight::Handover(handover)) = self.ports.push(to, Freight::Handover(handover), size) {
+            if let Err(Freight::Handover(handover)) =
+                self.ports.push(to, Freight::Handover(handover), size)
+            {
                 self.outgoing.push_back((to, handover));
             }
         }
         let is_waiting = self.shard.is_restless() || !self.outgoing.is_empty();
-        self.ports.await_room(if is_waiting { self.others() } else { ShardSet::EMPTY });
+        self.ports.await_room(if is_waiting {
+            self.others()
+        } else {
+            ShardSet::EMPTY
+        });
         self.ports.publish(&mut self.wake);
         self.shard.stats_mut().wakeups += self.wake.len() as u64;
         for shard in self.wake.drain(..) {
@@ -392,12 +456,28 @@ impl<D: Driver> EventLoop<D> {
                     self.driver.close(session, reset);
                     self.left();
                 }
-                Effect::HandOver { session, to, listener, address, bytes } => {
-                    self.leaving.insert(session, Leaving { to, listener, address, bytes });
+                Effect::HandOver {
+                    session,
+                    to,
+                    listener,
+                    address,
+                    bytes,
+                } => {
+                    self.leaving.insert(
+                        session,
+                        Leaving {
+                            to,
+                            listener,
+                            address,
+                            bytes,
+                        },
+                    );
                     self.driver.detach(session);
                 }
                 // No host is linked: the settings ask none.
-                Effect::AskHost(asked) => self.shard.admit(asked.session, crate::shard::Verdict::Refused),
+                Effect::AskHost(asked) => self
+                    .shard
+                    .admit(asked.session, crate::shard::Verdict::Refused),
             }
         }
     }
@@ -408,7 +488,8 @@ impl<D: Driver> EventLoop<D> {
 
     /// Tells those who wait for the end of something.
     fn report(&mut self) {
-        let is_settled = self.shard.is_settled() && self.outgoing.is_empty() && self.leaving.is_empty();
+        let is_settled =
+            self.shard.is_settled() && self.outgoing.is_empty() && self.leaving.is_empty();
         if is_settled && let Some(reply) = self.quiesced.take() {
             reply(());
         }

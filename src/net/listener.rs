@@ -75,7 +75,12 @@ impl Listening {
 ///
 /// # Errors
 /// If somebody listens there already, or the address is not of this machine.
-pub fn bind_tcp(index: u16, host: &str, port: u16, shards: usize) -> io::Result<(Bound, Vec<Listening>)> {
+pub fn bind_tcp(
+    index: u16,
+    host: &str,
+    port: u16,
+    shards: usize,
+) -> io::Result<(Bound, Vec<Listening>)> {
     let address = (host, port)
         .to_socket_addrs()?
         .next()
@@ -96,14 +101,22 @@ pub fn bind_tcp(index: u16, host: &str, port: u16, shards: usize) -> io::Result<
             socket.set_tcp_nodelay(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
-            Ok(Listening { index, bound: bound.clone(), socket: socket.into() })
+            Ok(Listening {
+                index,
+                bound: bound.clone(),
+                socket: socket.into(),
+            })
         })
         .collect::<io::Result<_>>()?;
     Ok((bound, sockets))
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec().nonblocking(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.cloexec().nonblocking(),
+        None,
+    )?;
     // Closed connections of an earlier broker don't keep the port; a listener does.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -119,11 +132,16 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 pub fn bind_unix(index: u16, path: &Path) -> io::Result<(Bound, Listening)> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is not a socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the path exists and is not a socket",
+            ));
         }
         match UnixStream::connect(path) {
             Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?
+            }
             Err(error) => return Err(error),
         }
     }
@@ -131,7 +149,14 @@ pub fn bind_unix(index: u16, path: &Path) -> io::Result<(Bound, Listening)> {
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());
-    Ok((bound.clone(), Listening { index, bound, socket: socket.into() }))
+    Ok((
+        bound.clone(),
+        Listening {
+            index,
+            bound,
+            socket: socket.into(),
+        },
+    ))
 }
 
 /// Binds the admin listener.

@@ -24,7 +24,11 @@ pub mod listener;
 #[derive(Debug)]
 pub enum Taken<S> {
     /// A connection was accepted.
-    Accepted { session: SessionId, listener: u16, address: Arc<str> },
+    Accepted {
+        session: SessionId,
+        listener: u16,
+        address: Arc<str>,
+    },
     /// Bytes came; [`Driver::bytes`] has them until the next [`Driver::take`].
     Received { session: SessionId, buffer: Buffer },
     /// The send in flight is done, all of it.
@@ -32,7 +36,11 @@ pub enum Taken<S> {
     /// The connection has ended, or will bring no more bytes.
     Ended { session: SessionId, ending: Ending },
     /// What [`Driver::detach`] asked for: the connection by itself, and bytes that had come already.
-    Detached { session: SessionId, socket: S, bytes: Vec<u8> },
+    Detached {
+        session: SessionId,
+        socket: S,
+        bytes: Vec<u8>,
+    },
 }
 
 /// Received bytes, in a form that only the driver understands.
@@ -68,7 +76,11 @@ pub trait Driver {
     ///
     /// # Errors
     /// Only what a bug or a broken machine causes.
-    fn take(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<Self::Socket>>) -> io::Result<()>;
+    fn take(
+        &mut self,
+        wait: Option<Duration>,
+        taken: &mut Vec<Taken<Self::Socket>>,
+    ) -> io::Result<()>;
 
     /// Received bytes, to be changed in place.
     fn bytes(&mut self, buffer: Buffer) -> &mut [u8];

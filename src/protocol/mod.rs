@@ -111,7 +111,7 @@ impl Action {
     }
 }
 
-/// What a client is told, deliveries apart (those are encoded once for many, see `native::delivery`).
+/// What a client is told, deliveries apart (those are encoded once for many, see [`native::encode_delivery`]).
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event<'a> {
     /// A command took effect. `name` is the topic, the filter as written, or the event.

@@ -10,7 +10,10 @@ use super::JsonError;
 use super::string::plain_prefix;
 use crate::limits::JSON_DEPTH_MAX;
 
-const _: () = assert!(JSON_DEPTH_MAX <= u64::BITS as usize, "one bit per open array or object");
+const _: () = assert!(
+    JSON_DEPTH_MAX <= u64::BITS as usize,
+    "one bit per open array or object"
+);
 
 /// One whole JSON text of depth <= [`JSON_DEPTH_MAX`] (RFC 8259), UTF-8 included. The outermost array or object
 /// is depth 1.
@@ -20,8 +23,13 @@ const _: () = assert!(JSON_DEPTH_MAX <= u64::BITS as usize, "one bit per open ar
 pub fn validate(text: &[u8]) -> Result<(), JsonError> {
     if simdutf8::basic::from_utf8(text).is_err() {
         // The fast check does not say where; the error is rare enough to look again.
-        let at = std::str::from_utf8(text).err().map_or(0, |error| error.valid_up_to());
-        return Err(JsonError { at, reason: "a text that is not UTF-8" });
+        let at = std::str::from_utf8(text)
+            .err()
+            .map_or(0, |error| error.valid_up_to());
+        return Err(JsonError {
+            at,
+            reason: "a text that is not UTF-8",
+        });
     }
     validate_grammar(text)
 }
@@ -50,8 +58,12 @@ impl Span {
     /// # Panics
     /// If a bound does not fit 32 bits.
     pub fn new(start: usize, end: usize) -> Span {
-        let narrow = |bound: usize| u32::try_from(bound).expect("a span lies in a text below 4 GiB");
-        Span { start: narrow(start), end: narrow(end) }
+        let narrow =
+            |bound: usize| u32::try_from(bound).expect("a span lies in a text below 4 GiB");
+        Span {
+            start: narrow(start),
+            end: narrow(end),
+        }
     }
 
     /// As indexes of the text.
@@ -66,7 +78,10 @@ impl Span {
 
     /// The contents of a string, without its quotes.
     pub fn inside(self) -> Span {
-        Span { start: self.start + 1, end: self.end - 1 }
+        Span {
+            start: self.start + 1,
+            end: self.end - 1,
+        }
     }
 }
 
@@ -125,7 +140,10 @@ enum Next {
 impl<'a> Members<'a> {
     /// The members of the object that is all of `text`.
     pub fn of(text: &'a [u8]) -> Members<'a> {
-        Members { scanner: Scanner::new(text, 0), next: Next::Open }
+        Members {
+            scanner: Scanner::new(text, 0),
+            next: Next::Open,
+        }
     }
 
     fn advance(&mut self) -> Result<Option<Member>, Stop> {
@@ -153,7 +171,9 @@ impl<'a> Members<'a> {
                 scanner.at += 1;
                 return scanner.end().map(|()| None);
             }
-            (Next::CommaOrClose, _) => return Err(scanner.stop("neither `,` nor `}` after a member")),
+            (Next::CommaOrClose, _) => {
+                return Err(scanner.stop("neither `,` nor `}` after a member"));
+            }
             (Next::Nothing, _) => return Ok(None),
         }
         let key_start = scanner.at;
@@ -164,9 +184,15 @@ impl<'a> Members<'a> {
         let kind = scanner.value(1)?;
         self.next = Next::CommaOrClose;
         Ok(Some(Member {
-            key: Span { start: key_start as u32, end: key_end as u32 },
+            key: Span {
+                start: key_start as u32,
+                end: key_end as u32,
+            },
             key_escaped,
-            value: Span { start: value_start as u32, end: scanner.at as u32 },
+            value: Span {
+                start: value_start as u32,
+                end: scanner.at as u32,
+            },
             kind,
         }))
     }
@@ -208,7 +234,11 @@ struct Stop;
 
 impl<'a> Scanner<'a> {
     fn new(text: &'a [u8], at: usize) -> Scanner<'a> {
-        Scanner { text, at, wrong: "" }
+        Scanner {
+            text,
+            at,
+            wrong: "",
+        }
     }
 
     /// One value, which starts here, inside of `outside` open arrays and objects.
@@ -328,7 +358,11 @@ impl<'a> Scanner<'a> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { Err(self.stop("a number without a digit")) } else { Ok(()) }
+        if self.at == start {
+            Err(self.stop("a number without a digit"))
+        } else {
+            Ok(())
+        }
     }
 
     fn key(&mut self) -> Result<bool, Stop> {
@@ -397,7 +431,11 @@ impl<'a> Scanner<'a> {
     /// Nothing but whitespace may follow.
     fn end(&mut self) -> Result<(), Stop> {
         self.whitespace();
-        if self.at == self.text.len() { Ok(()) } else { Err(self.stop("something after the end")) }
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            Err(self.stop("something after the end"))
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -411,7 +449,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn error(&self, _: Stop) -> JsonError {
-        JsonError { at: self.at, reason: self.wrong }
+        JsonError {
+            at: self.at,
+            reason: self.wrong,
+        }
     }
 }
 
@@ -422,9 +463,31 @@ mod tests {
     #[test]
     fn texts_that_are_json() {
         for text in [
-            "null", " true ", "false\n", "0", "-0", "-0.0e+10", "1E5", "10.25e-3", "1e999", "\"\"", "\"a\"", "[]", "[ ]", "{}", "{ }",
-            "[1, 2,\t3\r\n]", "[[],{},[{}]]", r#"{"a":1}"#, r#"{"a":1,"a":2}"#, r#"{"":{"":[]}}"#, r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#,
-            r#""\ud800""#, r#""\uDEAD\u0000""#, "\"\u{7f}\u{2028}é😀\"", r#"{"a" : [ 1 , { "b" : "]}" } ] , "c" : null }"#,
+            "null",
+            " true ",
+            "false\n",
+            "0",
+            "-0",
+            "-0.0e+10",
+            "1E5",
+            "10.25e-3",
+            "1e999",
+            "\"\"",
+            "\"a\"",
+            "[]",
+            "[ ]",
+            "{}",
+            "{ }",
+            "[1, 2,\t3\r\n]",
+            "[[],{},[{}]]",
+            r#"{"a":1}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"":{"":[]}}"#,
+            r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#,
+            r#""\ud800""#,
+            r#""\uDEAD\u0000""#,
+            "\"\u{7f}\u{2028}é😀\"",
+            r#"{"a" : [ 1 , { "b" : "]}" } ] , "c" : null }"#,
         ] {
             assert_eq!(validate(text.as_bytes()), Ok(()), "{text}");
             assert_eq!(validate_grammar(text.as_bytes()), Ok(()), "{text}");
@@ -435,19 +498,99 @@ mod tests {
     fn texts_that_are_not() {
         let check = |text: &[u8]| assert!(validate(text).is_err(), "{}", text.escape_ascii());
         for text in [
-            "", " ", "nul", "nulll", "True", "NaN", "-NaN", "Infinity", "-Infinity", "undefined", "+1", "-", "--1", "01", "-01", "00", "1.", ".5", "1.e5",
-            "1e", "1e+", "0x10", "1_000", "1 2", "1,", "'a'", "\"", "\"a", "\"a\\\"", "\"\\", "\"\\x41\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\u+123\"", "\"\\U0041\"",
-            "\"\\a\"", "\"a\nb\"", "\"a\tb\"", "\"\0\"", "\"\u{1f}\"", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[,]", "[1 2]", "[1}", "{", "}", "{\"a\"", "{\"a\":",
-            "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{,}", "{,\"a\":1}", "{\"a\" 1}", "{\"a\":}", "{a:1}", "{1:1}", "{null:1}", "{\"a\":1]", "{\"a\":1}}",
-            "{\"a\":1 \"b\":2}", "{\"a\"::1}", "[] []", "{}x", "/**/1", "1//", "\u{feff}1", "\u{a0}1", "[1]\u{c}", "\u{b}1",
+            "",
+            " ",
+            "nul",
+            "nulll",
+            "True",
+            "NaN",
+            "-NaN",
+            "Infinity",
+            "-Infinity",
+            "undefined",
+            "+1",
+            "-",
+            "--1",
+            "01",
+            "-01",
+            "00",
+            "1.",
+            ".5",
+            "1.e5",
+            "1e",
+            "1e+",
+            "0x10",
+            "1_000",
+            "1 2",
+            "1,",
+            "'a'",
+            "\"",
+            "\"a",
+            "\"a\\\"",
+            "\"\\",
+            "\"\\x41\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "\"\\u+123\"",
+            "\"\\U0041\"",
+            "\"\\a\"",
+            "\"a\nb\"",
+            "\"a\tb\"",
+            "\"\0\"",
+            "\"\u{1f}\"",
+            "[",
+            "]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "[,]",
+            "[1 2]",
+            "[1}",
+            "{",
+            "}",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1,",
+            "{\"a\":1,}",
+            "{,}",
+            "{,\"a\":1}",
+            "{\"a\" 1}",
+            "{\"a\":}",
+            "{a:1}",
+            "{1:1}",
+            "{null:1}",
+            "{\"a\":1]",
+            "{\"a\":1}}",
+            "{\"a\":1 \"b\":2}",
+            "{\"a\"::1}",
+            "[] []",
+            "{}x",
+            "/**/1",
+            "1//",
+            "\u{feff}1",
+            "\u{a0}1",
+            "[1]\u{c}",
+            "\u{b}1",
         ] {
             check(text.as_bytes());
         }
-        for text in [&b"\"\xff\""[..], b"\"\xc3\"", b"\"\xed\xa0\x80\"", b"\"\xc0\xaf\"", b"\xff", b"1\0"] {
+        for text in [
+            &b"\"\xff\""[..],
+            b"\"\xc3\"",
+            b"\"\xed\xa0\x80\"",
+            b"\"\xc0\xaf\"",
+            b"\xff",
+            b"1\0",
+        ] {
             check(text);
         }
         assert_eq!(validate(b"[\"\xff\"]").unwrap_err().at, 2);
-        assert_eq!(validate(b"[1,]").unwrap_err().to_string(), "no value at byte 3");
+        assert_eq!(
+            validate(b"[1,]").unwrap_err().to_string(),
+            "no value at byte 3"
+        );
     }
 
     #[test]
@@ -462,13 +605,24 @@ mod tests {
             assert!(validate(nest(64 + width).as_bytes()).is_err(), "{open}");
             assert!(validate(nest(1 << 20).as_bytes()).is_err(), "{open}");
         }
-        assert_eq!(validate(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes()), Ok(()));
+        assert_eq!(
+            validate(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes()),
+            Ok(())
+        );
         assert!(validate(format!("{}{}", "[".repeat(65), "]".repeat(65)).as_bytes()).is_err());
-        let members = |depth: usize| Members::of(format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)).as_bytes()).all(|member| member.is_ok());
+        let members = |depth: usize| {
+            Members::of(format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)).as_bytes())
+                .all(|member| member.is_ok())
+        };
         assert!(members(63) && !members(64));
         // Siblings do not add up, and the kinds of outer brackets are remembered through 64 levels.
-        assert_eq!(validate(format!("[{}1]", "[[]],".repeat(1000)).as_bytes()), Ok(()));
-        assert!(validate(format!("{{\"a\":{}1{}]", "[".repeat(63), "]".repeat(63)).as_bytes()).is_err());
+        assert_eq!(
+            validate(format!("[{}1]", "[[]],".repeat(1000)).as_bytes()),
+            Ok(())
+        );
+        assert!(
+            validate(format!("{{\"a\":{}1{}]", "[".repeat(63), "]".repeat(63)).as_bytes()).is_err()
+        );
     }
 
     #[test]
@@ -478,7 +632,12 @@ mod tests {
             .map(|member| {
                 let member = member.unwrap();
                 let words = |span: Span| std::str::from_utf8(span.of(text)).unwrap();
-                (words(member.key.inside()), member.key_escaped, words(member.value), member.kind)
+                (
+                    words(member.key.inside()),
+                    member.key_escaped,
+                    words(member.value),
+                    member.kind,
+                )
             })
             .collect();
         assert_eq!(
@@ -492,7 +651,17 @@ mod tests {
             ]
         );
         assert_eq!(Members::of(b" {} ").count(), 0);
-        for text in ["", "[]", "1", "{} {}", "{\"a\":1}]", "{\"a\":1,}", "{\"a\":[}", "{\"a\":1", "{\"a\":1 x"] {
+        for text in [
+            "",
+            "[]",
+            "1",
+            "{} {}",
+            "{\"a\":1}]",
+            "{\"a\":1,}",
+            "{\"a\":[}",
+            "{\"a\":1",
+            "{\"a\":1 x",
+        ] {
             let mut members = Members::of(text.as_bytes());
             assert!(members.by_ref().any(|member| member.is_err()), "{text}");
             assert!(members.next().is_none(), "{text}: nothing after an error");

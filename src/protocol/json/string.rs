@@ -19,7 +19,9 @@ pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
         }
         at += 8;
     }
-    let plain = bytes[at..].iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+    let plain = bytes[at..]
+        .iter()
+        .position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
     plain.map_or(bytes.len(), |plain| at + plain)
 }
 
@@ -53,8 +55,16 @@ pub fn string_size(text: &[u8]) -> usize {
     let contents = if simdutf8::basic::from_utf8(text).is_ok() {
         escaped_size(text)
     } else {
-        let replaced = |invalid: &[u8]| if invalid.is_empty() { 0 } else { "\u{fffd}".len() };
-        text.utf8_chunks().map(|chunk| escaped_size(chunk.valid().as_bytes()) + replaced(chunk.invalid())).sum()
+        let replaced = |invalid: &[u8]| {
+            if invalid.is_empty() {
+                0
+            } else {
+                "\u{fffd}".len()
+            }
+        };
+        text.utf8_chunks()
+            .map(|chunk| escaped_size(chunk.valid().as_bytes()) + replaced(chunk.invalid()))
+            .sum()
     };
     contents + 2
 }
@@ -63,12 +73,21 @@ fn write_escaped(mut text: &[u8], out: &mut Vec<u8>) {
     loop {
         let (plain, rest) = text.split_at(plain_prefix(text));
         out.extend_from_slice(plain);
-        let Some((&special, rest)) = rest.split_first() else { return };
+        let Some((&special, rest)) = rest.split_first() else {
+            return;
+        };
         match short_escape(special) {
             Some(letter) => out.extend_from_slice(&[b'\\', letter]),
             None => {
                 let digit = |value: u8| b"0123456789abcdef"[usize::from(value & 15)];
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(special >> 4), digit(special)]);
+                out.extend_from_slice(&[
+                    b'\\',
+                    b'u',
+                    b'0',
+                    b'0',
+                    digit(special >> 4),
+                    digit(special),
+                ]);
             }
         }
         text = rest;
@@ -78,8 +97,14 @@ fn write_escaped(mut text: &[u8], out: &mut Vec<u8>) {
 fn escaped_size(mut text: &[u8]) -> usize {
     let mut size = text.len();
     loop {
-        let Some((&special, rest)) = text[plain_prefix(text)..].split_first() else { return size };
-        size += if short_escape(special).is_some() { 1 } else { 5 };
+        let Some((&special, rest)) = text[plain_prefix(text)..].split_first() else {
+            return size;
+        };
+        size += if short_escape(special).is_some() {
+            1
+        } else {
+            5
+        };
         text = rest;
     }
 }
@@ -103,21 +128,35 @@ fn short_escape(byte: u8) -> Option<u8> {
 /// A surrogate escape without its other half, which no UTF-8 can say; a bad escape, if the contents were never
 /// validated.
 pub fn unescape(contents: &[u8]) -> Result<Cow<'_, [u8]>, JsonError> {
-    read(contents, |at, _, _| Err(JsonError { at, reason: "half a surrogate pair" }))
+    read(contents, |at, _, _| {
+        Err(JsonError {
+            at,
+            reason: "half a surrogate pair",
+        })
+    })
 }
 
 /// [`unescape`] for comparing keys: half a surrogate pair becomes the three bytes that UTF-8 would have for it,
 /// so that equal keys are equal and others are not. What is no string is given back as it is.
 pub(crate) fn unescape_loosely(contents: &[u8]) -> Cow<'_, [u8]> {
     let loosely = read(contents, |_, half, out| {
-        out.extend_from_slice(&[0xe0 | (half >> 12) as u8, 0x80 | (half >> 6 & 0x3f) as u8, 0x80 | (half & 0x3f) as u8]);
+        out.extend_from_slice(&[
+            0xe0 | (half >> 12) as u8,
+            0x80 | (half >> 6 & 0x3f) as u8,
+            0x80 | (half & 0x3f) as u8,
+        ]);
         Ok(())
     });
     loosely.unwrap_or(Cow::Borrowed(contents))
 }
 
-fn read(contents: &[u8], mut on_half: impl FnMut(usize, u32, &mut Vec<u8>) -> Result<(), JsonError>) -> Result<Cow<'_, [u8]>, JsonError> {
-    let Some(mut backslash) = memchr::memchr(b'\\', contents) else { return Ok(Cow::Borrowed(contents)) };
+fn read(
+    contents: &[u8],
+    mut on_half: impl FnMut(usize, u32, &mut Vec<u8>) -> Result<(), JsonError>,
+) -> Result<Cow<'_, [u8]>, JsonError> {
+    let Some(mut backslash) = memchr::memchr(b'\\', contents) else {
+        return Ok(Cow::Borrowed(contents));
+    };
     let mut out = Vec::with_capacity(contents.len());
     let mut at = 0;
     loop {
@@ -131,7 +170,10 @@ fn read(contents: &[u8], mut on_half: impl FnMut(usize, u32, &mut Vec<u8>) -> Re
             Some(b'r') => out.push(b'\r'),
             Some(b't') => out.push(b'\t'),
             Some(b'u') => {
-                let unit = unit(contents, backslash).ok_or(JsonError { at: backslash, reason: "a bad escape" })?;
+                let unit = unit(contents, backslash).ok_or(JsonError {
+                    at: backslash,
+                    reason: "a bad escape",
+                })?;
                 at = backslash + 6;
                 let low = unit_at_escape(contents, at).filter(|low| (0xdc00..0xe000).contains(low));
                 let scalar = match (unit, low) {
@@ -142,11 +184,18 @@ fn read(contents: &[u8], mut on_half: impl FnMut(usize, u32, &mut Vec<u8>) -> Re
                     _ => char::from_u32(unit),
                 };
                 match scalar {
-                    Some(scalar) => out.extend_from_slice(scalar.encode_utf8(&mut [0; 4]).as_bytes()),
+                    Some(scalar) => {
+                        out.extend_from_slice(scalar.encode_utf8(&mut [0; 4]).as_bytes())
+                    }
                     None => on_half(backslash, unit, &mut out)?,
                 }
             }
-            _ => return Err(JsonError { at: backslash, reason: "a bad escape" }),
+            _ => {
+                return Err(JsonError {
+                    at: backslash,
+                    reason: "a bad escape",
+                });
+            }
         }
         match memchr::memchr(b'\\', &contents[at..]) {
             Some(distance) => backslash = at + distance,
@@ -160,12 +209,18 @@ fn read(contents: &[u8], mut on_half: impl FnMut(usize, u32, &mut Vec<u8>) -> Re
 
 /// The UTF-16 unit of the `\uXXXX` at `at`, if there is one.
 fn unit_at_escape(contents: &[u8], at: usize) -> Option<u32> {
-    if contents.get(at..)?.starts_with(b"\\u") { unit(contents, at) } else { None }
+    if contents.get(at..)?.starts_with(b"\\u") {
+        unit(contents, at)
+    } else {
+        None
+    }
 }
 
 fn unit(contents: &[u8], at: usize) -> Option<u32> {
     let digits = contents.get(at + 2..at + 6)?;
-    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+    digits.iter().try_fold(0, |unit, digit| {
+        Some(unit << 4 | char::from(*digit).to_digit(16)?)
+    })
 }
 
 #[cfg(test)]
@@ -174,14 +229,23 @@ mod tests {
 
     #[test]
     fn the_plain_prefix_agrees_with_its_naive_twin() {
-        let naive = |bytes: &[u8]| bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\').unwrap_or(bytes.len());
+        let naive = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
+                .unwrap_or(bytes.len())
+        };
         for length in 0..40 {
             for at in 0..length {
                 for byte in 0..=255 {
                     for around in [b'x', 0x80, 0xff, b'!', b'#', b'[', b']', b' '] {
                         let mut bytes = vec![around; length];
                         bytes[at] = byte;
-                        assert_eq!(plain_prefix(&bytes), naive(&bytes), "{byte} at {at} of {length}");
+                        assert_eq!(
+                            plain_prefix(&bytes),
+                            naive(&bytes),
+                            "{byte} at {at} of {length}"
+                        );
                     }
                 }
             }
@@ -198,13 +262,25 @@ mod tests {
         let check = |text: &str| {
             let mut out = b"before".to_vec();
             write_string(text.as_bytes(), &mut out);
-            assert_eq!(std::str::from_utf8(&out[6..]).unwrap(), serde_json::to_string(text).unwrap());
+            assert_eq!(
+                std::str::from_utf8(&out[6..]).unwrap(),
+                serde_json::to_string(text).unwrap()
+            );
             assert_eq!(string_size(text.as_bytes()), out.len() - 6, "{text:?}");
         };
-        for text in ["", "a", "\"", "\\", "é😀\u{2028}\u{7f}", "a long text with a \"quote\" and a \\ in it, and more of it behind"] {
+        for text in [
+            "",
+            "a",
+            "\"",
+            "\\",
+            "é😀\u{2028}\u{7f}",
+            "a long text with a \"quote\" and a \\ in it, and more of it behind",
+        ] {
             check(text);
         }
-        (0..0x100).filter_map(char::from_u32).for_each(|each| check(&format!("{each}12345678{each}{each}")));
+        (0..0x100)
+            .filter_map(char::from_u32)
+            .for_each(|each| check(&format!("{each}12345678{each}{each}")));
     }
 
     #[test]
@@ -234,8 +310,16 @@ mod tests {
             (r"\udbff\udfff", "\u{10ffff}"),
             (r"\\u0041", "\\u0041"),
         ] {
-            assert_eq!(unescape(contents.as_bytes()).as_deref(), Ok(bytes.as_bytes()), "{contents}");
-            assert_eq!(unescape_loosely(contents.as_bytes()), bytes.as_bytes(), "{contents}");
+            assert_eq!(
+                unescape(contents.as_bytes()).as_deref(),
+                Ok(bytes.as_bytes()),
+                "{contents}"
+            );
+            assert_eq!(
+                unescape_loosely(contents.as_bytes()),
+                bytes.as_bytes(),
+                "{contents}"
+            );
         }
         assert!(matches!(unescape(b"as it is"), Ok(Cow::Borrowed(_))));
         for (contents, loosely) in [
@@ -247,10 +331,23 @@ mod tests {
             (r"\ud83d\ud83d\ude00", b"\xed\xa0\xbd\xf0\x9f\x98\x80"),
         ] {
             assert!(unescape(contents.as_bytes()).is_err(), "{contents}");
-            assert_eq!(&*unescape_loosely(contents.as_bytes()), loosely, "{contents}");
+            assert_eq!(
+                &*unescape_loosely(contents.as_bytes()),
+                loosely,
+                "{contents}"
+            );
         }
         // Never validated: an error, not a panic.
-        for contents in [&b"\\"[..], b"\\u", b"\\u12", b"\\u12g4", b"\\x", b"\\ud800\\u", b"\\ud800\\u12", b"a\\"] {
+        for contents in [
+            &b"\\"[..],
+            b"\\u",
+            b"\\u12",
+            b"\\u12g4",
+            b"\\x",
+            b"\\ud800\\u",
+            b"\\ud800\\u12",
+            b"a\\",
+        ] {
             assert!(unescape(contents).is_err());
             assert_eq!(&*unescape_loosely(contents), contents);
         }

@@ -24,22 +24,42 @@ use crate::topic::{Filter, Topic};
 /// A refusal with the rule that was broken. It carries the command's `id` and topic as far as there were any.
 pub fn decode(text: &[u8], stamp: &Stamp, trust_peer_flag: bool) -> Result<Command, Refusal> {
     let mut fields = Fields::read(text).map_err(not_json)?;
-    fields.action = fields.string(Key::Type).map(|action| match ACTIONS.iter().find(|known| known.as_bytes() == &*action) {
-        Some(known) => Cow::Borrowed(*known),
-        None => Cow::Owned(String::from_utf8_lossy(cut(&action, NAME_BYTES_MAX)).into_owned()),
+    fields.action = fields.string(Key::Type).map(|action| {
+        match ACTIONS.iter().find(|known| known.as_bytes() == &*action) {
+            Some(known) => Cow::Borrowed(*known),
+            None => Cow::Owned(String::from_utf8_lossy(cut(&action, NAME_BYTES_MAX)).into_owned()),
+        }
     });
-    if fields.raw(Key::Id).is_some_and(|id| id.len() > ID_BYTES_MAX) {
+    if fields
+        .raw(Key::Id)
+        .is_some_and(|id| id.len() > ID_BYTES_MAX)
+    {
         return Err(fields.refuse(Code::TooLarge, "`id` must be at most 1024 bytes"));
     }
     match fields.action.as_deref() {
         Some("publish") => publish(&fields, stamp, trust_peer_flag),
-        Some("subscribe") => Ok(Command::Subscribe { filter: filter(&fields)?, tag: fields.tag() }),
-        Some("unsubscribe") => Ok(Command::Unsubscribe { filter: filter(&fields)?, tag: fields.tag() }),
-        Some("event") => Ok(Command::Emit { event: fields.event()?, data: data(&fields) }),
+        Some("subscribe") => Ok(Command::Subscribe {
+            filter: filter(&fields)?,
+            tag: fields.tag(),
+        }),
+        Some("unsubscribe") => Ok(Command::Unsubscribe {
+            filter: filter(&fields)?,
+            tag: fields.tag(),
+        }),
+        Some("event") => Ok(Command::Emit {
+            event: fields.event()?,
+            data: data(&fields),
+        }),
         Some("request") => request(&fields),
         Some("reply") => reply(&fields),
-        Some("handle") => Ok(Command::Handle { event: fields.event()?, tag: fields.tag() }),
-        Some("unhandle") => Ok(Command::Unhandle { event: fields.event()?, tag: fields.tag() }),
+        Some("handle") => Ok(Command::Handle {
+            event: fields.event()?,
+            tag: fields.tag(),
+        }),
+        Some("unhandle") => Ok(Command::Unhandle {
+            event: fields.event()?,
+            tag: fields.tag(),
+        }),
         Some("whoami") => Ok(Command::Whoami { tag: fields.tag() }),
         Some("ping") => Ok(Command::Ping { tag: fields.tag() }),
         Some(_) => Err(fields.refuse(Code::BadType, "there is no such `type`")),
@@ -48,24 +68,45 @@ pub fn decode(text: &[u8], stamp: &Stamp, trust_peer_flag: bool) -> Result<Comma
 }
 
 /// Every `type` that a client may send.
-const ACTIONS: [&str; 10] = ["publish", "subscribe", "unsubscribe", "event", "request", "reply", "handle", "unhandle", "whoami", "ping"];
+const ACTIONS: [&str; 10] = [
+    "publish",
+    "subscribe",
+    "unsubscribe",
+    "event",
+    "request",
+    "reply",
+    "handle",
+    "unhandle",
+    "whoami",
+    "ping",
+];
 
 #[cold]
 fn not_json(error: JsonError) -> Refusal {
     let reason = Cow::Owned(format!("a text message must be one JSON object: {error}"));
-    Refusal { action: None, code: Code::BadJson, reason, topic: None, tag: None }
+    Refusal {
+        action: None,
+        code: Code::BadJson,
+        reason,
+        topic: None,
+        tag: None,
+    }
 }
 
 const TOPIC_MISSING: &str = "`topic` must be a string of Unicode";
 
 fn filter(fields: &Fields<'_>) -> Result<Filter, Refusal> {
-    let written = fields.string(Key::Topic).ok_or_else(|| fields.refuse(Code::BadTopic, TOPIC_MISSING))?;
+    let written = fields
+        .string(Key::Topic)
+        .ok_or_else(|| fields.refuse(Code::BadTopic, TOPIC_MISSING))?;
     // In a buffer of its own: a filter outlives the text by far.
     Filter::dotted(own(written)).map_err(|error| fields.refuse(Code::BadTopic, error.as_str()))
 }
 
 fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<Command, Refusal> {
-    let name = fields.string(Key::Topic).ok_or_else(|| fields.refuse(Code::BadTopic, TOPIC_MISSING))?;
+    let name = fields
+        .string(Key::Topic)
+        .ok_or_else(|| fields.refuse(Code::BadTopic, TOPIC_MISSING))?;
     let not_to_origin = match fields.member(Key::Echo).map(|echo| echo.kind) {
         None | Some(Kind::True) => false,
         Some(Kind::False) => true,
@@ -77,24 +118,36 @@ fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<
         (Cow::Borrowed(_), Some(topic)) => slice(topic.inside()),
         (name, _) => own(name),
     };
-    let topic = Topic::dotted(name).map_err(|error| fields.refuse(Code::BadTopic, error.as_str()))?;
+    let topic =
+        Topic::dotted(name).map_err(|error| fields.refuse(Code::BadTopic, error.as_str()))?;
     let message = Message {
-        targets: Targets { topics: smallvec![topic], ..Targets::default() },
+        targets: Targets {
+            topics: smallvec![topic],
+            ..Targets::default()
+        },
         event: None,
         payload: Payload::Json(envelope.message.map_or(NULL, slice)),
         attachments: Vec::new(),
         origin: None,
-        flags: Flags { not_to_origin, ..Flags::default() },
+        flags: Flags {
+            not_to_origin,
+            ..Flags::default()
+        },
         position: None,
         unix_ms: stamp.unix_ms,
         envelope: Some(envelope.bytes.clone()),
     };
-    Ok(Command::Publish { message, tag: envelope.id.map(slice) })
+    Ok(Command::Publish {
+        message,
+        tag: envelope.id.map(slice),
+    })
 }
 
 fn request(fields: &Fields<'_>) -> Result<Command, Refusal> {
     let event = fields.event()?;
-    let tag = fields.tag().ok_or_else(|| fields.refuse(Code::BadType, "a request needs an `id`"))?;
+    let tag = fields
+        .tag()
+        .ok_or_else(|| fields.refuse(Code::BadType, "a request needs an `id`"))?;
     let to = match fields.member(Key::To) {
         None => Address::Service(event.clone()),
         Some(_) => address(fields)?,
@@ -102,11 +155,26 @@ fn request(fields: &Fields<'_>) -> Result<Command, Refusal> {
     let timeout_ms = match fields.member(Key::Timeout) {
         None => None,
         Some(timeout) => {
-            let ms = if timeout.kind == Kind::Number { milliseconds(timeout.value.of(fields.text)) } else { None };
-            Some(ms.ok_or_else(|| fields.refuse(Code::BadType, "`timeout` must be a number of milliseconds, not negative"))?)
+            let ms = if timeout.kind == Kind::Number {
+                milliseconds(timeout.value.of(fields.text))
+            } else {
+                None
+            };
+            Some(ms.ok_or_else(|| {
+                fields.refuse(
+                    Code::BadType,
+                    "`timeout` must be a number of milliseconds, not negative",
+                )
+            })?)
         }
     };
-    Ok(Command::Request { to, event, data: data(fields), tag, timeout_ms })
+    Ok(Command::Request {
+        to,
+        event,
+        data: data(fields),
+        tag,
+        timeout_ms,
+    })
 }
 
 /// `peer:NAME` or `client:S`.
@@ -116,22 +184,37 @@ fn address(fields: &Fields<'_>) -> Result<Address, Refusal> {
         return Ok(Address::Peer(Bytes::copy_from_slice(name)));
     }
     if let Some(client) = to.strip_prefix(b"client:") {
-        let client = std::str::from_utf8(client).ok().and_then(|client| client.parse::<ClientId>().ok());
+        let client = std::str::from_utf8(client)
+            .ok()
+            .and_then(|client| client.parse::<ClientId>().ok());
         // A number that no shard has would be a stray index further in.
         return match client.filter(|client| client.shard.index() < SHARDS_MAX) {
             Some(client) => Ok(Address::Client(client)),
             None => Err(fields.refuse(Code::NoHandler, "there is no such client")),
         };
     }
-    Err(fields.refuse(Code::BadType, "`to` must be `peer:` and a name, or `client:` and a session"))
+    Err(fields.refuse(
+        Code::BadType,
+        "`to` must be `peer:` and a name, or `client:` and a session",
+    ))
 }
 
 fn reply(fields: &Fields<'_>) -> Result<Command, Refusal> {
     let number = fields.raw(Key::Id).and_then(request_number);
-    let number = number.ok_or_else(|| fields.refuse(Code::BadType, "the `id` of a reply must be the number that came with the request"))?;
+    let number = number.ok_or_else(|| {
+        fields.refuse(
+            Code::BadType,
+            "the `id` of a reply must be the number that came with the request",
+        )
+    })?;
     let outcome = match fields.raw(Key::Error) {
         None => Outcome::Data(data(fields)),
-        Some(error) => failure(error).ok_or_else(|| fields.refuse(Code::BadType, "`error` must be an object with the strings `code` and `reason`"))?,
+        Some(error) => failure(error).ok_or_else(|| {
+            fields.refuse(
+                Code::BadType,
+                "`error` must be an object with the strings `code` and `reason`",
+            )
+        })?,
     };
     Ok(Command::Reply { number, outcome })
 }
@@ -147,8 +230,15 @@ fn failure(error: &[u8]) -> Option<Outcome> {
             _ => {}
         }
     }
-    let text = |member| Some(Cow::Owned(String::from_utf8(string_of(&member?, error)?.into_owned()).ok()?));
-    Some(Outcome::Failed { code: text(code)?, reason: text(reason)? })
+    let text = |member| {
+        Some(Cow::Owned(
+            String::from_utf8(string_of(&member?, error)?.into_owned()).ok()?,
+        ))
+    };
+    Some(Outcome::Failed {
+        code: text(code)?,
+        reason: text(reason)?,
+    })
 }
 
 const NULL: Bytes = Bytes::from_static(b"null");
@@ -170,7 +260,11 @@ fn request_number(raw: &[u8]) -> Option<u64> {
     if !raw.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(raw).ok()?.parse().ok().filter(|number| *number < 1 << 53)
+    std::str::from_utf8(raw)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|number| *number < 1 << 53)
 }
 
 #[cfg(test)]
@@ -199,35 +293,116 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let check = |text: &str, expected: Command| assert_eq!(read(text), Ok(expected), "{text}");
-        check(r#"{"type":"subscribe","topic":"a.b"}"#, Command::Subscribe { filter: topics("a.b"), tag: None });
+        check(
+            r#"{"type":"subscribe","topic":"a.b"}"#,
+            Command::Subscribe {
+                filter: topics("a.b"),
+                tag: None,
+            },
+        );
         check(
             " {\"timestamp\":\"2018\",\n\"topic\": \"=a.*\", \"id\": [1, 2] ,\t\"type\":\"subscribe\"} ",
-            Command::Subscribe { filter: topics("=a.*"), tag: Some(bytes("[1, 2]")) },
+            Command::Subscribe {
+                filter: topics("=a.*"),
+                tag: Some(bytes("[1, 2]")),
+            },
         );
-        check(r#"{"type":"subscribe","topic":"a","since":{"epoch":1},"epoch":"x","offset":-1}"#, Command::Subscribe { filter: topics("a"), tag: None });
-        check(r#"{"\u0074ype":"\u0073ubscribe","\u0074opic":"\u0061\u002eb\u00e9"}"#, Command::Subscribe { filter: topics("a.bé"), tag: None });
-        check(r#"{"type":"x","topic":5,"topic":"a","type":"unsubscribe","id":1,"id":null}"#, Command::Unsubscribe { filter: topics("a"), tag: Some(bytes("null")) });
-        check(r#"{"type":"event","event":"e","data":{"a": 1}}"#, Command::Emit { event: bytes("e"), data: json(r#"{"a": 1}"#) });
-        check(r#"{"type":"event","event":"\u00e9 ","to":5}"#, Command::Emit { event: bytes("é "), data: json("null") });
-        check(r#"{"type":"handle","event":"e"}"#, Command::Handle { event: bytes("e"), tag: None });
-        check(r#"{"type":"unhandle","event":"e","id":"\u0031"}"#, Command::Unhandle { event: bytes("e"), tag: Some(bytes(r#""\u0031""#)) });
+        check(
+            r#"{"type":"subscribe","topic":"a","since":{"epoch":1},"epoch":"x","offset":-1}"#,
+            Command::Subscribe {
+                filter: topics("a"),
+                tag: None,
+            },
+        );
+        check(
+            r#"{"\u0074ype":"\u0073ubscribe","\u0074opic":"\u0061\u002eb\u00e9"}"#,
+            Command::Subscribe {
+                filter: topics("a.bé"),
+                tag: None,
+            },
+        );
+        check(
+            r#"{"type":"x","topic":5,"topic":"a","type":"unsubscribe","id":1,"id":null}"#,
+            Command::Unsubscribe {
+                filter: topics("a"),
+                tag: Some(bytes("null")),
+            },
+        );
+        check(
+            r#"{"type":"event","event":"e","data":{"a": 1}}"#,
+            Command::Emit {
+                event: bytes("e"),
+                data: json(r#"{"a": 1}"#),
+            },
+        );
+        check(
+            r#"{"type":"event","event":"\u00e9 ","to":5}"#,
+            Command::Emit {
+                event: bytes("é "),
+                data: json("null"),
+            },
+        );
+        check(
+            r#"{"type":"handle","event":"e"}"#,
+            Command::Handle {
+                event: bytes("e"),
+                tag: None,
+            },
+        );
+        check(
+            r#"{"type":"unhandle","event":"e","id":"\u0031"}"#,
+            Command::Unhandle {
+                event: bytes("e"),
+                tag: Some(bytes(r#""\u0031""#)),
+            },
+        );
         check(r#"{"type":"whoami"}"#, Command::Whoami { tag: None });
-        check(r#"{"type":"ping","id":0,"topic":5,"event":5}"#, Command::Ping { tag: Some(bytes("0")) });
+        check(
+            r#"{"type":"ping","id":0,"topic":5,"event":5}"#,
+            Command::Ping {
+                tag: Some(bytes("0")),
+            },
+        );
     }
 
     #[test]
     fn requests_are_read() {
-        let client = ClientId { broker: 1, shard: ShardId(2), session: SessionId { slot: 3, generation: 4 } };
+        let client = ClientId {
+            broker: 1,
+            shard: ShardId(2),
+            session: SessionId {
+                slot: 3,
+                generation: 4,
+            },
+        };
         let check = |more: &str, to: Address, timeout_ms: Option<u64>| {
             let text = format!(r#"{{"type":"request","event":"e","id":7{more}}}"#);
-            let expected = Command::Request { to, event: bytes("e"), data: json("null"), tag: bytes("7"), timeout_ms };
+            let expected = Command::Request {
+                to,
+                event: bytes("e"),
+                data: json("null"),
+                tag: bytes("7"),
+                timeout_ms,
+            };
             assert_eq!(read(&text), Ok(expected), "{text}");
         };
         let service = || Address::Service(bytes("e"));
         check("", service(), None);
-        check(r#","to":"peer:shop 1""#, Address::Peer(bytes("shop 1")), None);
-        check(r#","to":"\u0070eer:a\"b""#, Address::Peer(bytes("a\"b")), None);
-        check(&format!(r#","to":"client:{client}""#), Address::Client(client), None);
+        check(
+            r#","to":"peer:shop 1""#,
+            Address::Peer(bytes("shop 1")),
+            None,
+        );
+        check(
+            r#","to":"\u0070eer:a\"b""#,
+            Address::Peer(bytes("a\"b")),
+            None,
+        );
+        check(
+            &format!(r#","to":"client:{client}""#),
+            Address::Client(client),
+            None,
+        );
         for (timeout, ms) in [
             ("0", 0),
             ("1500", 1500),
@@ -242,50 +417,119 @@ mod tests {
             check(&format!(r#","timeout":{timeout}"#), service(), Some(ms));
         }
         let data = r#"{"type":"request","event":"e","id":{},"data":[ 1.0 ]}"#;
-        assert!(matches!(read(data), Ok(Command::Request { data, tag, .. }) if data == json("[ 1.0 ]") && tag == "{}"));
+        assert!(
+            matches!(read(data), Ok(Command::Request { data, tag, .. }) if data == json("[ 1.0 ]") && tag == "{}")
+        );
     }
 
     #[test]
     fn replies_are_read() {
         let check = |more: &str, number: u64, outcome: Outcome| {
             let text = format!(r#"{{"type":"reply",{more}}}"#);
-            assert_eq!(read(&text), Ok(Command::Reply { number, outcome }), "{text}");
+            assert_eq!(
+                read(&text),
+                Ok(Command::Reply { number, outcome }),
+                "{text}"
+            );
         };
-        let failed = |code: &str, reason: &str| Outcome::Failed { code: Cow::Owned(code.into()), reason: Cow::Owned(reason.into()) };
+        let failed = |code: &str, reason: &str| Outcome::Failed {
+            code: Cow::Owned(code.into()),
+            reason: Cow::Owned(reason.into()),
+        };
         check(r#""id":0"#, 0, Outcome::Data(json("null")));
-        check(r#""id":9007199254740991,"data":{"x":"y"}"#, (1 << 53) - 1, Outcome::Data(json(r#"{"x":"y"}"#)));
-        check(r#""id":3,"data":1,"error":{"code":"c","reason":"r"}"#, 3, failed("c", "r"));
-        check(r#""id":3,"error":{"x":[],"reason":1,"reason":"\n\"é","\u0063ode":"\ud83d\ude00"}"#, 3, failed("😀", "\n\"é"));
-        check(r#""id":3,"error":{"code":"","reason":""}"#, 3, failed("", ""));
+        check(
+            r#""id":9007199254740991,"data":{"x":"y"}"#,
+            (1 << 53) - 1,
+            Outcome::Data(json(r#"{"x":"y"}"#)),
+        );
+        check(
+            r#""id":3,"data":1,"error":{"code":"c","reason":"r"}"#,
+            3,
+            failed("c", "r"),
+        );
+        check(
+            r#""id":3,"error":{"x":[],"reason":1,"reason":"\n\"é","\u0063ode":"\ud83d\ude00"}"#,
+            3,
+            failed("😀", "\n\"é"),
+        );
+        check(
+            r#""id":3,"error":{"code":"","reason":""}"#,
+            3,
+            failed("", ""),
+        );
     }
 
     #[test]
     fn a_publish_is_slices_of_one_copy() {
         let text = r#"{"type":"publish","topic":"a.b","message":{"x": [1]},"id":"i","echo":false}"#;
-        let Ok(Command::Publish { message, tag }) = read(text) else { panic!("{text}") };
+        let Ok(Command::Publish { message, tag }) = read(text) else {
+            panic!("{text}")
+        };
         let envelope = message.envelope.clone().unwrap();
-        assert_eq!(envelope, [&text[..text.len() - 1], r#","timestamp":"2018-02-16T00:31:37.123Z""#].concat());
-        assert_eq!(message.targets.topics.as_slice(), [Topic::dotted(bytes("a.b")).unwrap()]);
+        assert_eq!(
+            envelope,
+            [
+                &text[..text.len() - 1],
+                r#","timestamp":"2018-02-16T00:31:37.123Z""#
+            ]
+            .concat()
+        );
+        assert_eq!(
+            message.targets.topics.as_slice(),
+            [Topic::dotted(bytes("a.b")).unwrap()]
+        );
         assert_eq!(message.payload, json(r#"{"x": [1]}"#));
-        assert_eq!((message.unix_ms, message.origin, message.event.clone()), (NOW, None, None));
-        assert_eq!(message.flags, Flags { not_to_origin: true, ..Flags::default() });
-        assert!(message.attachments.is_empty() && message.targets.rooms.is_empty() && message.position.is_none());
+        assert_eq!(
+            (message.unix_ms, message.origin, message.event.clone()),
+            (NOW, None, None)
+        );
+        assert_eq!(
+            message.flags,
+            Flags {
+                not_to_origin: true,
+                ..Flags::default()
+            }
+        );
+        assert!(
+            message.attachments.is_empty()
+                && message.targets.rooms.is_empty()
+                && message.position.is_none()
+        );
         let tag = tag.unwrap();
         assert_eq!(tag, r#""i""#);
-        for slice in [message.targets.topics[0].as_bytes(), message.payload.bytes(), &tag] {
-            assert!(envelope.as_ptr_range().contains(&slice.as_ptr()), "{slice:?} is a copy of its own");
+        for slice in [
+            message.targets.topics[0].as_bytes(),
+            message.payload.bytes(),
+            &tag,
+        ] {
+            assert!(
+                envelope.as_ptr_range().contains(&slice.as_ptr()),
+                "{slice:?} is a copy of its own"
+            );
         }
 
         let check = |text: &str, topic: &str, payload: &str, envelope: &str| {
-            let Ok(Command::Publish { message, tag: None }) = read(text) else { panic!("{text}") };
+            let Ok(Command::Publish { message, tag: None }) = read(text) else {
+                panic!("{text}")
+            };
             assert_eq!(message.targets.topics[0].as_bytes(), topic);
             assert_eq!(message.payload, json(payload));
             assert_eq!(message.envelope.as_deref(), Some(envelope.as_bytes()));
             assert!(!message.flags.not_to_origin);
         };
         // What dwsps's client sends for undefined.
-        check(r#"{"type":"publish","timestamp":"t","topic":"a"}"#, "a", "null", r#"{"type":"publish","timestamp":"t","topic":"a""#);
-        check(r#"{"type":"publish","topic":"\u0061é","message":1,"timestamp":0,"echo":true}"#, "aé", "1", r#"{"type":"publish","topic":"\u0061é","message":1,"timestamp":0,"echo":true"#);
+        check(
+            r#"{"type":"publish","timestamp":"t","topic":"a"}"#,
+            "a",
+            "null",
+            r#"{"type":"publish","timestamp":"t","topic":"a""#,
+        );
+        check(
+            r#"{"type":"publish","topic":"\u0061é","message":1,"timestamp":0,"echo":true}"#,
+            "aé",
+            "1",
+            r#"{"type":"publish","topic":"\u0061é","message":1,"timestamp":0,"echo":true"#,
+        );
         check(
             r#"{"type":"x","context":"c","message":1,"topic":"a","type":"publish","topic":"b" , "fromPeerServer":true,"message" : [2],"timestamp":0}"#,
             "b",
@@ -293,7 +537,10 @@ mod tests {
             r#"{"type":"publish","message":[2],"topic":"b","timestamp":0"#,
         );
         let peer = r#"{"type":"publish","topic":"a","fromPeerServer":true,"timestamp":0}"#;
-        let Ok(Command::Publish { message, .. }) = decode(peer.as_bytes(), &Stamp::new(NOW), true) else { panic!("{peer}") };
+        let Ok(Command::Publish { message, .. }) = decode(peer.as_bytes(), &Stamp::new(NOW), true)
+        else {
+            panic!("{peer}")
+        };
         assert_eq!(message.envelope.unwrap(), peer[..peer.len() - 1]);
     }
 
@@ -305,53 +552,178 @@ mod tests {
             assert_eq!(refusal.code, code, "{text}: {refusal:?}");
             assert!(!refusal.reason.is_empty());
             if code == Code::BadJson {
-                assert_eq!((refusal.action, refusal.topic, refusal.tag), (None, None, None), "{text}");
+                assert_eq!(
+                    (refusal.action, refusal.topic, refusal.tag),
+                    (None, None, None),
+                    "{text}"
+                );
             }
         };
-        let deep = format!(r#"{{"type":"publish","topic":"a","message":{}{}}}"#, "[".repeat(64), "]".repeat(64));
-        let deeper = format!(r#"{{"type":"publish","topic":"a","message":{}{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
+        let deep = format!(
+            r#"{{"type":"publish","topic":"a","message":{}{}}}"#,
+            "[".repeat(64),
+            "]".repeat(64)
+        );
+        let deeper = format!(
+            r#"{{"type":"publish","topic":"a","message":{}{}}}"#,
+            "[".repeat(30_000),
+            "]".repeat(30_000)
+        );
         let bottomless = r#"{"type":"publish","topic":"a","message":{"a":"#.repeat(1_000);
         for text in [
-            "", " ", "not json", "null", "true", "1", "\"publish\"", "[]", "[{\"type\":\"ping\"}]", "{", "}", "{]", "{}}", "{}{}", "\u{feff}{\"type\":\"ping\"}",
-            "{type:\"ping\"}", "{'type':'ping'}", "{\"type\":\"ping\",}", "{,\"type\":\"ping\"}", "{\"type\" \"ping\"}", "{\"type\"=\"ping\"}", "{\"type\":\"ping\"",
-            "{\"type\":\"ping", "{\"type\":ping}", "{\"type\":\"ping\"};", "{\"type\":\"ping\"}\0", "{\"type\":\"ping\"}//", "/**/{\"type\":\"ping\"}",
-            "{\"type\":\"pi\nng\"}", "{\"type\":\"ping\\x\"}", "{\"type\":\"ping\\u12\"}", "{\"type\":\"ping\\\"}", "{\"type\":\"ping\",\"id\":NaN}",
-            "{\"type\":\"ping\",\"id\":-Infinity}", "{\"type\":\"ping\",\"id\":01}", "{\"type\":\"ping\",\"id\":+1}", "{\"type\":\"ping\",\"id\":1.}", "{\"type\":\"ping\",\"id\":.5}",
-            "{\"type\":\"ping\",\"id\":0x1}", "{\"type\":\"ping\",\"id\":}", "{\"type\":\"ping\",\"id\"}", "{\"type\":\"ping\" \"id\":1}", "{\"type\":\"ping\",\"id\":[1,]}",
-            "{\"type\":\"ping\",\"id\":{\"a\":1,}}", "{\"type\":\"ping\",\"id\":undefined}", "{\"type\":\"ping\",\"id\":nul}", "{\"type\":\"ping\",\"id\":[1}}",
-            r#"{"type":"publish","topic":"a","message":NaN}"#, r#"{"type":"publish","topic":"a","message":}"#, r#"{"type":"publish","topic":"a","message":"}"#,
-            r#"{"type":"publish","topic":"a","message":[[]}"#, r#"{"type":"publish","topic":"a","message":{"a":{"b":1}}"#, r#"{"type":"publish","topic":"a","message":tru}"#,
-            &deep, &deeper, &bottomless,
+            "",
+            " ",
+            "not json",
+            "null",
+            "true",
+            "1",
+            "\"publish\"",
+            "[]",
+            "[{\"type\":\"ping\"}]",
+            "{",
+            "}",
+            "{]",
+            "{}}",
+            "{}{}",
+            "\u{feff}{\"type\":\"ping\"}",
+            "{type:\"ping\"}",
+            "{'type':'ping'}",
+            "{\"type\":\"ping\",}",
+            "{,\"type\":\"ping\"}",
+            "{\"type\" \"ping\"}",
+            "{\"type\"=\"ping\"}",
+            "{\"type\":\"ping\"",
+            "{\"type\":\"ping",
+            "{\"type\":ping}",
+            "{\"type\":\"ping\"};",
+            "{\"type\":\"ping\"}\0",
+            "{\"type\":\"ping\"}//",
+            "/**/{\"type\":\"ping\"}",
+            "{\"type\":\"pi\nng\"}",
+            "{\"type\":\"ping\\x\"}",
+            "{\"type\":\"ping\\u12\"}",
+            "{\"type\":\"ping\\\"}",
+            "{\"type\":\"ping\",\"id\":NaN}",
+            "{\"type\":\"ping\",\"id\":-Infinity}",
+            "{\"type\":\"ping\",\"id\":01}",
+            "{\"type\":\"ping\",\"id\":+1}",
+            "{\"type\":\"ping\",\"id\":1.}",
+            "{\"type\":\"ping\",\"id\":.5}",
+            "{\"type\":\"ping\",\"id\":0x1}",
+            "{\"type\":\"ping\",\"id\":}",
+            "{\"type\":\"ping\",\"id\"}",
+            "{\"type\":\"ping\" \"id\":1}",
+            "{\"type\":\"ping\",\"id\":[1,]}",
+            "{\"type\":\"ping\",\"id\":{\"a\":1,}}",
+            "{\"type\":\"ping\",\"id\":undefined}",
+            "{\"type\":\"ping\",\"id\":nul}",
+            "{\"type\":\"ping\",\"id\":[1}}",
+            r#"{"type":"publish","topic":"a","message":NaN}"#,
+            r#"{"type":"publish","topic":"a","message":}"#,
+            r#"{"type":"publish","topic":"a","message":"}"#,
+            r#"{"type":"publish","topic":"a","message":[[]}"#,
+            r#"{"type":"publish","topic":"a","message":{"a":{"b":1}}"#,
+            r#"{"type":"publish","topic":"a","message":tru}"#,
+            &deep,
+            &deeper,
+            &bottomless,
         ] {
             check(text, Code::BadJson);
         }
         for text in [
-            "{}", r#"{"topic":"a"}"#, r#"{"type":null}"#, r#"{"type":1}"#, r#"{"type":["ping"]}"#, r#"{"type":""}"#, r#"{"type":"Ping"}"#, r#"{"type":"ping "}"#,
-            r#"{"type":"\ud800"}"#, r#"{"type":"ack","action":"subscribe"}"#, r#"{"Type":"ping"}"#, r#"{"type":"ping","type":null}"#, r#"{"type":"__proto__"}"#,
-            r#"{"type":"event"}"#, r#"{"type":"event","event":""}"#, r#"{"type":"event","event":5}"#, r#"{"type":"event","event":"a\u0000"}"#,
-            r#"{"type":"event","event":"a\u007f"}"#, r#"{"type":"event","event":"\udc00"}"#, r#"{"type":"handle","event":null}"#, r#"{"type":"unhandle"}"#,
-            r#"{"type":"handle","event":"\n"}"#, r#"{"type":"request","event":"e"}"#, r#"{"type":"request","id":1}"#, r#"{"type":"request","event":"e","id":1,"to":"e"}"#,
-            r#"{"type":"request","event":"e","id":1,"to":"topic:a"}"#, r#"{"type":"request","event":"e","id":1,"to":"peer:"}"#, r#"{"type":"request","event":"e","id":1,"to":"peer:\u0001"}"#,
-            r#"{"type":"request","event":"e","id":1,"to":null}"#, r#"{"type":"request","event":"e","id":1,"to":{"peer":"a"}}"#, r#"{"type":"request","event":"e","id":1,"timeout":-1}"#,
-            r#"{"type":"request","event":"e","id":1,"timeout":-0.5}"#, r#"{"type":"request","event":"e","id":1,"timeout":"5"}"#, r#"{"type":"request","event":"e","id":1,"timeout":null}"#,
-            r#"{"type":"reply"}"#, r#"{"type":"reply","id":null}"#, r#"{"type":"reply","id":"1"}"#, r#"{"type":"reply","id":-1}"#, r#"{"type":"reply","id":1.5}"#,
-            r#"{"type":"reply","id":9007199254740992}"#, r#"{"type":"reply","id":99999999999999999999999}"#, r#"{"type":"reply","id":1,"error":null}"#, r#"{"type":"reply","id":1,"error":"no"}"#,
-            r#"{"type":"reply","id":1,"error":{}}"#, r#"{"type":"reply","id":1,"error":{"code":"c"}}"#, r#"{"type":"reply","id":1,"error":{"reason":"r"}}"#,
-            r#"{"type":"reply","id":1,"error":{"code":1,"reason":"r"}}"#, r#"{"type":"reply","id":1,"error":{"code":"c","reason":null}}"#,
-            r#"{"type":"reply","id":1,"error":{"code":"\ud800","reason":"r"}}"#, r#"{"type":"reply","id":1,"error":["c","r"]}"#,
-            r#"{"type":"publish","topic":"a","echo":0}"#, r#"{"type":"publish","topic":"a","echo":null}"#, r#"{"type":"publish","topic":"a","echo":"false"}"#,
+            "{}",
+            r#"{"topic":"a"}"#,
+            r#"{"type":null}"#,
+            r#"{"type":1}"#,
+            r#"{"type":["ping"]}"#,
+            r#"{"type":""}"#,
+            r#"{"type":"Ping"}"#,
+            r#"{"type":"ping "}"#,
+            r#"{"type":"\ud800"}"#,
+            r#"{"type":"ack","action":"subscribe"}"#,
+            r#"{"Type":"ping"}"#,
+            r#"{"type":"ping","type":null}"#,
+            r#"{"type":"__proto__"}"#,
+            r#"{"type":"event"}"#,
+            r#"{"type":"event","event":""}"#,
+            r#"{"type":"event","event":5}"#,
+            r#"{"type":"event","event":"a\u0000"}"#,
+            r#"{"type":"event","event":"a\u007f"}"#,
+            r#"{"type":"event","event":"\udc00"}"#,
+            r#"{"type":"handle","event":null}"#,
+            r#"{"type":"unhandle"}"#,
+            r#"{"type":"handle","event":"\n"}"#,
+            r#"{"type":"request","event":"e"}"#,
+            r#"{"type":"request","id":1}"#,
+            r#"{"type":"request","event":"e","id":1,"to":"e"}"#,
+            r#"{"type":"request","event":"e","id":1,"to":"topic:a"}"#,
+            r#"{"type":"request","event":"e","id":1,"to":"peer:"}"#,
+            r#"{"type":"request","event":"e","id":1,"to":"peer:\u0001"}"#,
+            r#"{"type":"request","event":"e","id":1,"to":null}"#,
+            r#"{"type":"request","event":"e","id":1,"to":{"peer":"a"}}"#,
+            r#"{"type":"request","event":"e","id":1,"timeout":-1}"#,
+            r#"{"type":"request","event":"e","id":1,"timeout":-0.5}"#,
+            r#"{"type":"request","event":"e","id":1,"timeout":"5"}"#,
+            r#"{"type":"request","event":"e","id":1,"timeout":null}"#,
+            r#"{"type":"reply"}"#,
+            r#"{"type":"reply","id":null}"#,
+            r#"{"type":"reply","id":"1"}"#,
+            r#"{"type":"reply","id":-1}"#,
+            r#"{"type":"reply","id":1.5}"#,
+            r#"{"type":"reply","id":9007199254740992}"#,
+            r#"{"type":"reply","id":99999999999999999999999}"#,
+            r#"{"type":"reply","id":1,"error":null}"#,
+            r#"{"type":"reply","id":1,"error":"no"}"#,
+            r#"{"type":"reply","id":1,"error":{}}"#,
+            r#"{"type":"reply","id":1,"error":{"code":"c"}}"#,
+            r#"{"type":"reply","id":1,"error":{"reason":"r"}}"#,
+            r#"{"type":"reply","id":1,"error":{"code":1,"reason":"r"}}"#,
+            r#"{"type":"reply","id":1,"error":{"code":"c","reason":null}}"#,
+            r#"{"type":"reply","id":1,"error":{"code":"\ud800","reason":"r"}}"#,
+            r#"{"type":"reply","id":1,"error":["c","r"]}"#,
+            r#"{"type":"publish","topic":"a","echo":0}"#,
+            r#"{"type":"publish","topic":"a","echo":null}"#,
+            r#"{"type":"publish","topic":"a","echo":"false"}"#,
         ] {
             check(text, Code::BadType);
         }
-        check(&format!(r#"{{"type":"event","event":"{}"}}"#, "é".repeat(128)), Code::BadType);
+        check(
+            &format!(r#"{{"type":"event","event":"{}"}}"#, "é".repeat(128)),
+            Code::BadType,
+        );
         for action in ["subscribe", "unsubscribe", "publish"] {
-            for topic in ["", r#","topic":null"#, r#","topic":5"#, r#","topic":["a"]"#, r#","topic":{}"#, r#","topic":"\ud800""#, r#","topic":"a","topic":false"#, r#","Topic":"a""#] {
+            for topic in [
+                "",
+                r#","topic":null"#,
+                r#","topic":5"#,
+                r#","topic":["a"]"#,
+                r#","topic":{}"#,
+                r#","topic":"\ud800""#,
+                r#","topic":"a","topic":false"#,
+                r#","Topic":"a""#,
+            ] {
                 check(&format!(r#"{{"type":"{action}"{topic}}}"#), Code::BadTopic);
             }
         }
-        let client = ClientId { broker: 1, shard: ShardId(128), session: SessionId { slot: 3, generation: 4 } };
-        for client in ["", "x", "AAAAAAAAAAAAAAAAAAA", "\\ud83d\\ude00", &client.to_string()] {
-            check(&format!(r#"{{"type":"request","event":"e","id":1,"to":"client:{client}"}}"#), Code::NoHandler);
+        let client = ClientId {
+            broker: 1,
+            shard: ShardId(128),
+            session: SessionId {
+                slot: 3,
+                generation: 4,
+            },
+        };
+        for client in [
+            "",
+            "x",
+            "AAAAAAAAAAAAAAAAAAA",
+            "\\ud83d\\ude00",
+            &client.to_string(),
+        ] {
+            check(
+                &format!(r#"{{"type":"request","event":"e","id":1,"to":"client:{client}"}}"#),
+                Code::NoHandler,
+            );
         }
     }
 
@@ -359,7 +731,27 @@ mod tests {
     #[test]
     fn topics_and_filters_are_judged_by_their_own_rules() {
         let long = "x".repeat(256);
-        for name in ["a", "", ".", "a..b", "a.", ".a", "*", "a.*", "=a", "=", "==a", "$a", "a$", "a b", "a\u{1}", "\u{7f}", "é", &long, &"a.".repeat(40)] {
+        for name in [
+            "a",
+            "",
+            ".",
+            "a..b",
+            "a.",
+            ".a",
+            "*",
+            "a.*",
+            "=a",
+            "=",
+            "==a",
+            "$a",
+            "a$",
+            "a b",
+            "a\u{1}",
+            "\u{7f}",
+            "é",
+            &long,
+            &"a.".repeat(40),
+        ] {
             let written = serde_json::to_string(name).unwrap();
             let check = |action: &str, rule: Result<(), &'static str>| {
                 let text = format!(r#"{{"type":"{action}","topic":{written},"id":5}}"#);
@@ -373,9 +765,24 @@ mod tests {
                 });
                 assert_eq!(found, expected, "{text}");
             };
-            check("publish", Topic::dotted(bytes(name)).map(|_| ()).map_err(|error| error.as_str()));
-            check("subscribe", Filter::dotted(bytes(name)).map(|_| ()).map_err(|error| error.as_str()));
-            check("unsubscribe", Filter::dotted(bytes(name)).map(|_| ()).map_err(|error| error.as_str()));
+            check(
+                "publish",
+                Topic::dotted(bytes(name))
+                    .map(|_| ())
+                    .map_err(|error| error.as_str()),
+            );
+            check(
+                "subscribe",
+                Filter::dotted(bytes(name))
+                    .map(|_| ())
+                    .map_err(|error| error.as_str()),
+            );
+            check(
+                "unsubscribe",
+                Filter::dotted(bytes(name))
+                    .map(|_| ())
+                    .map_err(|error| error.as_str()),
+            );
         }
     }
 
@@ -388,24 +795,71 @@ mod tests {
             assert_eq!(refusal.tag, tag.map(bytes), "{text}");
         };
         check(r#"{"id":1}"#, None, None, Some("1"));
-        check(r#"{"type":5,"topic":"a","id":{"x": 1}}"#, None, Some("a"), Some(r#"{"x": 1}"#));
-        check(r#"{"type":"no","topic":"\u0061","id":null}"#, Some("no"), Some("a"), Some("null"));
-        check(r#"{"type":"publish","topic":5,"id":1,"id":2}"#, Some("publish"), None, Some("2"));
-        check(r#"{"type":"publish","topic":"a","echo":5}"#, Some("publish"), Some("a"), None);
-        check(r#"{"type":"request","event":"e","id":1,"to":"client:x"}"#, Some("request"), None, Some("1"));
+        check(
+            r#"{"type":5,"topic":"a","id":{"x": 1}}"#,
+            None,
+            Some("a"),
+            Some(r#"{"x": 1}"#),
+        );
+        check(
+            r#"{"type":"no","topic":"\u0061","id":null}"#,
+            Some("no"),
+            Some("a"),
+            Some("null"),
+        );
+        check(
+            r#"{"type":"publish","topic":5,"id":1,"id":2}"#,
+            Some("publish"),
+            None,
+            Some("2"),
+        );
+        check(
+            r#"{"type":"publish","topic":"a","echo":5}"#,
+            Some("publish"),
+            Some("a"),
+            None,
+        );
+        check(
+            r#"{"type":"request","event":"e","id":1,"to":"client:x"}"#,
+            Some("request"),
+            None,
+            Some("1"),
+        );
         let (long, cut) = ("é".repeat(600), "é".repeat(512));
-        check(&format!(r#"{{"type":"ping!","topic":"x{long}"}}"#), Some("ping!"), Some(&format!("x{}", &cut[..1022])), None);
-        check(&format!(r#"{{"type":"x{long}"}}"#), Some(&format!("x{}", &cut[..254])), None, None);
-        check(&format!(r#"{{"type":"xx{long}"}}"#), Some(&format!("xx{}", &cut[..252])), None, None);
+        check(
+            &format!(r#"{{"type":"ping!","topic":"x{long}"}}"#),
+            Some("ping!"),
+            Some(&format!("x{}", &cut[..1022])),
+            None,
+        );
+        check(
+            &format!(r#"{{"type":"x{long}"}}"#),
+            Some(&format!("x{}", &cut[..254])),
+            None,
+            None,
+        );
+        check(
+            &format!(r#"{{"type":"xx{long}"}}"#),
+            Some(&format!("xx{}", &cut[..252])),
+            None,
+            None,
+        );
     }
 
     #[test]
     fn an_id_is_small() {
-        let text = |kind: &str, size: usize| format!(r#"{{"type":"{kind}","id":"{}"}}"#, "x".repeat(size - 2));
-        assert!(matches!(read(&text("ping", ID_BYTES_MAX)), Ok(Command::Ping { tag: Some(tag) }) if tag.len() == ID_BYTES_MAX));
+        let text = |kind: &str, size: usize| {
+            format!(r#"{{"type":"{kind}","id":"{}"}}"#, "x".repeat(size - 2))
+        };
+        assert!(
+            matches!(read(&text("ping", ID_BYTES_MAX)), Ok(Command::Ping { tag: Some(tag) }) if tag.len() == ID_BYTES_MAX)
+        );
         for kind in ["ping", "reply", "publish", "no"] {
             let refusal = read(&text(kind, ID_BYTES_MAX + 1)).unwrap_err();
-            assert_eq!((refusal.code, refusal.action.as_deref(), refusal.tag), (Code::TooLarge, Some(kind), None));
+            assert_eq!(
+                (refusal.code, refusal.action.as_deref(), refusal.tag),
+                (Code::TooLarge, Some(kind), None)
+            );
         }
     }
 }

@@ -62,15 +62,26 @@ mod tests {
         let mut out = b"before".to_vec();
         encode_delivery(message, topic, context, &mut out);
         assert_eq!(std::str::from_utf8(&out[6..]), Ok(expected));
-        assert_eq!(delivery_size(message, topic, context), expected.len(), "{expected}");
+        assert_eq!(
+            delivery_size(message, topic, context),
+            expected.len(),
+            "{expected}"
+        );
     }
 
     #[test]
     fn a_delivery_is_the_publishers_object_and_the_context() {
         let check = |text: &str, context: &str, expected: &str| {
             let decoded = decode(text.as_bytes(), &Stamp::new(1_518_741_097_123), false);
-            let Ok(Command::Publish { message, .. }) = decoded else { panic!("{text}") };
-            check(&message, &message.targets.topics[0], context.as_bytes(), expected);
+            let Ok(Command::Publish { message, .. }) = decoded else {
+                panic!("{text}")
+            };
+            check(
+                &message,
+                &message.targets.topics[0],
+                context.as_bytes(),
+                expected,
+            );
         };
         // As observed with the original server.
         check(
@@ -92,25 +103,49 @@ mod tests {
 
     #[test]
     fn messages_of_other_protocols_get_an_object() {
-        let check = |topic: &'static [u8], payload: Payload, attachments: Vec<Bytes>, expected: &str| {
-            let topic = Topic::channel(Bytes::from_static(topic)).unwrap();
-            let message = Message {
-                targets: Targets { topics: smallvec![topic.clone()], ..Targets::default() },
-                event: None,
-                payload,
-                attachments,
-                origin: None,
-                flags: Flags::default(),
-                position: None,
-                unix_ms: 1_518_741_097_123,
-                envelope: None,
+        let check =
+            |topic: &'static [u8], payload: Payload, attachments: Vec<Bytes>, expected: &str| {
+                let topic = Topic::channel(Bytes::from_static(topic)).unwrap();
+                let message = Message {
+                    targets: Targets {
+                        topics: smallvec![topic.clone()],
+                        ..Targets::default()
+                    },
+                    event: None,
+                    payload,
+                    attachments,
+                    origin: None,
+                    flags: Flags::default(),
+                    position: None,
+                    unix_ms: 1_518_741_097_123,
+                    envelope: None,
+                };
+                let rest = r#","timestamp":"2018-02-16T00:31:37.123Z","context":"c\u0001�"}"#;
+                check(
+                    &message,
+                    &topic,
+                    b"c\x01\xff",
+                    &format!(r#"{{"type":"publish",{expected}{rest}"#),
+                );
             };
-            let rest = r#","timestamp":"2018-02-16T00:31:37.123Z","context":"c\u0001�"}"#;
-            check(&message, &topic, b"c\x01\xff", &format!(r#"{{"type":"publish",{expected}{rest}"#));
-        };
-        check(b"a.b", Payload::Json(Bytes::from_static(b"[1, 2]")), vec![], r#""topic":"a.b","message":[1, 2]"#);
-        check(b"\"\xfe", Payload::Text(Bytes::from_static(b"say \"hi\"\n")), vec![], r#""topic":"\"�","message":"say \"hi\"\n""#);
-        check(b"a", Payload::Binary(Bytes::from_static(b"\xff\x00")), vec![], r#""topic":"a","message":{"$binary":"/wA="}"#);
+        check(
+            b"a.b",
+            Payload::Json(Bytes::from_static(b"[1, 2]")),
+            vec![],
+            r#""topic":"a.b","message":[1, 2]"#,
+        );
+        check(
+            b"\"\xfe",
+            Payload::Text(Bytes::from_static(b"say \"hi\"\n")),
+            vec![],
+            r#""topic":"\"�","message":"say \"hi\"\n""#,
+        );
+        check(
+            b"a",
+            Payload::Binary(Bytes::from_static(b"\xff\x00")),
+            vec![],
+            r#""topic":"a","message":{"$binary":"/wA="}"#,
+        );
         check(
             b"a",
             Payload::Json(Bytes::from_static(br#"[{"_placeholder":true,"num":0},7]"#)),

@@ -42,7 +42,12 @@ pub fn encode(event: &Event<'_>, stamp: &Stamp, out: &mut Vec<u8>) {
                 }
             }
         }
-        Event::Request { event, data, number, from } => {
+        Event::Request {
+            event,
+            data,
+            number,
+            from,
+        } => {
             out.extend_from_slice(br#"{"type":"request","event":"#);
             write_string(event, out);
             out.extend_from_slice(br#","data":"#);
@@ -138,8 +143,17 @@ mod tests {
         };
         let tag = Bytes::from_static(br#"{"n": 1}"#);
         let tag = Some(&tag);
-        let client = ClientId { broker: 0xffff_ffff_ffff, shard: ShardId(0), session: SessionId { slot: 0, generation: 1 } };
-        let refused = |action: Option<&'static str>, topic: Option<&'static str>, tag: Option<&Tag>| Refusal {
+        let client = ClientId {
+            broker: 0xffff_ffff_ffff,
+            shard: ShardId(0),
+            session: SessionId {
+                slot: 0,
+                generation: 1,
+            },
+        };
+        let refused = |action: Option<&'static str>,
+                       topic: Option<&'static str>,
+                       tag: Option<&Tag>| Refusal {
             action: action.map(Cow::Borrowed),
             code: Code::BadTopic,
             reason: Cow::Borrowed("not \"good\""),
@@ -155,36 +169,104 @@ mod tests {
             (Action::Unhandle, "event"),
         ] {
             let word = action.as_str();
-            let ack = format!(r#"{{"type":"ack","action":"{word}","timestamp":"2018-02-16T00:31:37.123Z","{field}":"a.\"é""#);
-            check(Event::Ack { action, name: "a.\"é".as_bytes(), tag: None }, &format!("{ack}}}"));
-            check(Event::Ack { action, name: "a.\"é".as_bytes(), tag }, &format!(r#"{ack},"id":{{"n": 1}}}}"#));
+            let ack = format!(
+                r#"{{"type":"ack","action":"{word}","timestamp":"2018-02-16T00:31:37.123Z","{field}":"a.\"é""#
+            );
+            check(
+                Event::Ack {
+                    action,
+                    name: "a.\"é".as_bytes(),
+                    tag: None,
+                },
+                &format!("{ack}}}"),
+            );
+            check(
+                Event::Ack {
+                    action,
+                    name: "a.\"é".as_bytes(),
+                    tag,
+                },
+                &format!(r#"{ack},"id":{{"n": 1}}}}"#),
+            );
         }
         let error = r#""code":"bad_topic","reason":"not \"good\"""#;
-        check(Event::Refused(&refused(None, None, None)), &format!(r#"{{"type":"error","action":null,{error}}}"#));
+        check(
+            Event::Refused(&refused(None, None, None)),
+            &format!(r#"{{"type":"error","action":null,{error}}}"#),
+        );
         check(
             Event::Refused(&refused(Some("sub\n"), Some("a..b\0"), tag)),
-            &format!(r#"{{"type":"error","action":"sub\n",{error},"topic":"a..b\u0000","id":{{"n": 1}}}}"#),
+            &format!(
+                r#"{{"type":"error","action":"sub\n",{error},"topic":"a..b\u0000","id":{{"n": 1}}}}"#
+            ),
         );
         let outcome = |payload| Outcome::Data(payload);
-        let reply = |outcome: &Outcome, expected: &str| check(Event::Reply { tag: &Bytes::from_static(b"7"), outcome }, expected);
-        reply(&outcome(Payload::Json(Bytes::from_static(b"[1.0]"))), r#"{"type":"reply","id":7,"data":[1.0]}"#);
-        reply(&outcome(Payload::Text(Bytes::from_static(b"\""))), r#"{"type":"reply","id":7,"data":"\""}"#);
-        reply(&outcome(Payload::Binary(Bytes::from_static(b"abc"))), r#"{"type":"reply","id":7,"data":{"$binary":"YWJj"}}"#);
-        reply(&Outcome::refused(Code::NoHandler, "nobody"), r#"{"type":"reply","id":7,"error":{"code":"no_handler","reason":"nobody"}}"#);
-        let failed = Outcome::Failed { code: Cow::Borrowed("\""), reason: Cow::Borrowed("\u{1}é") };
-        reply(&failed, r#"{"type":"reply","id":7,"error":{"code":"\"","reason":"\u0001é"}}"#);
+        let reply = |outcome: &Outcome, expected: &str| {
+            check(
+                Event::Reply {
+                    tag: &Bytes::from_static(b"7"),
+                    outcome,
+                },
+                expected,
+            )
+        };
+        reply(
+            &outcome(Payload::Json(Bytes::from_static(b"[1.0]"))),
+            r#"{"type":"reply","id":7,"data":[1.0]}"#,
+        );
+        reply(
+            &outcome(Payload::Text(Bytes::from_static(b"\""))),
+            r#"{"type":"reply","id":7,"data":"\""}"#,
+        );
+        reply(
+            &outcome(Payload::Binary(Bytes::from_static(b"abc"))),
+            r#"{"type":"reply","id":7,"data":{"$binary":"YWJj"}}"#,
+        );
+        reply(
+            &Outcome::refused(Code::NoHandler, "nobody"),
+            r#"{"type":"reply","id":7,"error":{"code":"no_handler","reason":"nobody"}}"#,
+        );
+        let failed = Outcome::Failed {
+            code: Cow::Borrowed("\""),
+            reason: Cow::Borrowed("\u{1}é"),
+        };
+        reply(
+            &failed,
+            r#"{"type":"reply","id":7,"error":{"code":"\"","reason":"\u0001é"}}"#,
+        );
         check(
-            Event::Request { event: b"e\"", data: &Payload::Json(Bytes::from_static(b"null")), number: u64::MAX, from: client },
+            Event::Request {
+                event: b"e\"",
+                data: &Payload::Json(Bytes::from_static(b"null")),
+                number: u64::MAX,
+                from: client,
+            },
             r#"{"type":"request","event":"e\"","data":null,"id":18446744073709551615,"from":"client:________AAAAAAAAAAAB"}"#,
         );
         check(
-            Event::Emitted { event: b"e", data: &Payload::Text(Bytes::from_static(b"hi")), from: client },
+            Event::Emitted {
+                event: b"e",
+                data: &Payload::Text(Bytes::from_static(b"hi")),
+                from: client,
+            },
             r#"{"type":"event","event":"e","data":"hi","from":"client:________AAAAAAAAAAAB"}"#,
         );
-        check(Event::Session { client, tag: None }, r#"{"type":"session","session":"________AAAAAAAAAAAB"}"#);
-        check(Event::Session { client, tag }, r#"{"type":"session","session":"________AAAAAAAAAAAB","id":{"n": 1}}"#);
+        check(
+            Event::Session { client, tag: None },
+            r#"{"type":"session","session":"________AAAAAAAAAAAB"}"#,
+        );
+        check(
+            Event::Session { client, tag },
+            r#"{"type":"session","session":"________AAAAAAAAAAAB","id":{"n": 1}}"#,
+        );
         check(Event::Pong { tag: None }, r#"{"type":"pong"}"#);
         check(Event::Pong { tag }, r#"{"type":"pong","id":{"n": 1}}"#);
-        check(Event::Gap { topic: b"a\xff", count: 12 }, "{\"type\":\"gap\",\"topic\":\"a\u{fffd}\",\"count\":12}");
+        check(
+            Event::Gap {
+                topic: b"a\xff",
+                count: 12,
+            },
+            "{\"type\":\"gap\",\"topic\":\"a\u{fffd}\",\"count\":12}",
+        );
     }
 }

@@ -25,10 +25,17 @@ impl Envelope {
     /// The envelope of a publish, with a timestamp if the publisher sent none.
     pub(super) fn of(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Envelope {
         const TIMESTAMP: &[u8] = br#","timestamp":"#;
-        let mut out = Vec::with_capacity(1 + fields.body.range().len() + TIMESTAMP.len() + stamp.as_bytes().len() + 2);
+        let mut out = Vec::with_capacity(
+            1 + fields.body.range().len() + TIMESTAMP.len() + stamp.as_bytes().len() + 2,
+        );
         out.push(b'{');
-        let foreign = fields.member(Key::Context).is_some() || (fields.member(Key::FromPeerServer).is_some() && !trust_peer_flag);
-        let mut envelope = if foreign || fields.duplicates { rebuild(fields, trust_peer_flag, &mut out) } else { copy(fields, &mut out) };
+        let foreign = fields.member(Key::Context).is_some()
+            || (fields.member(Key::FromPeerServer).is_some() && !trust_peer_flag);
+        let mut envelope = if foreign || fields.duplicates {
+            rebuild(fields, trust_peer_flag, &mut out)
+        } else {
+            copy(fields, &mut out)
+        };
         if fields.member(Key::Timestamp).is_none() {
             out.extend_from_slice(TIMESTAMP);
             out.push(b'"');
@@ -45,9 +52,17 @@ fn copy(fields: &Fields<'_>, out: &mut Vec<u8>) -> Envelope {
     let body = fields.body.range();
     let shift = |key| {
         let value = fields.member(key)?.value.range();
-        Some(Span::new(value.start - body.start + out.len(), value.end - body.start + out.len()))
+        Some(Span::new(
+            value.start - body.start + out.len(),
+            value.end - body.start + out.len(),
+        ))
     };
-    let envelope = Envelope { bytes: Bytes::new(), topic: shift(Key::Topic), message: shift(Key::Message), id: shift(Key::Id) };
+    let envelope = Envelope {
+        bytes: Bytes::new(),
+        topic: shift(Key::Topic),
+        message: shift(Key::Message),
+        id: shift(Key::Id),
+    };
     out.extend_from_slice(fields.body.of(fields.text));
     envelope
 }
@@ -67,7 +82,12 @@ fn rebuild(fields: &Fields<'_>, trust_peer_flag: bool, out: &mut Vec<u8>) -> Env
         lasts[same[0]] = same.last().copied();
     }
 
-    let mut envelope = Envelope { bytes: Bytes::new(), topic: None, message: None, id: None };
+    let mut envelope = Envelope {
+        bytes: Bytes::new(),
+        topic: None,
+        message: None,
+        id: None,
+    };
     for (first, last) in lasts.iter().enumerate() {
         let Some(last) = *last else { continue };
         let key = Key::named(&names[first]);
@@ -101,29 +121,69 @@ mod tests {
     fn check(text: &str, trust_peer_flag: bool, expected: &str) {
         let fields = Fields::read(text.as_bytes()).unwrap();
         let envelope = Envelope::of(&fields, &Stamp::new(0), trust_peer_flag);
-        assert_eq!(std::str::from_utf8(&envelope.bytes).unwrap(), expected, "{text}");
-        for (key, span) in [(Key::Topic, envelope.topic), (Key::Message, envelope.message), (Key::Id, envelope.id)] {
-            assert_eq!(span.map(|span| span.of(&envelope.bytes)), fields.raw(key), "{text} {key:?}");
+        assert_eq!(
+            std::str::from_utf8(&envelope.bytes).unwrap(),
+            expected,
+            "{text}"
+        );
+        for (key, span) in [
+            (Key::Topic, envelope.topic),
+            (Key::Message, envelope.message),
+            (Key::Id, envelope.id),
+        ] {
+            assert_eq!(
+                span.map(|span| span.of(&envelope.bytes)),
+                fields.raw(key),
+                "{text} {key:?}"
+            );
         }
     }
 
     #[test]
     fn an_ordinary_object_stays_as_it_came() {
         for trust in [false, true] {
-            check(r#"{"topic":"a","message":{"x":[1, 2]},"id":7}"#, trust, &format!(r#"{{"topic":"a","message":{{"x":[1, 2]}},"id":7{STAMP}"#));
-            check(" {  \"topic\" : \"a\" ,\n\"timestamp\" : null\t} ", trust, "{\"topic\" : \"a\" ,\n\"timestamp\" : null");
-            check(r#"{"topic":"a","t\u0069mestamp":1,"other":"} ,"}"#, trust, r#"{"topic":"a","t\u0069mestamp":1,"other":"} ,""#);
-            check(r#"{"message":"topic","topic":"message"}"#, trust, &format!(r#"{{"message":"topic","topic":"message"{STAMP}"#));
+            check(
+                r#"{"topic":"a","message":{"x":[1, 2]},"id":7}"#,
+                trust,
+                &format!(r#"{{"topic":"a","message":{{"x":[1, 2]}},"id":7{STAMP}"#),
+            );
+            check(
+                " {  \"topic\" : \"a\" ,\n\"timestamp\" : null\t} ",
+                trust,
+                "{\"topic\" : \"a\" ,\n\"timestamp\" : null",
+            );
+            check(
+                r#"{"topic":"a","t\u0069mestamp":1,"other":"} ,"}"#,
+                trust,
+                r#"{"topic":"a","t\u0069mestamp":1,"other":"} ,""#,
+            );
+            check(
+                r#"{"message":"topic","topic":"message"}"#,
+                trust,
+                &format!(r#"{{"message":"topic","topic":"message"{STAMP}"#),
+            );
         }
     }
 
     #[test]
     fn the_broker_writes_context_itself() {
         for (text, expected) in [
-            (r#"{"context":1,"topic":"a","timestamp":2}"#, r#"{"topic":"a","timestamp":2"#),
-            (r#"{"topic":"a","context":{"context":1},"timestamp":2}"#, r#"{"topic":"a","timestamp":2"#),
-            (r#"{"topic":"a","timestamp":2,"\u0063ontext":1}"#, r#"{"topic":"a","timestamp":2"#),
-            (r#"{"context":1, "topic" : "a" ,"context":2,"timestamp":2 ,"context":3}"#, r#"{"topic":"a","timestamp":2"#),
+            (
+                r#"{"context":1,"topic":"a","timestamp":2}"#,
+                r#"{"topic":"a","timestamp":2"#,
+            ),
+            (
+                r#"{"topic":"a","context":{"context":1},"timestamp":2}"#,
+                r#"{"topic":"a","timestamp":2"#,
+            ),
+            (
+                r#"{"topic":"a","timestamp":2,"\u0063ontext":1}"#,
+                r#"{"topic":"a","timestamp":2"#,
+            ),
+            (
+                r#"{"context":1, "topic" : "a" ,"context":2,"timestamp":2 ,"context":3}"#,
+                r#"{"topic":"a","timestamp":2"#,
+            ),
         ] {
             check(text, false, expected);
             check(text, true, expected);
@@ -134,23 +194,51 @@ mod tests {
     fn the_peer_flag_is_for_the_trusted() {
         let text = r#"{"fromPeerServer":true,"topic":"a","timestamp":2}"#;
         check(text, false, r#"{"topic":"a","timestamp":2"#);
-        check(text, true, r#"{"fromPeerServer":true,"topic":"a","timestamp":2"#);
-        check(r#"{"fromPeerServer":true,"topic":"a","context":2}"#, true, &format!(r#"{{"fromPeerServer":true,"topic":"a"{STAMP}"#));
+        check(
+            text,
+            true,
+            r#"{"fromPeerServer":true,"topic":"a","timestamp":2"#,
+        );
+        check(
+            r#"{"fromPeerServer":true,"topic":"a","context":2}"#,
+            true,
+            &format!(r#"{{"fromPeerServer":true,"topic":"a"{STAMP}"#),
+        );
     }
 
     #[test]
     fn each_key_is_passed_on_once() {
         for (text, expected) in [
-            (r#"{"topic":"a","x":1,"topic":"b","timestamp":2}"#, r#"{"topic":"b","x":1,"timestamp":2"#),
-            (r#"{"timestamp":1,"\u0074opic":"a","topic":"b","timestamp":2,"topic":"c"}"#, r#"{"timestamp":2,"\u0074opic":"c""#),
-            (r#"{"message":1,"x":1,"message":{"x":2,"x":3},"x":4,"timestamp":2}"#, r#"{"message":{"x":2,"x":3},"x":4,"timestamp":2"#),
+            (
+                r#"{"topic":"a","x":1,"topic":"b","timestamp":2}"#,
+                r#"{"topic":"b","x":1,"timestamp":2"#,
+            ),
+            (
+                r#"{"timestamp":1,"\u0074opic":"a","topic":"b","timestamp":2,"topic":"c"}"#,
+                r#"{"timestamp":2,"\u0074opic":"c""#,
+            ),
+            (
+                r#"{"message":1,"x":1,"message":{"x":2,"x":3},"x":4,"timestamp":2}"#,
+                r#"{"message":{"x":2,"x":3},"x":4,"timestamp":2"#,
+            ),
             // Half a surrogate pair is a key of its own.
-            (r#"{"\ud800":1,"\ud801":2,"\uD800":3,"\ufffd":4,"timestamp":2}"#, r#"{"\ud800":3,"\ud801":2,"\ufffd":4,"timestamp":2"#),
+            (
+                r#"{"\ud800":1,"\ud801":2,"\uD800":3,"\ufffd":4,"timestamp":2}"#,
+                r#"{"\ud800":3,"\ud801":2,"\ufffd":4,"timestamp":2"#,
+            ),
         ] {
             check(text, false, expected);
         }
-        let many: String = (0..2000).map(|index| format!(r#","k{}":{index}"#, index % 1000)).collect();
-        let once: String = (1000..2000).map(|index| format!(r#","k{}":{index}"#, index % 1000)).collect();
-        check(&format!(r#"{{"timestamp":2{many}}}"#), false, &format!(r#"{{"timestamp":2{once}"#));
+        let many: String = (0..2000)
+            .map(|index| format!(r#","k{}":{index}"#, index % 1000))
+            .collect();
+        let once: String = (1000..2000)
+            .map(|index| format!(r#","k{}":{index}"#, index % 1000))
+            .collect();
+        check(
+            &format!(r#"{{"timestamp":2{many}}}"#),
+            false,
+            &format!(r#"{{"timestamp":2{once}"#),
+        );
     }
 }

@@ -56,7 +56,11 @@ impl Key {
 /// The name that a member's key says, escapes read.
 pub(super) fn name_of<'a>(member: &Member, text: &'a [u8]) -> Cow<'a, [u8]> {
     let name = member.key.inside().of(text);
-    if member.key_escaped { unescape_loosely(name) } else { Cow::Borrowed(name) }
+    if member.key_escaped {
+        unescape_loosely(name)
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// How many unknown keys are compared with one another; with more, or with escapes in one of them, duplicates are
@@ -91,13 +95,20 @@ impl<'a> Fields<'a> {
                 None if duplicates => {}
                 None => {
                     let name = member.key.inside().of(text);
-                    duplicates = member.key_escaped || others.len() == OTHERS_MAX || others.contains(&name);
+                    duplicates =
+                        member.key_escaped || others.len() == OTHERS_MAX || others.contains(&name);
                     others.push(name);
                 }
             }
         }
         let (start, end) = body.unwrap_or_default();
-        Ok(Fields { text, body: Span::new(start, end), duplicates, action: None, known })
+        Ok(Fields {
+            text,
+            body: Span::new(start, end),
+            duplicates,
+            action: None,
+            known,
+        })
     }
 
     pub(super) fn member(&self, key: Key) -> Option<Member> {
@@ -119,7 +130,10 @@ impl<'a> Fields<'a> {
     pub(super) fn event(&self) -> Result<Bytes, Refusal> {
         match self.string(Key::Event) {
             Some(event) if is_name(&event) => Ok(own(event)),
-            _ => Err(self.refuse(Code::BadType, "`event` must be a string of 1 to 255 bytes without control characters")),
+            _ => Err(self.refuse(
+                Code::BadType,
+                "`event` must be a string of 1 to 255 bytes without control characters",
+            )),
         }
     }
 
@@ -135,8 +149,13 @@ impl<'a> Fields<'a> {
             action: self.action.clone(),
             code,
             reason: reason.into(),
-            topic: self.string(Key::Topic).map(|topic| Bytes::copy_from_slice(cut(&topic, CHANNEL_BYTES_MAX))),
-            tag: self.raw(Key::Id).filter(|id| id.len() <= ID_BYTES_MAX).map(Bytes::copy_from_slice),
+            topic: self
+                .string(Key::Topic)
+                .map(|topic| Bytes::copy_from_slice(cut(&topic, CHANNEL_BYTES_MAX))),
+            tag: self
+                .raw(Key::Id)
+                .filter(|id| id.len() <= ID_BYTES_MAX)
+                .map(Bytes::copy_from_slice),
         }
     }
 }
@@ -152,7 +171,8 @@ pub(super) fn string_of<'a>(member: &Member, text: &'a [u8]) -> Option<Cow<'a, [
 
 /// May this be the name of an event, a service or a peer?
 pub(super) fn is_name(name: &[u8]) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && std::str::from_utf8(name).is_ok_and(|name| !name.contains(char::is_control))
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && std::str::from_utf8(name).is_ok_and(|name| !name.contains(char::is_control))
 }
 
 /// In a buffer of its own size, without a second copy.
@@ -181,7 +201,8 @@ mod tests {
 
     #[test]
     fn known_members_are_found_and_the_last_counts() {
-        let text = br#"{"type":1,"\u0074opic":"a\u002eb","x":[{"type":2}],"type":"t","id":{"a":[1]}}"#;
+        let text =
+            br#"{"type":1,"\u0074opic":"a\u002eb","x":[{"type":2}],"type":"t","id":{"a":[1]}}"#;
         let fields = Fields::read(text).unwrap();
         assert_eq!(fields.raw(Key::Type), Some(&br#""t""#[..]));
         assert_eq!(fields.string(Key::Topic).as_deref(), Some(&b"a.b"[..]));
@@ -201,24 +222,54 @@ mod tests {
             (r#"{"id":1,"i\u0064":2}"#, true),
             (r#"{"a":1,"\u0061":2}"#, true),
             // Too many to compare: possible.
-            (r#"{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8}"#, false),
-            (r#"{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8,"i":9}"#, true),
+            (
+                r#"{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8}"#,
+                false,
+            ),
+            (
+                r#"{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8,"i":9}"#,
+                true,
+            ),
         ] {
-            assert_eq!(Fields::read(text.as_bytes()).unwrap().duplicates, expected, "{text}");
+            assert_eq!(
+                Fields::read(text.as_bytes()).unwrap().duplicates,
+                expected,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn cuts_fall_between_characters() {
-        for (text, size_max, expected) in [("abc", 3, "abc"), ("abc", 2, "ab"), ("aé", 2, "a"), ("é", 1, ""), ("😀x", 4, "😀"), ("x😀", 4, "x"), ("", 0, "")] {
-            assert_eq!(cut(text.as_bytes(), size_max), expected.as_bytes(), "{text}");
+        for (text, size_max, expected) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("aé", 2, "a"),
+            ("é", 1, ""),
+            ("😀x", 4, "😀"),
+            ("x😀", 4, "x"),
+            ("", 0, ""),
+        ] {
+            assert_eq!(
+                cut(text.as_bytes(), size_max),
+                expected.as_bytes(),
+                "{text}"
+            );
         }
         assert_eq!(cut(&[0x80; 9], 4), b"");
     }
 
     #[test]
     fn names_are_bounded_text() {
-        for (name, expected) in [("a", true), ("", false), ("a b", true), ("é", true), ("a\n", false), ("\u{7f}", false), ("\u{85}", false)] {
+        for (name, expected) in [
+            ("a", true),
+            ("", false),
+            ("a b", true),
+            ("é", true),
+            ("a\n", false),
+            ("\u{7f}", false),
+            ("\u{85}", false),
+        ] {
             assert_eq!(is_name(name.as_bytes()), expected, "{name:?}");
         }
         assert!(is_name(&[b'x'; 255]) && !is_name(&[b'x'; 256]) && !is_name(b"\xff"));

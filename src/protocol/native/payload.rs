@@ -50,7 +50,11 @@ fn write_binary(bytes: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + base64_size(bytes), 0);
     let written = STANDARD.encode_slice(bytes, &mut out[start..]);
-    assert_eq!(written, Ok(out.len() - start), "padded base64 is four bytes for each three begun");
+    assert_eq!(
+        written,
+        Ok(out.len() - start),
+        "padded base64 is four bytes for each three begun"
+    );
     out.extend_from_slice(BINARY_CLOSE);
 }
 
@@ -107,8 +111,16 @@ fn placeholder(json: &[u8], at: usize) -> Option<(usize, usize)> {
                 at += 4;
             }
             b"num" if number.is_none() => {
-                let digits = json[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-                number = Some(std::str::from_utf8(&json[at..at + digits]).ok()?.parse().ok()?);
+                let digits = json[at..]
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_digit())
+                    .count();
+                number = Some(
+                    std::str::from_utf8(&json[at..at + digits])
+                        .ok()?
+                        .parse()
+                        .ok()?,
+                );
                 at += digits;
             }
             _ => return None,
@@ -127,7 +139,10 @@ fn past(json: &[u8], at: usize, byte: u8) -> Option<usize> {
 }
 
 fn past_whitespace(json: &[u8], at: usize) -> usize {
-    at + json[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
+    at + json[at..]
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+        .count()
 }
 
 #[cfg(test)]
@@ -135,29 +150,69 @@ mod tests {
     use super::*;
 
     fn check(payload: Payload, attachments: &[&[u8]], expected: &str) {
-        let attachments: Vec<Bytes> = attachments.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
+        let attachments: Vec<Bytes> = attachments
+            .iter()
+            .map(|bytes| Bytes::copy_from_slice(bytes))
+            .collect();
         let mut out = b"before".to_vec();
         write_payload(&payload, &attachments, &mut out);
         assert_eq!(std::str::from_utf8(&out[6..]).unwrap(), expected);
-        assert_eq!(payload_size(&payload, &attachments), expected.len(), "{expected}");
+        assert_eq!(
+            payload_size(&payload, &attachments),
+            expected.len(),
+            "{expected}"
+        );
     }
 
     #[test]
     fn every_kind_becomes_json() {
-        check(Payload::Json(Bytes::from_static(b" {\"a\": 1.0}")), &[], " {\"a\": 1.0}");
-        check(Payload::Text(Bytes::from_static("a\"é\n".as_bytes())), &[], "\"a\\\"é\\n\"");
-        check(Payload::Binary(Bytes::from_static(b"")), &[], r#"{"$binary":""}"#);
-        check(Payload::Binary(Bytes::from_static(b"\xff")), &[], r#"{"$binary":"/w=="}"#);
-        check(Payload::Binary(Bytes::from_static(b"\xfb\xff\xbf\x00")), &[], r#"{"$binary":"+/+/AA=="}"#);
-        check(Payload::Binary(Bytes::from_static(b"abc")), &[], r#"{"$binary":"YWJj"}"#);
+        check(
+            Payload::Json(Bytes::from_static(b" {\"a\": 1.0}")),
+            &[],
+            " {\"a\": 1.0}",
+        );
+        check(
+            Payload::Text(Bytes::from_static("a\"é\n".as_bytes())),
+            &[],
+            "\"a\\\"é\\n\"",
+        );
+        check(
+            Payload::Binary(Bytes::from_static(b"")),
+            &[],
+            r#"{"$binary":""}"#,
+        );
+        check(
+            Payload::Binary(Bytes::from_static(b"\xff")),
+            &[],
+            r#"{"$binary":"/w=="}"#,
+        );
+        check(
+            Payload::Binary(Bytes::from_static(b"\xfb\xff\xbf\x00")),
+            &[],
+            r#"{"$binary":"+/+/AA=="}"#,
+        );
+        check(
+            Payload::Binary(Bytes::from_static(b"abc")),
+            &[],
+            r#"{"$binary":"YWJj"}"#,
+        );
     }
 
     #[test]
     fn placeholders_become_their_attachments() {
-        let check = |json: &'static str, expected: &str| check(Payload::Json(Bytes::from_static(json.as_bytes())), &[b"a", b"bc"], expected);
+        let check = |json: &'static str, expected: &str| {
+            check(
+                Payload::Json(Bytes::from_static(json.as_bytes())),
+                &[b"a", b"bc"],
+                expected,
+            )
+        };
         let (a, b) = (r#"{"$binary":"YQ=="}"#, r#"{"$binary":"YmM="}"#);
         check(r#"{"_placeholder":true,"num":0}"#, a);
-        check(r#" { "num" : 1 , "_placeholder" : true } "#, &format!(" {b} "));
+        check(
+            r#" { "num" : 1 , "_placeholder" : true } "#,
+            &format!(" {b} "),
+        );
         check(r#"{"\u005fplaceholder":true,"nu\u006d":1}"#, b);
         check(
             r#"[{"x":{"_placeholder":true,"num":1}},"{",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#,
@@ -187,8 +242,23 @@ mod tests {
 
     #[test]
     fn what_is_no_json_does_no_harm() {
-        for json in ["{", "\"", "{\"", "{\"num", "{\"num\"", "{\"num\":", "{\"num\":1", "{\"num\":1,", "{\"_placeholder\":true,\"num\":0", "{{{{\"\\"] {
-            check(Payload::Json(Bytes::copy_from_slice(json.as_bytes())), &[b"a"], json);
+        for json in [
+            "{",
+            "\"",
+            "{\"",
+            "{\"num",
+            "{\"num\"",
+            "{\"num\":",
+            "{\"num\":1",
+            "{\"num\":1,",
+            "{\"_placeholder\":true,\"num\":0",
+            "{{{{\"\\",
+        ] {
+            check(
+                Payload::Json(Bytes::copy_from_slice(json.as_bytes())),
+                &[b"a"],
+                json,
+            );
         }
     }
 }

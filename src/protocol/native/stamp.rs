@@ -48,7 +48,8 @@ impl Stamp {
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // from 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let months = (5 * day_of_year + 2) / 153; // since March
     let day = day_of_year - (153 * months + 2) / 5 + 1;
@@ -63,7 +64,9 @@ mod tests {
     use super::*;
 
     fn check(unix_ms: u64) {
-        let expected = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms)).to_string();
+        let expected =
+            humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms))
+                .to_string();
         let stamp = Stamp::new(unix_ms);
         assert_eq!(std::str::from_utf8(stamp.as_bytes()), Ok(&*expected));
         assert_eq!(stamp.unix_ms, unix_ms);
@@ -71,8 +74,21 @@ mod tests {
 
     #[test]
     fn stamps_agree_with_humantime() {
-        assert_eq!(Stamp::new(1_518_741_097_123).as_bytes(), b"2018-02-16T00:31:37.123Z");
-        for unix_ms in [0, 1, 999, 86_399_999, 86_400_000, 951_782_399_999, 951_782_400_000, 4_107_542_400_000, WRITTEN_MS_MAX] {
+        assert_eq!(
+            Stamp::new(1_518_741_097_123).as_bytes(),
+            b"2018-02-16T00:31:37.123Z"
+        );
+        for unix_ms in [
+            0,
+            1,
+            999,
+            86_399_999,
+            86_400_000,
+            951_782_399_999,
+            951_782_400_000,
+            4_107_542_400_000,
+            WRITTEN_MS_MAX,
+        ] {
             check(unix_ms);
         }
         // Every day to 2400 and beyond, so every kind of leap year, each at another time of day.

@@ -17,12 +17,12 @@ const ROWS: [&[&str]; 6] = [
     &["protocol", "ws"],
     &["shard"],
     &["mesh"],
-    &["admin", "client", "net"],
+    &["admin", "client", "console", "net"],
     &["broker", "config", "main"],
 ];
 
 /// Modules that may name one above them: who, whom, why.
-const ROW_EXCEPTIONS: [(&str, &str, &str); 3] = [
+const ROW_EXCEPTIONS: [(&str, &str, &str); 2] = [
     (
         "message",
         "protocol",
@@ -32,11 +32,6 @@ const ROW_EXCEPTIONS: [(&str, &str, &str); 3] = [
         "net",
         "config",
         "listeners are built from the configuration's own types",
-    ),
-    (
-        "admin",
-        "config",
-        "the admin listener is built from the configuration's own types",
     ),
 ];
 
@@ -797,7 +792,8 @@ fn unexplained_dependencies(manifest: &str) -> Vec<usize> {
     let mut found = Vec::new();
     for (index, line) in manifest.lines().enumerate() {
         if line.starts_with('[') {
-            in_dependencies = line.trim_end_matches(']').ends_with("dependencies");
+            let section = line.split(']').next().unwrap_or_default();
+            in_dependencies = section.ends_with("dependencies");
         } else if in_dependencies && line.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             let why = line.split_once('#').map_or("", |(_, why)| why.trim());
             if line.contains('=') && why.is_empty() {
@@ -1109,7 +1105,7 @@ fn machines_are_seen() {
 #[test]
 fn dependencies_without_a_reason_are_seen() {
     let manifest = "[package]\nname = \"x\"\n[dependencies]\na = \"1\" # why\nb = \"1\"\n\
-                    [target.'cfg(x)'.dev-dependencies]\nc = \"1\" #\n[lints]\nd = 1\n";
+                    [target.'cfg(x)'.dev-dependencies] # e\nc = \"1\" #\n[lints]\nd = 1\n";
     assert_eq!(unexplained_dependencies(manifest), [5, 7]);
 }
 

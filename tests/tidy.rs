@@ -804,18 +804,21 @@ fn unexplained_dependencies(manifest: &str) -> Vec<usize> {
     found
 }
 
-/// The lines of a document outside its code blocks, with code spans blanked.
+/// The lines of a document outside its code blocks, with code spans blanked; a span may go on over lines.
 fn prose(document: &str) -> Vec<(usize, String)> {
-    let mut in_block = false;
+    let (mut in_block, mut in_span) = (false, false);
     let mut lines = Vec::new();
     for (index, line) in document.lines().enumerate() {
         if line.trim_start().starts_with("```") {
             in_block = !in_block;
         } else if !in_block {
-            let parts = line.split('`').enumerate();
-            let text: String = parts
-                .map(|(part, text)| if part % 2 == 0 { text } else { " " })
-                .collect();
+            // A span ends with its paragraph, closed or not.
+            in_span &= !line.trim().is_empty();
+            let mut text = String::new();
+            for c in line.chars() {
+                in_span ^= c == '`';
+                text.push(if in_span || c == '`' { ' ' } else { c });
+            }
             lines.push((index + 1, text));
         }
     }
@@ -1115,6 +1118,11 @@ fn links_are_found_and_resolved() {
     assert_eq!(
         links(document),
         [(2, "b.md".to_owned()), (2, "#g".to_owned())]
+    );
+    let spans = "`a\nb [c](d)` [e](f.md)\n`open\n\n[g](h.md)";
+    assert_eq!(
+        links(spans),
+        [(2, "f.md".to_owned()), (5, "h.md".to_owned())]
     );
     assert!(anchors(document).contains("a-code-title-so"));
     assert_eq!(anchors(document).len(), 1);

@@ -1,0 +1,170 @@
+//! What the tests with real clients need and cargo can't bring: Node, the packages of the Node clients, and a
+//! Chromium for the console.
+//!
+//! Nothing here fails the gate: without these, the tests that want them say that they skipped. What is there
+//! already is left as it is, so that a second run needs no network.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Verdict;
+use crate::process::{self, first_line, root};
+
+/// The oldest Node that the clients are written for.
+const NODE_MAJOR_MIN: u32 = 18;
+
+/// The folders with a `package-lock.json`.
+const NODE_FOLDERS: [&str; 2] = ["tests/clients/node", "examples/node"];
+
+/// The names under which distributions install the browser.
+const CHROMIUM_NAMES: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
+/// Sets everything up; skipped with the reasons, if something could not be had.
+pub fn run() -> Verdict {
+    let mut missing = Vec::new();
+    match node() {
+        Ok(()) => {
+            let folders = NODE_FOLDERS.map(|folder| packages(&root().join(folder), folder));
+            missing.extend(folders.into_iter().filter_map(Result::err));
+        }
+        Err(why) => missing.push(why),
+    }
+    missing.extend(chromium().err());
+    for why in &missing {
+        println!("skipped: {why}");
+    }
+    if missing.is_empty() {
+        Verdict::Passed
+    } else {
+        Verdict::Skipped(missing.join("; "))
+    }
+}
+
+fn node() -> Result<(), String> {
+    let present = || {
+        let version = first_line("node", &["--version"])?;
+        let recent = major(&version)? >= NODE_MAJOR_MIN;
+        first_line("npm", &["--version"])?;
+        recent.then_some(version)
+    };
+    if present().is_none() {
+        println!("Node {NODE_MAJOR_MIN} or later with npm is not here");
+        install(&["nodejs", "npm"])?;
+    }
+    let version = present().ok_or("Node is still too old or has no npm")?;
+    println!("Node {version}");
+    Ok(())
+}
+
+/// The 20 of `v20.1.2`.
+fn major(version: &str) -> Option<u32> {
+    let numbers = version.strip_prefix('v')?;
+    numbers.split('.').next()?.parse().ok()
+}
+
+fn packages(path: &Path, folder: &str) -> Result<(), String> {
+    if !path.join("package-lock.json").exists() {
+        return Err(format!("{folder} is not there"));
+    }
+    if is_installed(path) {
+        println!("{folder}: its packages are installed");
+        return Ok(());
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund"])
+        .current_dir(path);
+    match process::run(&mut npm) {
+        (true, _) => Ok(()),
+        (false, _) => Err(format!("npm could not install the packages of {folder}")),
+    }
+}
+
+/// npm writes its own lock file last; if that is not older than ours, everything is there.
+fn is_installed(path: &Path) -> bool {
+    let written = |name: &str| fs::metadata(path.join(name)).and_then(|file| file.modified());
+    match (
+        written("package-lock.json"),
+        written("node_modules/.package-lock.json"),
+    ) {
+        (Ok(asked), Ok(installed)) => installed >= asked,
+        _ => false,
+    }
+}
+
+fn chromium() -> Result<(), String> {
+    let present = || {
+        CHROMIUM_NAMES
+            .iter()
+            .find_map(|name| first_line(name, &["--version"]))
+    };
+    if present().is_none() {
+        println!("Chromium is not here (only the test of the console page wants it)");
+        install(&["chromium"])?;
+    }
+    let version = present().ok_or("Chromium does not start")?;
+    println!("{version}");
+    Ok(())
+}
+
+/// Installs packages of the distribution, where we may.
+fn install(packages: &[&str]) -> Result<(), String> {
+    let names = packages.join(" and ");
+    if first_line("apt-get", &["--version"]).is_none() {
+        return Err(format!("no {names}, and no apt-get to install it with"));
+    }
+    let is_root = first_line("id", &["-u"]).as_deref() == Some("0");
+    if !is_root && first_line("sudo", &["-n", "true"]).is_none() {
+        return Err(format!("no {names}, and no right to install it"));
+    }
+    let apt_get = |arguments: &[&str]| {
+        let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+        words.extend(arguments);
+        if !is_root {
+            words.splice(0..0, ["sudo", "-n"]);
+        }
+        process::run(Command::new(words[0]).args(&words[1..])).0
+    };
+    // A failed update is no reason to give up: the lists at hand may do.
+    apt_get(&["update", "-q"]);
+    let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    if apt_get(&arguments) {
+        Ok(())
+    } else {
+        Err(format!("apt-get could not install {names}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_versions_are_read() {
+        for (version, expected) in [
+            ("v20.20.2", Some(20)),
+            ("v9", Some(9)),
+            ("20.1", None),
+            ("vx.1", None),
+            ("", None),
+        ] {
+            assert_eq!(major(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_lock_file_is_said_to_be_missing() {
+        let nowhere = Path::new("no/such/folder");
+        assert_eq!(
+            packages(nowhere, "no/such/folder"),
+            Err("no/such/folder is not there".to_owned())
+        );
+        assert!(!is_installed(nowhere));
+    }
+}

@@ -125,11 +125,12 @@ impl Client {
             match self.socket.read() {
                 Ok(Message::Text(text)) => return Ok(text.as_str().to_owned()),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(Message::Close(None)) => return Err(End::NoCode),
-                Ok(Message::Close(Some(frame))) => {
-                    return Err(match frame.code {
-                        CloseCode::Status => End::NoCode,
-                        code => End::Code(code.into()),
+                Ok(Message::Close(frame)) => {
+                    // tungstenite has queued the echo; it goes out with the next write.
+                    let _ = self.socket.flush();
+                    return Err(match frame.map(|frame| frame.code) {
+                        None | Some(CloseCode::Status) => End::NoCode,
+                        Some(code) => End::Code(code.into()),
                     });
                 }
                 Ok(other) => panic!("neither text nor control: {other:?}"),

@@ -30,8 +30,10 @@ fn each_message_comes_once_and_in_order() {
     const WINDOW: u64 = 40;
     let broker = Broker::start(&[]);
     let mut groups = clients_by_shard(&broker, 2, 5);
-    let mut publishers: Vec<Client> =
-        groups.iter_mut().flat_map(|group| group.drain(..2)).collect();
+    let mut publishers: Vec<Client> = groups
+        .iter_mut()
+        .flat_map(|group| group.drain(..2))
+        .collect();
     let mut subscribers: Vec<Client> = groups.into_iter().flatten().collect();
     assert_eq!((publishers.len(), subscribers.len()), (PUBLISHERS, 6));
     // Publisher p publishes to load.p; two of six subscribers want all, the others two of four each.
@@ -43,7 +45,14 @@ fn each_message_comes_once_and_in_order() {
         &["=load.1", "load.3"],
         &["load.0", "=load.2"],
     ];
-    let wanted: [&[usize]; 6] = [&[0, 1, 2, 3], &[0, 1], &[2, 3], &[0, 1, 2, 3], &[1, 3], &[0, 2]];
+    let wanted: [&[usize]; 6] = [
+        &[0, 1, 2, 3],
+        &[0, 1],
+        &[2, 3],
+        &[0, 1, 2, 3],
+        &[1, 3],
+        &[0, 2],
+    ];
     for (subscriber, filters) in subscribers.iter_mut().zip(filters) {
         for filter in filters {
             subscriber.subscribe(filter);
@@ -78,7 +87,10 @@ fn each_message_comes_once_and_in_order() {
                     let delivery = subscriber.delivery();
                     let (publisher, number) = publisher_and_number(&delivery);
                     assert!(wanted.contains(&publisher), "{delivery}");
-                    assert_eq!(number, next[publisher], "publisher {publisher}: lost, twice or early");
+                    assert_eq!(
+                        number, next[publisher],
+                        "publisher {publisher}: lost, twice or early"
+                    );
                     assert_eq!(delivery["topic"], format!("load.{publisher}"));
                     next[publisher] += 1;
                 }
@@ -92,8 +104,14 @@ fn each_message_comes_once_and_in_order() {
     let stats = broker.stats_at_rest();
     let sum = |name| sum_in(&stats, name);
     assert_eq!(sum("publishes"), PUBLISHERS as u64 * MESSAGES);
-    assert_eq!((sum("deliveries_due"), sum("delivered"), sum("announced")), (due, due, 0));
-    assert_eq!((sum("dropped"), sum("closed_slow"), sum("cq_overflow")), (0, 0, 0));
+    assert_eq!(
+        (sum("deliveries_due"), sum("delivered"), sum("announced")),
+        (due, due, 0)
+    );
+    assert_eq!(
+        (sum("dropped"), sum("closed_slow"), sum("cq_overflow")),
+        (0, 0, 0)
+    );
 }
 
 /// Does a dotted filter match? The plain version of DESIGN decision 9.
@@ -104,18 +122,31 @@ fn matches(filter: &str, topic: &str) -> bool {
     };
     let levels: Vec<&str> = levels.split('.').collect();
     let names: Vec<&str> = topic.split('.').collect();
-    (if exact { levels.len() == names.len() } else { levels.len() <= names.len() })
-        && levels.iter().zip(&names).all(|(level, name)| *level == "*" || level == name)
+    (if exact {
+        levels.len() == names.len()
+    } else {
+        levels.len() <= names.len()
+    }) && levels
+        .iter()
+        .zip(&names)
+        .all(|(level, name)| *level == "*" || level == name)
 }
 
 /// The contexts of one message for one subscriber, most specific first.
 fn contexts<'a>(filters: &[&'a str], topic: &str) -> Vec<&'a str> {
-    let mut contexts: Vec<&str> =
-        filters.iter().copied().filter(|filter| matches(filter, topic)).collect();
+    let mut contexts: Vec<&str> = filters
+        .iter()
+        .copied()
+        .filter(|filter| matches(filter, topic))
+        .collect();
     contexts.sort_by_key(|filter| {
         let levels = filter.trim_start_matches('=');
         let stars: Vec<bool> = levels.split('.').map(|level| level == "*").collect();
-        (std::cmp::Reverse(stars.len()), !filter.starts_with('='), stars)
+        (
+            std::cmp::Reverse(stars.len()),
+            !filter.starts_with('='),
+            stars,
+        )
     });
     contexts
 }
@@ -128,7 +159,10 @@ fn an_ack_is_a_barrier_for_every_other_connection() {
     const TOPICS: [&str; 6] = ["a", "a.b", "a.b.c", "a.c", "b", "a.b.d.e"];
     let mut random = fastrand::Rng::with_seed(common::seed());
     let broker = Broker::start(&[]);
-    let mut clients: Vec<Client> = clients_by_shard(&broker, 2, 4).into_iter().flatten().collect();
+    let mut clients: Vec<Client> = clients_by_shard(&broker, 2, 4)
+        .into_iter()
+        .flatten()
+        .collect();
     let mut subscribed: Vec<Vec<&str>> = vec![Vec::new(); clients.len()];
     let mut expected: Vec<Vec<(u64, String)>> = vec![Vec::new(); clients.len()];
     let mut subscribes = 0;
@@ -171,7 +205,10 @@ fn an_ack_is_a_barrier_for_every_other_connection() {
             .iter()
             .map(|delivery| {
                 let step = delivery["message"].as_u64().expect("a step");
-                (step, delivery["context"].as_str().expect("a context").to_owned())
+                (
+                    step,
+                    delivery["context"].as_str().expect("a context").to_owned(),
+                )
             })
             .collect();
         for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -180,7 +217,10 @@ fn an_ack_is_a_barrier_for_every_other_connection() {
         assert_eq!(got.len(), expected.len(), "client {index}");
         due += got.len() as u64;
     }
-    assert!(due > 500 && subscribes > 100, "{due} deliveries prove little");
+    assert!(
+        due > 500 && subscribes > 100,
+        "{due} deliveries prove little"
+    );
     let stats = broker.stats_at_rest();
     assert_eq!(sum_in(&stats, "deliveries_due"), due);
     assert_eq!(sum_in(&stats, "delivered"), due);
@@ -223,12 +263,15 @@ fn stays_lose_nothing_and_let_nothing_stray() {
                 scope.spawn(move || {
                     let mut total = 0;
                     for stay in 0..STAYS {
-                        let filter = random.choice(["stay", "stay.topic", "=stay.*", "*"]).unwrap();
+                        let filter = random
+                            .choice(["stay", "stay.topic", "=stay.*", "*"])
+                            .unwrap();
                         let earliest = read(acked);
                         client.subscribe(filter);
                         let surely_from = read(begun);
-                        let mut got: Vec<Value> =
-                            (0..random.usize(1..20)).map(|_| client.delivery()).collect();
+                        let mut got: Vec<Value> = (0..random.usize(1..20))
+                            .map(|_| client.delivery())
+                            .collect();
                         let surely_until = read(acked);
                         client.unsubscribe(filter);
                         let latest = read(begun);
@@ -243,13 +286,20 @@ fn stays_lose_nothing_and_let_nothing_stray() {
                             numbers[publisher].push(number);
                         }
                         for (p, numbers) in numbers.iter().enumerate() {
-                            let what = format!("client {index}, stay {stay}, publisher {p}: {numbers:?}");
+                            let what =
+                                format!("client {index}, stay {stay}, publisher {p}: {numbers:?}");
                             assert!(numbers.windows(2).all(|two| two[1] == two[0] + 1), "{what}");
                             for must in surely_from[p]..surely_until[p] {
                                 assert!(numbers.contains(&must), "{must} is missing: {what}");
                             }
-                            assert!(numbers.first().is_none_or(|first| *first >= earliest[p]), "{what}");
-                            assert!(numbers.last().is_none_or(|last| *last < latest[p]), "{what}");
+                            assert!(
+                                numbers.first().is_none_or(|first| *first >= earliest[p]),
+                                "{what}"
+                            );
+                            assert!(
+                                numbers.last().is_none_or(|last| *last < latest[p]),
+                                "{what}"
+                            );
                         }
                     }
                     total
@@ -285,7 +335,9 @@ fn subscribers_that_vanish_cost_nobody_else_a_message() {
         assert_eq!(publisher_and_number(&witness.delivery()), (0, number));
     }
     witness.expect_nothing();
-    common::wait_for("the passers to be gone", || (broker.sum("connections") == 2).then_some(()));
+    common::wait_for("the passers to be gone", || {
+        (broker.sum("connections") == 2).then_some(())
+    });
     let stats = broker.stats_at_rest();
     assert_eq!(sum_in(&stats, "subscriptions"), 1);
     assert!(sum_in(&stats, "deliveries_due") >= 120);
@@ -296,7 +348,10 @@ fn subscribers_that_vanish_cost_nobody_else_a_message() {
 fn a_drain_loses_nothing_that_was_acked() {
     let mut broker = Broker::start(&[]);
     let mut groups = clients_by_shard(&broker, 2, 4);
-    let publishers: Vec<Client> = groups.iter_mut().flat_map(|group| group.drain(..2)).collect();
+    let publishers: Vec<Client> = groups
+        .iter_mut()
+        .flat_map(|group| group.drain(..2))
+        .collect();
     let mut subscribers: Vec<Client> = groups.into_iter().flatten().collect();
     for subscriber in &mut subscribers {
         subscriber.subscribe("drain");
@@ -351,7 +406,9 @@ fn a_drain_loses_nothing_that_was_acked() {
         })
         .collect();
     for _ in 0..4 {
-        flows.recv_timeout(common::DEADLINE).expect("every publisher comes to 200 acks");
+        flows
+            .recv_timeout(common::DEADLINE)
+            .expect("every publisher comes to 200 acks");
     }
     broker.terminate();
     let acked: Vec<u64> = publishing
@@ -366,7 +423,10 @@ fn a_drain_loses_nothing_that_was_acked() {
         let got = reader.join().expect("a subscriber");
         for (publisher, acked) in acked.iter().enumerate() {
             let got = got.get(&publisher).copied().unwrap_or(0);
-            assert!(got >= *acked, "publisher {publisher}: {acked} acked, {got} read");
+            assert!(
+                got >= *acked,
+                "publisher {publisher}: {acked} acked, {got} read"
+            );
         }
     }
     assert_eq!(broker.wait_exit().code(), Some(0));
@@ -403,12 +463,17 @@ fn a_slow_reader_is_closed_and_others_never_notice() {
     });
     let mut published = 0;
     while broker.sum("closed_slow") == 0 {
-        assert!(published < FLOOD_BYTES / SIZE, "{published} messages and nobody is too slow");
+        assert!(
+            published < FLOOD_BYTES / SIZE,
+            "{published} messages and nobody is too slow"
+        );
         for _ in 0..10 {
             publisher.publish("flood", large(published as u64, SIZE));
             published += 1;
             // In step with the reader: it is no slow consumer, however this machine schedules.
-            count.recv_timeout(common::DEADLINE).expect("the reader gets every message at once");
+            count
+                .recv_timeout(common::DEADLINE)
+                .expect("the reader gets every message at once");
         }
     }
     publisher.publish("flood", json!("end"));
@@ -417,7 +482,11 @@ fn a_slow_reader_is_closed_and_others_never_notice() {
     let (texts, end) = slow.read_to_end();
     assert!(matches!(end, End::Code(4008) | End::Lost), "{end:?}");
     for (number, text) in texts.iter().enumerate() {
-        assert_eq!(publisher_and_number(&parse(text)), (0, number as u64), "whole and in order");
+        assert_eq!(
+            publisher_and_number(&parse(text)),
+            (0, number as u64),
+            "whole and in order"
+        );
     }
     let stats = broker.stats_at_rest();
     assert_eq!(sum_in(&stats, "closed_slow"), 1);
@@ -437,7 +506,10 @@ fn flood_and_read(policy: &str) -> (HashMap<String, Vec<Value>>, u64) {
     slow.subscribe("feed");
     let mut published = 0;
     while broker.sum("dropped") < 100 {
-        assert!((published as usize) < FLOOD_BYTES / SIZE, "{published} messages and none is skipped");
+        assert!(
+            (published as usize) < FLOOD_BYTES / SIZE,
+            "{published} messages and none is skipped"
+        );
         for _ in 0..10 {
             for topic in TOPICS {
                 publisher.publish(topic, large(published, SIZE));
@@ -474,7 +546,10 @@ fn flood_and_read(policy: &str) -> (HashMap<String, Vec<Value>>, u64) {
     let stats = broker.stats_at_rest();
     assert_eq!(sum_in(&stats, "dropped"), skipped);
     assert_eq!(sum_in(&stats, "announced"), skipped);
-    assert_eq!(sum_in(&stats, "deliveries_due"), published * TOPICS.len() as u64);
+    assert_eq!(
+        sum_in(&stats, "deliveries_due"),
+        published * TOPICS.len() as u64
+    );
     assert_eq!(sum_in(&stats, "closed_slow"), 0);
     (told, published)
 }
@@ -492,8 +567,15 @@ fn check_skipped(told: &HashMap<String, Vec<Value>>, published: u64) {
         }
         assert!(skipped > 0, "{topic}");
         assert_eq!(numbers.len() as u64 + skipped, published, "{topic}");
-        assert!(numbers.windows(2).all(|two| two[0] < two[1]), "{topic}: {numbers:?}");
-        assert_eq!(numbers.last(), Some(&(published - 1)), "{topic}: the newest is never skipped");
+        assert!(
+            numbers.windows(2).all(|two| two[0] < two[1]),
+            "{topic}: {numbers:?}"
+        );
+        assert_eq!(
+            numbers.last(),
+            Some(&(published - 1)),
+            "{topic}: the newest is never skipped"
+        );
     }
 }
 
@@ -511,7 +593,11 @@ fn conflate_keeps_the_newest() {
     for (topic, told) in &told {
         let gaps = told.iter().filter(|text| text["type"] == "gap").count();
         let newest = told.last().expect("something came");
-        assert_eq!(newest["message"]["n"], json!(published - 1), "{topic}: the newest comes last");
+        assert_eq!(
+            newest["message"]["n"],
+            json!(published - 1),
+            "{topic}: the newest comes last"
+        );
         assert!(gaps >= 1, "{topic}");
     }
 }

@@ -8,29 +8,49 @@ use common::{Broker, Client, clients_by_shard, option, pair_on_two_shards};
 use serde_json::{Value, json};
 
 const ALL_CODES: [&str; 9] = [
-    "no_handler", "timeout", "bad_json", "bad_type", "bad_topic", "too_large", "limit", "not_allowed", "busy",
+    "no_handler",
+    "timeout",
+    "bad_json",
+    "bad_type",
+    "bad_topic",
+    "too_large",
+    "limit",
+    "not_allowed",
+    "busy",
 ];
 
 fn with_services() -> Broker {
-    Broker::start_with_config("[[listener]]\naddr = \"127.0.0.1:0\"\nclient_services = true\n", &[])
+    Broker::start_with_config(
+        "[[listener]]\naddr = \"127.0.0.1:0\"\nclient_services = true\n",
+        &[],
+    )
 }
 
 /// `2018-02-16T00:31:37.123Z`
 fn is_timestamp(text: &str) -> bool {
     let pattern = b"0000-00-00T00:00:00.000Z";
     text.len() == pattern.len()
-        && text.bytes().zip(pattern).all(|(byte, &wanted)| match wanted {
-            b'0' => byte.is_ascii_digit(),
-            _ => byte == wanted,
-        })
+        && text
+            .bytes()
+            .zip(pattern)
+            .all(|(byte, &wanted)| match wanted {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == wanted,
+            })
 }
 
 /// The text with the value of its timestamp, once it is known to be one, written as NOW.
 fn with_now(text: &str) -> String {
     let value = parse(text);
-    let stamp = value["timestamp"].as_str().unwrap_or_else(|| panic!("no timestamp in {text}"));
+    let stamp = value["timestamp"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no timestamp in {text}"));
     assert!(is_timestamp(stamp), "{text}");
-    text.replacen(&format!("\"timestamp\":\"{stamp}\""), "\"timestamp\":NOW", 1)
+    text.replacen(
+        &format!("\"timestamp\":\"{stamp}\""),
+        "\"timestamp\":NOW",
+        1,
+    )
 }
 
 #[test]
@@ -110,7 +130,11 @@ fn a_delivery_is_the_publishers_object() {
         assert_eq!(publisher.answer()["type"], "ack", "{published}");
         for client in [&mut subscriber, &mut local] {
             let text = client.delivery_text();
-            let text = if delivered.contains("NOW") { with_now(&text) } else { text };
+            let text = if delivered.contains("NOW") {
+                with_now(&text)
+            } else {
+                text
+            };
             assert_eq!(text, delivered, "{published}");
         }
     };
@@ -150,7 +174,10 @@ fn nobody_forges_a_context_or_a_peer() {
         let text = subscriber.delivery_text();
         assert!(text.ends_with(r#","context":"a"}"#), "{text}");
         assert_eq!(text.matches("context").count(), 1, "{text}");
-        assert!(!text.contains("fromPeerServer") && !text.contains("forged"), "{text}");
+        assert!(
+            !text.contains("fromPeerServer") && !text.contains("forged"),
+            "{text}"
+        );
         let delivery = parse(&text);
         assert_eq!(
             (&delivery["type"], &delivery["topic"], &delivery["message"]),
@@ -161,7 +188,9 @@ fn nobody_forges_a_context_or_a_peer() {
     check(r#"{"context":"forged","type":"publish","topic":"a.b","message":1}"#);
     check(r#"{"type":"publish","context":{"forged":[1]},"topic":"a.b","message":1}"#);
     check(r#"{"type":"publish","topic":"a.b","message":1,"fromPeerServer":true}"#);
-    check(r#"{"fromPeerServer":true,"context":"forged","type":"publish","topic":"a.b","message":1}"#);
+    check(
+        r#"{"fromPeerServer":true,"context":"forged","type":"publish","topic":"a.b","message":1}"#,
+    );
     check(r#"{"context":"forged","context":"forged","type":"publish","topic":"a.b","message":1}"#);
 }
 
@@ -173,7 +202,10 @@ fn a_key_that_comes_twice_counts_once() {
     publisher.send(r#"{"type":"publish","topic":"first","topic":"last","message":1,"message":2}"#);
     assert_eq!(publisher.answer()["topic"], "last");
     let delivery = subscriber.delivery();
-    assert_eq!((&delivery["topic"], &delivery["message"]), (&json!("last"), &json!(2)));
+    assert_eq!(
+        (&delivery["topic"], &delivery["message"]),
+        (&json!("last"), &json!(2))
+    );
     subscriber.expect_nothing();
 }
 
@@ -201,14 +233,29 @@ fn an_id_comes_back_as_it_went() {
     let broker = Broker::start(&[]);
     let mut client = Client::connect(&broker);
     let mut check = |command: &str, kind: &str| {
-        for id in [r#""x""#, "7", "-1.5e3", r#"{"a":[1,null]}"#, "[]", "true", r#""caf\u00e9""#] {
+        for id in [
+            r#""x""#,
+            "7",
+            "-1.5e3",
+            r#"{"a":[1,null]}"#,
+            "[]",
+            "true",
+            r#""caf\u00e9""#,
+        ] {
             let text = command.replace('}', &format!(",\"id\":{id}}}"));
             client.send(&text);
             let answer = client.answer_text();
             let wanted: Value = serde_json::from_str(id).unwrap();
             let value = parse(&answer);
-            assert_eq!((&value["type"], &value["id"]), (&json!(kind), &wanted), "{text}");
-            assert!(answer.contains(&format!("\"id\":{id}")), "as the bytes that came: {answer}");
+            assert_eq!(
+                (&value["type"], &value["id"]),
+                (&json!(kind), &wanted),
+                "{text}"
+            );
+            assert!(
+                answer.contains(&format!("\"id\":{id}")),
+                "as the bytes that came: {answer}"
+            );
         }
     };
     check(r#"{"type":"subscribe","topic":"a"}"#, "ack");
@@ -219,9 +266,14 @@ fn an_id_comes_back_as_it_went() {
     check(r#"{"type":"request","event":"nobody","data":1}"#, "reply");
     // A refusal names what it refused. (Not bad_type in this loop: that would be more than ten bad texts.)
     for id in [r#""x""#, "7"] {
-        client.send(format!(r#"{{"type":"subscribe","topic":"a..b","id":{id}}}"#));
+        client.send(format!(
+            r#"{{"type":"subscribe","topic":"a..b","id":{id}}}"#
+        ));
         let answer = client.answer();
-        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("bad_topic")));
+        assert_eq!(
+            (&answer["type"], &answer["code"]),
+            (&json!("error"), &json!("bad_topic"))
+        );
         assert_eq!(answer["id"].to_string(), id);
     }
 }
@@ -238,7 +290,11 @@ fn whoami_and_ping() {
     assert_eq!(text, format!(r#"{{"type":"session","session":"{id}"}}"#));
     assert_ne!(id, two.whoami());
     let address: pubsub::address::ClientId = id.parse().expect("a client id");
-    assert_eq!(address.shard.index(), broker.shard_of(&id), "the id names the shard");
+    assert_eq!(
+        address.shard.index(),
+        broker.shard_of(&id),
+        "the id names the shard"
+    );
 }
 
 #[test]
@@ -255,7 +311,12 @@ fn refusals_are_never_acks() {
         assert_eq!(answer["type"], "error", "{text}: {answer}");
         assert_eq!(answer["code"], code, "{text}: {answer}");
         assert!(ALL_CODES.contains(&code));
-        assert!(answer["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{answer}");
+        assert!(
+            answer["reason"]
+                .as_str()
+                .is_some_and(|reason| !reason.is_empty()),
+            "{answer}"
+        );
         assert_eq!(answer["action"].as_str(), action, "{text}: {answer}");
         assert_eq!(answer["topic"].as_str(), topic, "{text}: {answer}");
         assert_eq!(answer.get("id"), None, "{text}: {answer}");
@@ -263,21 +324,76 @@ fn refusals_are_never_acks() {
         client.send(r#"{"type":"ping"}"#);
         assert_eq!(client.next_text(), r#"{"type":"pong"}"#, "after {text}");
     };
-    for text in ["", "not json", "{", "[]", "1", "null", "\"publish\"", "{} {}", "{\"type\":NaN}"] {
+    for text in [
+        "",
+        "not json",
+        "{",
+        "[]",
+        "1",
+        "null",
+        "\"publish\"",
+        "{} {}",
+        "{\"type\":NaN}",
+    ] {
         check(text, "bad_json", None, None);
     }
     check("{}", "bad_type", None, None);
     check(r#"{"type":7}"#, "bad_type", None, None);
     check(r#"{"type":"dance"}"#, "bad_type", Some("dance"), None);
-    check(r#"{"type":"ack","action":"publish"}"#, "bad_type", Some("ack"), None);
-    check(r#"{"type":"subscribe","topic":""}"#, "bad_topic", Some("subscribe"), Some(""));
-    check(r#"{"type":"subscribe","topic":"a..b"}"#, "bad_topic", Some("subscribe"), Some("a..b"));
-    check(r#"{"type":"publish","topic":"a.*","message":1}"#, "bad_topic", Some("publish"), Some("a.*"));
-    check(r#"{"type":"publish","topic":"=a","message":1}"#, "bad_topic", Some("publish"), Some("=a"));
-    check(r#"{"type":"subscribe","topic":"secret"}"#, "not_allowed", Some("subscribe"), Some("secret"));
-    check(r#"{"type":"subscribe","topic":"*"}"#, "not_allowed", Some("subscribe"), Some("*"));
-    check(r#"{"type":"publish","topic":"secret","message":1}"#, "not_allowed", Some("publish"), Some("secret"));
-    check(r#"{"type":"handle","event":"cat"}"#, "not_allowed", Some("handle"), None);
+    check(
+        r#"{"type":"ack","action":"publish"}"#,
+        "bad_type",
+        Some("ack"),
+        None,
+    );
+    check(
+        r#"{"type":"subscribe","topic":""}"#,
+        "bad_topic",
+        Some("subscribe"),
+        Some(""),
+    );
+    check(
+        r#"{"type":"subscribe","topic":"a..b"}"#,
+        "bad_topic",
+        Some("subscribe"),
+        Some("a..b"),
+    );
+    check(
+        r#"{"type":"publish","topic":"a.*","message":1}"#,
+        "bad_topic",
+        Some("publish"),
+        Some("a.*"),
+    );
+    check(
+        r#"{"type":"publish","topic":"=a","message":1}"#,
+        "bad_topic",
+        Some("publish"),
+        Some("=a"),
+    );
+    check(
+        r#"{"type":"subscribe","topic":"secret"}"#,
+        "not_allowed",
+        Some("subscribe"),
+        Some("secret"),
+    );
+    check(
+        r#"{"type":"subscribe","topic":"*"}"#,
+        "not_allowed",
+        Some("subscribe"),
+        Some("*"),
+    );
+    check(
+        r#"{"type":"publish","topic":"secret","message":1}"#,
+        "not_allowed",
+        Some("publish"),
+        Some("secret"),
+    );
+    check(
+        r#"{"type":"handle","event":"cat"}"#,
+        "not_allowed",
+        Some("handle"),
+        None,
+    );
 }
 
 /// Which of the two a missing or mistyped field is, the contract leaves to the decoder; it is never an ack.
@@ -343,7 +459,11 @@ fn the_eleventh_bad_text_closes() {
     for text in 0..10 {
         client.send("not json");
         let answer = client.next_json();
-        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("bad_json")), "{text}");
+        assert_eq!(
+            (&answer["type"], &answer["code"]),
+            (&json!("error"), &json!("bad_json")),
+            "{text}"
+        );
         // Good ones in between change nothing.
         client.subscribe("a");
     }
@@ -377,7 +497,10 @@ fn filters_match_as_written() {
         for client in [&mut near, &mut far] {
             client.settle();
             let got = client.take_kept();
-            assert!(got.iter().all(|delivery| delivery["topic"] == topic), "{got:?}");
+            assert!(
+                got.iter().all(|delivery| delivery["topic"] == topic),
+                "{got:?}"
+            );
             let got: Vec<&str> = got.iter().filter_map(|it| it["context"].as_str()).collect();
             assert_eq!(got, contexts, "{filters:?} on {topic}");
             for filter in filters {
@@ -415,10 +538,18 @@ fn filters_match_as_written() {
         &["=a.b", "=a.*", "a.b", "a.*", "a", "*"],
     );
     check(&["*", "a", "=*", "=a"], "a", &["=a", "=*", "a", "*"]);
-    check(&["a", "*.*.*", "a.b", "a.b.c"], "a.b.c", &["a.b.c", "*.*.*", "a.b", "a"]);
+    check(
+        &["a", "*.*.*", "a.b", "a.b.c"],
+        "a.b.c",
+        &["a.b.c", "*.*.*", "a.b", "a"],
+    );
     // Levels that look like array indexes or properties are levels.
     check(&["5", "5.x"], "5.x", &["5.x", "5"]);
-    check(&["constructor", "__proto__", "length", "0"], "length", &["length"]);
+    check(
+        &["constructor", "__proto__", "length", "0"],
+        "length",
+        &["length"],
+    );
 }
 
 #[test]
@@ -454,7 +585,8 @@ fn requests_are_answered_by_whoever_handles_them() {
     for asker in [&mut near, &mut far] {
         let asker_id = asker.whoami();
         for to in [None, Some(format!("client:{handler_id}"))] {
-            let mut request = json!({"type": "request", "event": "add", "data": [5, {"x": 4}], "id": "q"});
+            let mut request =
+                json!({"type": "request", "event": "add", "data": [5, {"x": 4}], "id": "q"});
             if let Some(to) = &to {
                 request["to"] = json!(to);
             }
@@ -473,15 +605,24 @@ fn requests_are_answered_by_whoever_handles_them() {
             let number = handler.next_json()["id"].clone();
             let error = json!({"code": "own_code", "reason": "no \"way\" é"});
             handler.send_json(&json!({"type": "reply", "id": number, "error": error}));
-            assert_eq!(asker.next_json(), json!({"type": "reply", "id": "q", "error": error}));
+            assert_eq!(
+                asker.next_json(),
+                json!({"type": "reply", "id": "q", "error": error})
+            );
         }
     }
     // A handler may ask itself.
     handler.send(r#"{"type":"request","event":"add","data":null,"id":1}"#);
     let asked = handler.next_json();
-    assert_eq!((&asked["type"], &asked["data"]), (&json!("request"), &Value::Null));
+    assert_eq!(
+        (&asked["type"], &asked["data"]),
+        (&json!("request"), &Value::Null)
+    );
     handler.send_json(&json!({"type": "reply", "id": asked["id"], "data": "me"}));
-    assert_eq!(handler.next_json(), json!({"type": "reply", "id": 1, "data": "me"}));
+    assert_eq!(
+        handler.next_json(),
+        json!({"type": "reply", "id": 1, "data": "me"})
+    );
 }
 
 #[test]
@@ -493,8 +634,15 @@ fn answers_in_any_order_find_their_questions() {
         asker.send_json(&json!({"type": "request", "event": "echo", "data": {"n": id}, "id": id}));
     }
     let mut asked: Vec<Value> = (0..20).map(|_| handler.next_json()).collect();
-    let order: Vec<u64> = asked.iter().filter_map(|it| it["data"]["n"].as_u64()).collect();
-    assert_eq!(order, (0..20).collect::<Vec<_>>(), "requests keep their order");
+    let order: Vec<u64> = asked
+        .iter()
+        .filter_map(|it| it["data"]["n"].as_u64())
+        .collect();
+    assert_eq!(
+        order,
+        (0..20).collect::<Vec<_>>(),
+        "requests keep their order"
+    );
     fastrand::Rng::with_seed(common::seed()).shuffle(&mut asked);
     for request in &asked {
         handler.send_json(&json!({"type": "reply", "id": request["id"], "data": request["data"]}));
@@ -502,7 +650,10 @@ fn answers_in_any_order_find_their_questions() {
     let mut answered: Vec<u64> = (0..20)
         .map(|_| {
             let reply = asker.next_json();
-            assert_eq!((&reply["type"], &reply["id"]), (&json!("reply"), &reply["data"]["n"]));
+            assert_eq!(
+                (&reply["type"], &reply["id"]),
+                (&json!("reply"), &reply["data"]["n"])
+            );
             reply["id"].as_u64().expect("a number")
         })
         .collect();
@@ -515,7 +666,11 @@ fn each_request_goes_to_one_handler() {
     let broker = with_services();
     let mut groups = clients_by_shard(&broker, 2, 2);
     let mut asker = groups[0].remove(0);
-    let mut handlers = [groups[0].remove(0), groups[1].remove(0), groups[1].remove(0)];
+    let mut handlers = [
+        groups[0].remove(0),
+        groups[1].remove(0),
+        groups[1].remove(0),
+    ];
     for handler in &mut handlers {
         handler.handle("work");
     }
@@ -561,7 +716,10 @@ fn a_reply_counts_only_from_the_one_who_was_asked() {
         while forger.next_json()["type"] != "ack" {}
     }
     handler.send_json(&json!({"type": "reply", "id": number, "data": "true"}));
-    assert_eq!(asker.next_json(), json!({"type": "reply", "id": 1, "data": "true"}));
+    assert_eq!(
+        asker.next_json(),
+        json!({"type": "reply", "id": 1, "data": "true"})
+    );
     // The second answer to one question goes nowhere.
     handler.send_json(&json!({"type": "reply", "id": number, "data": "again"}));
     handler.send(r#"{"type":"unsubscribe","topic":"barrier"}"#);
@@ -592,8 +750,14 @@ fn nobody_there_is_told_at_once() {
     for to in ["client:", "client:x", "moon:1", ""] {
         asker.send_json(&json!({"type": "request", "event": "e", "id": 5, "data": 1, "to": to}));
         let answer = asker.answer();
-        assert!(matches!(answer["type"].as_str(), Some("error" | "reply")), "{answer}");
-        assert!(answer["code"].is_string() || answer["error"]["code"].is_string(), "{answer}");
+        assert!(
+            matches!(answer["type"].as_str(), Some("error" | "reply")),
+            "{answer}"
+        );
+        assert!(
+            answer["code"].is_string() || answer["error"]["code"].is_string(),
+            "{answer}"
+        );
         assert_eq!(answer["id"], 5);
     }
 }
@@ -606,7 +770,10 @@ fn a_request_has_a_deadline() {
     asker.send(r#"{"type":"request","event":"slow","id":"q","data":1,"timeout":100}"#);
     let number = handler.next_json()["id"].clone();
     let reply = asker.next_json();
-    assert_eq!((&reply["type"], &reply["id"]), (&json!("reply"), &json!("q")));
+    assert_eq!(
+        (&reply["type"], &reply["id"]),
+        (&json!("reply"), &json!("q"))
+    );
     assert_eq!(reply["error"]["code"], "timeout", "{reply}");
     // A late answer goes nowhere.
     handler.send_json(&json!({"type": "reply", "id": number, "data": "late"}));
@@ -617,7 +784,11 @@ fn a_request_has_a_deadline() {
             .as_array()
             .expect("shards")
             .iter()
-            .map(|shard| shard["requests_pending"].as_u64().expect("requests_pending"))
+            .map(|shard| {
+                shard["requests_pending"]
+                    .as_u64()
+                    .expect("requests_pending")
+            })
             .sum();
         (pending == 0).then_some(())
     });
@@ -632,7 +803,10 @@ fn the_default_deadline_is_an_option() {
     let (mut asker, mut handler) = pair_on_two_shards(&broker);
     handler.handle("slow");
     // Also the longest that a request may name.
-    for request in [json!({"event": "slow"}), json!({"event": "slow", "timeout": 3_600_000})] {
+    for request in [
+        json!({"event": "slow"}),
+        json!({"event": "slow", "timeout": 3_600_000}),
+    ] {
         assert_eq!(asker.request(request)["error"]["code"], "timeout");
     }
 }
@@ -648,17 +822,26 @@ fn a_handler_that_vanishes_takes_no_one_along() {
     let reply = asker.next_json();
     assert_eq!((&reply["type"], &reply["id"]), (&json!("reply"), &json!(1)));
     assert!(
-        matches!(reply["error"]["code"].as_str(), Some("no_handler" | "timeout")),
+        matches!(
+            reply["error"]["code"].as_str(),
+            Some("no_handler" | "timeout")
+        ),
         "{reply}"
     );
-    assert_eq!(asker.request(json!({"event": "work"}))["error"]["code"], "no_handler");
+    assert_eq!(
+        asker.request(json!({"event": "work"}))["error"]["code"],
+        "no_handler"
+    );
     // The next one takes over.
     let mut second = Client::connect(&broker);
     second.handle("work");
     asker.send(r#"{"type":"request","event":"work","id":2,"data":2}"#);
     let number = second.next_json()["id"].clone();
     second.send_json(&json!({"type": "reply", "id": number, "data": 3}));
-    assert_eq!(asker.next_json(), json!({"type": "reply", "id": 2, "data": 3}));
+    assert_eq!(
+        asker.next_json(),
+        json!({"type": "reply", "id": 2, "data": 3})
+    );
 }
 
 #[test]
@@ -669,7 +852,9 @@ fn an_asker_that_vanishes_leaves_its_handler_alone() {
     asker.send(r#"{"type":"request","event":"work","id":1,"data":1}"#);
     let number = handler.next_json()["id"].clone();
     drop(asker);
-    common::wait_for("the asker to be gone", || (broker.sum("connections") == 1).then_some(()));
+    common::wait_for("the asker to be gone", || {
+        (broker.sum("connections") == 1).then_some(())
+    });
     handler.send_json(&json!({"type": "reply", "id": number, "data": 1}));
     handler.settle();
     handler.send(r#"{"type":"ping"}"#);
@@ -683,7 +868,10 @@ fn unhandle_ends_it() {
     handler.handle("work");
     let ack = handler.command(json!({"type": "unhandle", "event": "work"}));
     assert_eq!(ack["action"], "unhandle");
-    assert_eq!(asker.request(json!({"event": "work"}))["error"]["code"], "no_handler");
+    assert_eq!(
+        asker.request(json!({"event": "work"}))["error"]["code"],
+        "no_handler"
+    );
     // As with topics: nothing to remove is fine.
     handler.command(json!({"type": "unhandle", "event": "work"}));
     handler.expect_nothing();
@@ -702,7 +890,10 @@ fn events_are_fired_and_forgotten() {
         }
         for number in 0..5 {
             let event = handler.next_json();
-            assert_eq!((&event["type"], &event["event"]), (&json!("event"), &json!("log")));
+            assert_eq!(
+                (&event["type"], &event["event"]),
+                (&json!("event"), &json!("log"))
+            );
             assert_eq!(event["data"], json!({"n": number}), "{event}");
         }
         // To nobody: no answer at all.

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Instant;
 
 use common::raw::{
-    BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, PONG, TEXT, close_payload, frame, header, upgrade_head,
+    BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, PONG, TEXT, close_payload, frame, header,
+    upgrade_head,
 };
 use common::{Broker, Client, Raw, admin, option};
 use serde_json::json;
@@ -25,30 +26,80 @@ fn each_violation_ends_with_its_code() {
     case("unmasked text".into(), b"\x81\x02{}".to_vec(), 1002);
     case("unmasked ping".into(), b"\x89\x00".to_vec(), 1002);
     for bits in [0x40, 0x20, 0x10, 0x70] {
-        case(format!("reserved bits {bits:#x}"), frame(FIN | bits | TEXT, b"{}"), 1002);
-        case(format!("reserved bits {bits:#x} on a ping"), frame(FIN | bits | PING, b""), 1002);
+        case(
+            format!("reserved bits {bits:#x}"),
+            frame(FIN | bits | TEXT, b"{}"),
+            1002,
+        );
+        case(
+            format!("reserved bits {bits:#x} on a ping"),
+            frame(FIN | bits | PING, b""),
+            1002,
+        );
     }
     for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
         case(format!("opcode {opcode}"), frame(FIN | opcode, b""), 1002);
     }
     for opcode in [CLOSE, PING, PONG] {
-        case(format!("fragment of opcode {opcode}"), frame(opcode, b""), 1002);
-        case(format!("long control {opcode}"), frame(FIN | opcode, &[b'x'; 126]), 1002);
+        case(
+            format!("fragment of opcode {opcode}"),
+            frame(opcode, b""),
+            1002,
+        );
+        case(
+            format!("long control {opcode}"),
+            frame(FIN | opcode, &[b'x'; 126]),
+            1002,
+        );
     }
-    case("continuation of nothing".into(), frame(FIN | CONTINUATION, b"x"), 1002);
-    case("first part of nothing".into(), frame(CONTINUATION, b"x"), 1002);
-    case("text within text".into(), [frame(TEXT, b"{"), frame(FIN | TEXT, b"}")].concat(), 1002);
-    case("binary within text".into(), [frame(TEXT, b"{"), frame(BINARY, b"}")].concat(), 1002);
     case(
-        "continuation behind the last".into(),
-        [frame(FIN | TEXT, PING_TEXT.as_bytes()), frame(FIN | CONTINUATION, b"x")].concat(),
+        "continuation of nothing".into(),
+        frame(FIN | CONTINUATION, b"x"),
         1002,
     );
-    case("close of one byte".into(), frame(FIN | CLOSE, b"\x03"), 1002);
-    for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
-        case(format!("close code {code}"), frame(FIN | CLOSE, &close_payload(code, b"")), 1002);
+    case(
+        "first part of nothing".into(),
+        frame(CONTINUATION, b"x"),
+        1002,
+    );
+    case(
+        "text within text".into(),
+        [frame(TEXT, b"{"), frame(FIN | TEXT, b"}")].concat(),
+        1002,
+    );
+    case(
+        "binary within text".into(),
+        [frame(TEXT, b"{"), frame(BINARY, b"}")].concat(),
+        1002,
+    );
+    case(
+        "continuation behind the last".into(),
+        [
+            frame(FIN | TEXT, PING_TEXT.as_bytes()),
+            frame(FIN | CONTINUATION, b"x"),
+        ]
+        .concat(),
+        1002,
+    );
+    case(
+        "close of one byte".into(),
+        frame(FIN | CLOSE, b"\x03"),
+        1002,
+    );
+    for code in [
+        0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
+    ] {
+        case(
+            format!("close code {code}"),
+            frame(FIN | CLOSE, &close_payload(code, b"")),
+            1002,
+        );
     }
-    case("close reason".into(), frame(FIN | CLOSE, &close_payload(1000, b"\xff")), 1007);
+    case(
+        "close reason".into(),
+        frame(FIN | CLOSE, &close_payload(1000, b"\xff")),
+        1007,
+    );
     for text in [
         &b"\x80"[..],
         b"\xc3",
@@ -64,17 +115,33 @@ fn each_violation_ends_with_its_code() {
     }
     case(
         "a code point that ends in the wrong fragment".into(),
-        [frame(TEXT, b"\xce\xba\xe1"), frame(FIN | CONTINUATION, b"x")].concat(),
+        [
+            frame(TEXT, b"\xce\xba\xe1"),
+            frame(FIN | CONTINUATION, b"x"),
+        ]
+        .concat(),
         1007,
     );
     case("binary".into(), frame(FIN | BINARY, b"x"), 1003);
-    case("binary in fragments".into(), [frame(BINARY, b"x"), frame(FIN | CONTINUATION, b"x")].concat(), 1003);
+    case(
+        "binary in fragments".into(),
+        [frame(BINARY, b"x"), frame(FIN | CONTINUATION, b"x")].concat(),
+        1003,
+    );
     // Past the message size, by the header alone.
     case("64 KiB and a byte".into(), header(FIN | TEXT, 65_537), 1009);
-    case("2^63 - 1 bytes".into(), header(FIN | TEXT, i64::MAX as u64), 1009);
+    case(
+        "2^63 - 1 bytes".into(),
+        header(FIN | TEXT, i64::MAX as u64),
+        1009,
+    );
     case(
         "40 KiB and 40 KiB more".into(),
-        [frame(TEXT, &[b' '; 40_960]), header(FIN | CONTINUATION, 40_960)].concat(),
+        [
+            frame(TEXT, &[b' '; 40_960]),
+            header(FIN | CONTINUATION, 40_960),
+        ]
+        .concat(),
         1009,
     );
 
@@ -85,7 +152,11 @@ fn each_violation_ends_with_its_code() {
         raw.send(&bytes);
         assert_eq!(raw.closed(), Some(code), "{what}");
         // The figure of the promise is 2 s; the rest is for a machine that does other things as well.
-        assert!(begun.elapsed().as_secs() < 5, "{what} took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed().as_secs() < 5,
+            "{what} took {:?}",
+            begun.elapsed()
+        );
     }
     // A length whose top bit is set is wrong in two ways.
     let mut raw = Raw::upgrade(&broker);
@@ -103,7 +174,10 @@ fn nothing_is_answered_after_a_violation() {
     let mut raw = Raw::upgrade(&broker);
     let ping = frame(FIN | TEXT, PING_TEXT.as_bytes());
     raw.send(&[ping.clone(), frame(FIN | 3, b""), ping.clone(), ping].concat());
-    assert_eq!(raw.frame().expect("the first is answered").text(), PONG_TEXT);
+    assert_eq!(
+        raw.frame().expect("the first is answered").text(),
+        PONG_TEXT
+    );
     assert_eq!(raw.frame().expect("a close frame").close_code(), Some(1002));
     assert_eq!(raw.frame(), None);
 }
@@ -125,7 +199,11 @@ fn messages_come_in_fragments_with_pings_between() {
                 first: FIN | PONG,
                 payload,
             };
-            assert_eq!(raw.frame(), Some(pong), "a ping is answered within a message");
+            assert_eq!(
+                raw.frame(),
+                Some(pong),
+                "a ping is answered within a message"
+            );
         }
         raw.send(&frame(CONTINUATION, b""));
     }
@@ -183,7 +261,14 @@ fn transcript(host: &str) -> (Vec<u8>, Vec<String>) {
     bytes.extend(frame(FIN | PING, b"p"));
     bytes.extend(frame(FIN | CONTINUATION, br#""ping"}"#));
     bytes.extend(frame(FIN | CLOSE, &close_payload(1000, b"")));
-    let answers = ["ack subscribe", "delivery m", "ack publish", "ws pong p", "pong", "close 1000"];
+    let answers = [
+        "ack subscribe",
+        "delivery m",
+        "ack publish",
+        "ws pong p",
+        "pong",
+        "close 1000",
+    ];
     (bytes, answers.map(str::to_owned).to_vec())
 }
 
@@ -200,7 +285,9 @@ fn answers(raw: &mut Raw) -> Vec<String> {
                 let value = common::client::parse(frame.text());
                 match value["type"].as_str() {
                     Some("ack") => format!("ack {}", value["action"].as_str().unwrap_or("?")),
-                    Some("publish") => format!("delivery {}", value["message"].as_str().unwrap_or("?")),
+                    Some("publish") => {
+                        format!("delivery {}", value["message"].as_str().unwrap_or("?"))
+                    }
                     other => other.unwrap_or("?").to_owned(),
                 }
             }
@@ -212,7 +299,11 @@ fn answers(raw: &mut Raw) -> Vec<String> {
 /// The pong of a ping may overtake texts that came before it; the order of the rest is fixed.
 fn check_answers(got: Vec<String>, expected: &[String], what: &str) {
     let without_pong = |answers: &[String]| -> Vec<String> {
-        answers.iter().filter(|answer| *answer != "ws pong p").cloned().collect()
+        answers
+            .iter()
+            .filter(|answer| *answer != "ws pong p")
+            .cloned()
+            .collect()
     };
     assert_eq!(without_pong(&got), without_pong(expected), "{what}");
     assert_eq!(got.len(), expected.len(), "{what}: {got:?}");
@@ -256,17 +347,29 @@ fn the_handshake_answers_as_the_rfc_says() {
             broker.listen(),
             &[
                 ("Sec-WebSocket-Protocol", "chat, superchat"),
-                ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+                (
+                    "Sec-WebSocket-Extensions",
+                    "permessage-deflate; client_max_window_bits",
+                ),
             ],
         )
         .as_bytes(),
     );
     let head = raw.head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    assert_eq!(admin::header(&head, "Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(
+        admin::header(&head, "Sec-WebSocket-Accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
     assert!(admin::header(&head, "Upgrade").is_some_and(|it| it.eq_ignore_ascii_case("websocket")));
-    assert!(admin::header(&head, "Connection").is_some_and(|it| it.eq_ignore_ascii_case("upgrade")));
-    for absent in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Content-Length"] {
+    assert!(
+        admin::header(&head, "Connection").is_some_and(|it| it.eq_ignore_ascii_case("upgrade"))
+    );
+    for absent in [
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Extensions",
+        "Content-Length",
+    ] {
         assert_eq!(admin::header(&head, absent), None, "{head}");
     }
     // Names and tokens in any case, lists, any path, a query.
@@ -312,36 +415,84 @@ fn wrong_handshakes_are_refused_with_a_status() {
     let with = |field: &str| good.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"));
     check("POST", good.replace("GET", "POST"), 405);
     check("no key", good.replace(key, ""), 400);
-    check("an empty key", good.replace("dGhlIHNhbXBsZSBub25jZQ==", ""), 400);
-    check("a short key", good.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400);
-    check("a key that is no base64", good.replace("dGhlIHNhbXBsZSBub25jZQ==", "!!!!!!!!!!!!!!!!!!!!!!=="), 400);
+    check(
+        "an empty key",
+        good.replace("dGhlIHNhbXBsZSBub25jZQ==", ""),
+        400,
+    );
+    check(
+        "a short key",
+        good.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
+        400,
+    );
+    check(
+        "a key that is no base64",
+        good.replace("dGhlIHNhbXBsZSBub25jZQ==", "!!!!!!!!!!!!!!!!!!!!!!=="),
+        400,
+    );
     check("two keys", with(key.trim_end()), 400);
     check("two versions", with("Sec-WebSocket-Version: 13"), 400);
-    check("two hosts", with(&format!("Host: {}", broker.listen())), 400);
-    check("no host", good.replace(&format!("Host: {}\r\n", broker.listen()), ""), 400);
+    check(
+        "two hosts",
+        with(&format!("Host: {}", broker.listen())),
+        400,
+    );
+    check(
+        "no host",
+        good.replace(&format!("Host: {}\r\n", broker.listen()), ""),
+        400,
+    );
     check("HTTP/1.0", good.replace("HTTP/1.1", "HTTP/1.0"), 400);
     check("a body", with("Content-Length: 5"), 400);
     check("a body in chunks", with("Transfer-Encoding: chunked"), 400);
-    check("a folded line", good.replace("Upgrade: websocket", "X: a\r\n b\r\nUpgrade: websocket"), 400);
+    check(
+        "a folded line",
+        good.replace("Upgrade: websocket", "X: a\r\n b\r\nUpgrade: websocket"),
+        400,
+    );
     check("a zero byte", with("X: a\0b"), 400);
-    check("a bare line feed", good.replace("Upgrade: websocket\r\n", "Upgrade: websocket\n"), 400);
+    check(
+        "a bare line feed",
+        good.replace("Upgrade: websocket\r\n", "Upgrade: websocket\n"),
+        400,
+    );
     check("no HTTP", "HELO example.com\r\n\r\n".into(), 400);
-    check("HTTP/2 in clear", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 400);
+    check(
+        "HTTP/2 in clear",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
+        400,
+    );
     for version in ["8", "0", "14", "x"] {
-        let response = check("another version", good.replace("Version: 13", &format!("Version: {version}")), 426);
+        let response = check(
+            "another version",
+            good.replace("Version: 13", &format!("Version: {version}")),
+            426,
+        );
         assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"));
     }
-    check("65 fields", (0..65).map(|n| format!("X-{n}: x")).fold(good.clone(), |head, field| {
-        head.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
-    }), 431);
+    check(
+        "65 fields",
+        (0..65)
+            .map(|n| format!("X-{n}: x"))
+            .fold(good.clone(), |head, field| {
+                head.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
+            }),
+        431,
+    );
     check("8 KiB", with(&format!("X: {}", "x".repeat(8192))), 431);
     // It need not be whole to be too large.
-    check("8 KiB without an end", format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(9000)), 431);
+    check(
+        "8 KiB without an end",
+        format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(9000)),
+        431,
+    );
     check("an endless path", format!("GET /{}", "x".repeat(9000)), 431);
     // Just within the bounds: 5 fields are there already.
-    let many = (0..58).map(|n| format!("X-{n}: x")).fold(good.clone(), |head, field| {
-        head.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
-    });
+    let many = (0..58)
+        .map(|n| format!("X-{n}: x"))
+        .fold(good.clone(), |head, field| {
+            head.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))
+        });
     let mut raw = Raw::connect(broker.listen());
     raw.send(many.as_bytes());
     assert!(raw.head().starts_with("HTTP/1.1 101 "), "63 fields");
@@ -352,11 +503,22 @@ fn plain_http_gets_a_page_or_404() {
     let broker = Broker::start(&[]);
     let page = admin::get(broker.listen(), "/");
     assert_eq!(page.status, 200, "{page:?}");
-    assert!(page.header("Content-Type").is_some_and(|it| it.starts_with("text/html")), "{page:?}");
-    assert!(page.body.contains("WebSocket"), "the console speaks to this broker");
+    assert!(
+        page.header("Content-Type")
+            .is_some_and(|it| it.starts_with("text/html")),
+        "{page:?}"
+    );
+    assert!(
+        page.body.contains("WebSocket"),
+        "the console speaks to this broker"
+    );
     assert_eq!(page.header("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(admin::get(broker.listen(), "/nope").status, 404);
-    assert_eq!(admin::get(broker.listen(), "/healthz").status, 404, "operators have their own port");
+    assert_eq!(
+        admin::get(broker.listen(), "/healthz").status,
+        404,
+        "operators have their own port"
+    );
     // A form of another page that posts commands as HTTP gets nowhere.
     let form = admin::request(
         broker.listen(),
@@ -374,12 +536,20 @@ fn tls_and_noise_end_quickly() {
     let broker = Broker::start(&[]);
     let mut client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
     client_hello.extend([0x5a; 500]);
-    for bytes in [client_hello, vec![0; 64], vec![0xff; 64], b"\r\n\r\n".to_vec()] {
+    for bytes in [
+        client_hello,
+        vec![0; 64],
+        vec![0xff; 64],
+        b"\r\n\r\n".to_vec(),
+    ] {
         let mut raw = Raw::connect(broker.listen());
         raw.send(&bytes);
         // rest() waits for the end of the connection; a refusal in words is welcome, a 101 is not.
         let answer = raw.rest();
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{answer:?}"
+        );
     }
 }
 
@@ -387,7 +557,10 @@ fn tls_and_noise_end_quickly() {
 fn a_handshake_has_a_deadline_that_a_drip_does_not_move() {
     let broker = Broker::start(&[option::CONNECT_TIMEOUT_MS, "400"]);
     let ended = |answer: Vec<u8>| {
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 408 "),
+            "{answer:?}"
+        );
     };
     // Silent, and stuck within a head.
     for bytes in [&b""[..], b"GET / HTTP/1.1\r\nHost: "] {
@@ -399,8 +572,14 @@ fn a_handshake_has_a_deadline_that_a_drip_does_not_move() {
     let mut raw = Raw::connect(broker.listen());
     let begun = Instant::now();
     raw.send(b"GET / HTTP/1.1\r\nX: ");
-    while raw.fill_within(std::time::Duration::from_millis(20)).is_none() {
-        assert!(begun.elapsed() < common::DEADLINE, "a drip keeps the connection");
+    while raw
+        .fill_within(std::time::Duration::from_millis(20))
+        .is_none()
+    {
+        assert!(
+            begun.elapsed() < common::DEADLINE,
+            "a drip keeps the connection"
+        );
         if raw.try_send(b"x").is_err() {
             break;
         }
@@ -420,7 +599,10 @@ fn status(broker: &Broker, host: &str, origin: Option<&str>) -> u16 {
     let mut raw = Raw::connect(broker.listen());
     raw.send(upgrade_head(host, &fields).as_bytes());
     let head = raw.head();
-    head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    head.split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .expect("a status")
 }
 
 #[test]
@@ -476,7 +658,10 @@ fn on_loopback_only_pages_of_this_machine_pass() {
             assert_eq!(got, 101, "{other}");
         } else {
             assert!(matches!(got, 400 | 403 | 421), "{other}: {got}");
-            let page = respond(&broker, format!("GET / HTTP/1.1\r\nHost: {other}\r\n\r\n").as_bytes());
+            let page = respond(
+                &broker,
+                format!("GET / HTTP/1.1\r\nHost: {other}\r\n\r\n").as_bytes(),
+            );
             assert!(matches!(page.status, 400 | 403 | 421), "{other}: {page:?}");
         }
     }
@@ -520,7 +705,9 @@ fn half_closed_connections_are_answered() {
     let mut raw = Raw::upgrade(&broker);
     raw.text(PING_TEXT);
     raw.send(&frame(FIN | CLOSE, &close_payload(1000, b"")));
-    raw.stream().shutdown(std::net::Shutdown::Write).expect("half a close");
+    raw.stream()
+        .shutdown(std::net::Shutdown::Write)
+        .expect("half a close");
     assert_eq!(raw.frame().expect("an answer").text(), PONG_TEXT);
     assert_eq!(raw.closed(), Some(1000));
 }
@@ -536,7 +723,9 @@ fn unread_input_does_not_reset_a_close() {
         let writing = thread::spawn(move || {
             let noise = frame(FIN | TEXT, &[b' '; 1000]);
             // Until the broker has closed for good, or enough.
-            (0..200).take_while(|_| writer.write_all(&noise).is_ok()).count()
+            (0..200)
+                .take_while(|_| writer.write_all(&noise).is_ok())
+                .count()
         });
         assert_eq!(raw.closed(), Some(1002));
         writing.join().expect("the writer");

@@ -64,13 +64,18 @@ pub fn request(
     head += "\r\n";
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(body.as_bytes());
-    stream.write_all(&bytes).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    stream
+        .write_all(&bytes)
+        .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
     let mut answer = Vec::new();
     stream
         .read_to_end(&mut answer)
         .unwrap_or_else(|error| panic!("{method} {path}: {error} after {answer:?}"));
     parse(&answer).unwrap_or_else(|| {
-        panic!("{method} {path}: not HTTP: {:?}", String::from_utf8_lossy(&answer))
+        panic!(
+            "{method} {path}: not HTTP: {:?}",
+            String::from_utf8_lossy(&answer)
+        )
     })
 }
 

@@ -54,7 +54,7 @@ impl Broker {
         let mut command = command();
         command.envs(env.iter().copied());
         let given = |option: &str| arguments.contains(&option);
-        if !given("--listen") && !config.is_some_and(|text| text.contains("[[listener]]")) {
+        if !given("--listen") && !config.is_some_and(brings_listeners) {
             command.args(["--listen", "127.0.0.1:0"]);
         }
         if !given("--admin") {
@@ -118,7 +118,9 @@ impl Broker {
 
     /// The address of the operators' listener.
     pub fn admin(&self) -> &str {
-        self.admin.as_deref().expect("this broker was started with an admin listener")
+        self.admin
+            .as_deref()
+            .expect("this broker was started with an admin listener")
     }
 
     /// `/stats`.
@@ -182,8 +184,15 @@ impl Broker {
     pub fn rss_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("VmRSS in kB");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS");
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("VmRSS in kB");
         kib * 1024
     }
 
@@ -207,7 +216,10 @@ impl Broker {
 
     /// Has the process ended?
     pub fn has_exited(&mut self) -> bool {
-        self.child.try_wait().expect("the child can be asked").is_some()
+        self.child
+            .try_wait()
+            .expect("the child can be asked")
+            .is_some()
     }
 
     /// What came on standard output after the ready line; waits for its end, so only after an exit.
@@ -247,9 +259,15 @@ impl Drop for Broker {
     }
 }
 
+fn brings_listeners(config: &str) -> bool {
+    config.lines().any(|line| line.trim() == "[[listener]]")
+}
+
 /// One of the sums in a `/stats` object.
 pub fn sum_in(stats: &Value, name: &str) -> u64 {
-    stats[name].as_u64().unwrap_or_else(|| panic!("/stats has no number {name:?}: {stats}"))
+    stats[name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("/stats has no number {name:?}: {stats}"))
 }
 
 /// The `shard` beside this `id`, wherever the object is.
@@ -257,7 +275,10 @@ fn find_shard(value: &Value, id: &str) -> Option<usize> {
     match value {
         Value::Object(fields) => {
             if fields.get("id").and_then(Value::as_str) == Some(id) {
-                return fields.get("shard").and_then(Value::as_u64).map(|shard| shard as usize);
+                return fields
+                    .get("shard")
+                    .and_then(Value::as_u64)
+                    .map(|shard| shard as usize);
             }
             fields.values().find_map(|value| find_shard(value, id))
         }
@@ -307,21 +328,27 @@ pub fn run_command_within(command: &mut Command, within: Duration) -> Finished {
         stdout: stdout.join().expect("stdout is text"),
         stderr: stderr.join().expect("stderr is text"),
     };
-    assert!(status.is_some(), "{command:?} did not end within {within:?}: {finished:?}");
+    assert!(
+        status.is_some(),
+        "{command:?} did not end within {within:?}: {finished:?}"
+    );
     finished
 }
 
 /// The binary with an environment that holds none of its options. `E2E_BINARY` names another build of it.
 pub fn command() -> Command {
-    let binary = std::env::var_os("E2E_BINARY")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_pubsub").into());
+    let binary =
+        std::env::var_os("E2E_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pubsub").into());
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PUBSUB_") {
             command.env_remove(name);
         }
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -332,7 +359,8 @@ pub fn config_file(text: &str) -> NamedTempFile {
         .suffix(".toml")
         .tempfile()
         .expect("a temporary file");
-    file.write_all(text.as_bytes()).expect("a temporary file can be written");
+    file.write_all(text.as_bytes())
+        .expect("a temporary file can be written");
     file
 }
 
@@ -390,7 +418,10 @@ impl Log {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
             // Not lines(): the log must be followed whatever bytes are in it, or the broker would block.
-            while stream.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            while stream
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|count| count > 0)
+            {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 line.clear();
                 let mut state = writer.0.0.lock().unwrap();
@@ -413,7 +444,11 @@ impl Log {
 
     fn wait_for_end(&self) {
         let state = self.0.0.lock().unwrap();
-        drop(self.0.1.wait_timeout_while(state, DEADLINE, |state| !state.ended));
+        drop(
+            self.0
+                .1
+                .wait_timeout_while(state, DEADLINE, |state| !state.ended),
+        );
     }
 
     fn wait_for_line(&self, part: &str) -> String {
@@ -422,7 +457,9 @@ impl Log {
         let (state, _) = self
             .0
             .1
-            .wait_timeout_while(state, DEADLINE, |state| find(state).is_none() && !state.ended)
+            .wait_timeout_while(state, DEADLINE, |state| {
+                find(state).is_none() && !state.ended
+            })
             .unwrap();
         match find(&state) {
             Some(line) => line,

@@ -39,8 +39,8 @@ impl Client {
 
     /// To an address and path.
     pub fn connect_to(address: &str, path: &str) -> Client {
-        let stream =
-            TcpStream::connect(address).unwrap_or_else(|error| panic!("connect {address}: {error}"));
+        let stream = TcpStream::connect(address)
+            .unwrap_or_else(|error| panic!("connect {address}: {error}"));
         Client::over(stream, address, path)
     }
 
@@ -64,9 +64,11 @@ impl Client {
         let request = format!("ws://{address}{path}")
             .into_client_request()
             .map_err(|error| error.to_string())?;
-        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let (socket, _) = client_with_config(request, stream, Some(config))
-            .map_err(|error| error.to_string())?;
+        let config = WebSocketConfig::default()
+            .max_message_size(None)
+            .max_frame_size(None);
+        let (socket, _) =
+            client_with_config(request, stream, Some(config)).map_err(|error| error.to_string())?;
         Ok(Client {
             socket,
             kept: VecDeque::new(),
@@ -102,7 +104,9 @@ impl Client {
 
     /// Sends a binary message.
     pub fn send_binary(&mut self, bytes: &[u8]) {
-        self.socket.send(Message::binary(bytes.to_vec())).expect("a binary message can be sent");
+        self.socket
+            .send(Message::binary(bytes.to_vec()))
+            .expect("a binary message can be sent");
     }
 
     /// Starts the closing handshake.
@@ -148,7 +152,10 @@ impl Client {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                 ) =>
             {
-                panic!("waited {DEADLINE:?} for {what}; kept so far: {:?}", self.kept)
+                panic!(
+                    "waited {DEADLINE:?} for {what}; kept so far: {:?}",
+                    self.kept
+                )
             }
             _ => End::Lost,
         }
@@ -234,8 +241,17 @@ impl Client {
     /// Sends a command with an id of its own and waits for its refusal; gives the code.
     pub fn refused(&mut self, command: Value) -> String {
         let (id, answer) = self.ask(command);
-        assert_eq!((&answer["type"], &answer["id"]), (&json!("error"), &id), "{answer}");
-        assert!(answer["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{answer}");
+        assert_eq!(
+            (&answer["type"], &answer["id"]),
+            (&json!("error"), &id),
+            "{answer}"
+        );
+        assert!(
+            answer["reason"]
+                .as_str()
+                .is_some_and(|reason| !reason.is_empty()),
+            "{answer}"
+        );
         answer["code"].as_str().expect("a code").to_owned()
     }
 
@@ -243,7 +259,11 @@ impl Client {
     pub fn request(&mut self, mut request: Value) -> Value {
         request["type"] = json!("request");
         let (id, mut answer) = self.ask(request);
-        assert_eq!((&answer["type"], &answer["id"]), (&json!("reply"), &id), "{answer}");
+        assert_eq!(
+            (&answer["type"], &answer["id"]),
+            (&json!("reply"), &id),
+            "{answer}"
+        );
         answer.as_object_mut().expect("an object").remove("id");
         answer
     }
@@ -322,11 +342,17 @@ pub fn clients_by_shard(broker: &Broker, shards: usize, count: usize) -> Vec<Vec
         }
     }
     let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
-    panic!("{} connections, but only {sizes:?} on the shards", 64 * shards * count);
+    panic!(
+        "{} connections, but only {sizes:?} on the shards",
+        64 * shards * count
+    );
 }
 
 /// Two clients that live on different shards.
 pub fn pair_on_two_shards(broker: &Broker) -> (Client, Client) {
     let mut clients = clients_by_shard(broker, 2, 1).into_iter().flatten();
-    (clients.next().expect("shard 0"), clients.next().expect("shard 1"))
+    (
+        clients.next().expect("shard 0"),
+        clients.next().expect("shard 1"),
+    )
 }

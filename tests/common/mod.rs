@@ -34,9 +34,10 @@ pub fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
 
 /// The seed of a random test: `E2E_SEED` replays one, otherwise it is new. Printed, so that a failure shows it.
 pub fn seed() -> u64 {
-    let seed = std::env::var("E2E_SEED")
-        .ok()
-        .map_or_else(|| fastrand::u64(..), |text| text.parse().expect("E2E_SEED is a number"));
+    let seed = std::env::var("E2E_SEED").ok().map_or_else(
+        || fastrand::u64(..),
+        |text| text.parse().expect("E2E_SEED is a number"),
+    );
     println!("replay with E2E_SEED={seed}");
     seed
 }

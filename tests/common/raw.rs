@@ -42,7 +42,9 @@ impl Frame {
     /// A close frame's code.
     pub fn close_code(&self) -> Option<u16> {
         assert_eq!(self.first, FIN | CLOSE, "{self:?} is no close frame");
-        self.payload.first_chunk().map(|code| u16::from_be_bytes(*code))
+        self.payload
+            .first_chunk()
+            .map(|code| u16::from_be_bytes(*code))
     }
 }
 
@@ -55,8 +57,8 @@ pub struct Raw {
 impl Raw {
     /// Connects; says nothing.
     pub fn connect(address: &str) -> Raw {
-        let stream =
-            TcpStream::connect(address).unwrap_or_else(|error| panic!("connect {address}: {error}"));
+        let stream = TcpStream::connect(address)
+            .unwrap_or_else(|error| panic!("connect {address}: {error}"));
         Raw::over(stream)
     }
 
@@ -95,7 +97,9 @@ impl Raw {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap_or_else(|error| panic!("cannot send: {error}"));
+        self.stream
+            .write_all(bytes)
+            .unwrap_or_else(|error| panic!("cannot send: {error}"));
     }
 
     /// Sends bytes as they are, if the other side still takes them.
@@ -111,7 +115,11 @@ impl Raw {
     /// Reads a response's head.
     pub fn head(&mut self) -> String {
         loop {
-            if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(at) = self
+                .buffer
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            {
                 let head = self.buffer.drain(..at + 4).collect();
                 return String::from_utf8(head).expect("a head is text");
             }
@@ -133,7 +141,11 @@ impl Raw {
             match self.fill() {
                 Ok(true) => {}
                 Ok(false) => {
-                    assert!(self.buffer.is_empty(), "cut within a frame: {:?}", self.buffer);
+                    assert!(
+                        self.buffer.is_empty(),
+                        "cut within a frame: {:?}",
+                        self.buffer
+                    );
                     return None;
                 }
                 Err(error) => panic!("reset where a frame was waited for: {error}"),
@@ -156,7 +168,9 @@ impl Raw {
     /// Reads the close frame (past other frames) and then the end of the connection; gives the code.
     pub fn closed(&mut self) -> Option<u16> {
         let code = loop {
-            let frame = self.frame().expect("a close frame before the end of the connection");
+            let frame = self
+                .frame()
+                .expect("a close frame before the end of the connection");
             if frame.first == FIN | CLOSE {
                 break frame.close_code();
             }
@@ -181,7 +195,9 @@ impl Raw {
                 self.buffer.extend_from_slice(&chunk[..count]);
                 Some(true)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                None
+            }
             Err(_) => Some(false),
         };
         self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -196,10 +212,12 @@ impl Raw {
                 self.buffer.extend_from_slice(&chunk[..count]);
                 Ok(count > 0)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!(
-                "nothing came within {DEADLINE:?}; unread: {:?}",
-                String::from_utf8_lossy(&self.buffer)
-            ),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!(
+                    "nothing came within {DEADLINE:?}; unread: {:?}",
+                    String::from_utf8_lossy(&self.buffer)
+                )
+            }
             Err(error) => Err(error),
         }
     }
@@ -211,7 +229,9 @@ pub fn connect_narrow(address: &str) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     // Before connect: the window scale is agreed there.
     socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-    socket.connect(&address.into()).unwrap_or_else(|error| panic!("connect {address}: {error}"));
+    socket
+        .connect(&address.into())
+        .unwrap_or_else(|error| panic!("connect {address}: {error}"));
     socket.into()
 }
 
@@ -230,7 +250,12 @@ pub fn upgrade_head(host: &str, headers: &[(&str, &str)]) -> String {
 /// A masked frame; `first` is FIN, the reserved bits, and the opcode.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = header(first, payload.len() as u64);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     bytes
 }
 
@@ -264,7 +289,10 @@ fn parse_frame(bytes: &[u8]) -> Option<(Frame, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     assert_eq!(second & 0x80, 0, "a server's frame is not masked");
     let (size, start) = match second {
-        126 => (u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)), 4),
+        126 => (
+            u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
+            4,
+        ),
         127 => (u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?), 10),
         size => (u64::from(size), 2),
     };

@@ -176,6 +176,7 @@ fn topics_have_a_form() {
         "a\u{0}b",
         "a\nb",
         "\u{7f}",
+        "\u{85}",
         "\u{1b}[0m",
         &too_long,
         &too_deep,

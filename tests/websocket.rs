@@ -147,6 +147,7 @@ fn each_violation_ends_with_its_code() {
 
     assert!(cases.len() >= 58, "{}", cases.len());
     for (what, bytes, code) in cases {
+        println!("{what}");
         let mut raw = Raw::upgrade(&broker);
         let begun = Instant::now();
         raw.send(&bytes);
@@ -406,6 +407,7 @@ fn wrong_handshakes_are_refused_with_a_status() {
     let broker = Broker::start(&[]);
     let good = upgrade_head(broker.listen(), &[]);
     let check = |what: &str, head: String, status: u16| {
+        println!("{what}");
         assert_ne!(head, good, "{what} changes nothing");
         let response = respond(&broker, head.as_bytes());
         assert_eq!(response.status, status, "{what}: {response:?}");

@@ -667,8 +667,8 @@ fn one_shard_and_many_speak_alike() {
         for client in &mut clients {
             client.subscribe("all");
         }
-        for number in 0..12_usize {
-            clients[number].publish("all", json!(number));
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.publish("all", json!(number));
         }
         for client in &mut clients {
             let got: Vec<Value> = (0..12)

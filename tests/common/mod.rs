@@ -1,0 +1,43 @@
+//! A real broker on ports of its own, and clients that speak to it: what every end-to-end test stands on.
+//!
+//! Nothing here sleeps. Whatever is waited for is an event with a deadline ([`DEADLINE`]); a test whose event does
+//! not come fails with a sentence that names it and with the last lines of the broker's log.
+
+// Each test file compiles this module for itself and uses only a part of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod admin;
+pub mod broker;
+pub mod client;
+pub mod option;
+pub mod raw;
+
+use std::time::{Duration, Instant};
+
+pub use broker::{Broker, Finished, run};
+pub use client::{Client, End, clients_by_shard, pair_on_two_shards};
+pub use raw::Raw;
+
+/// How long an event may take before its absence is a failure.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Asks until the answer is there. Each question should cost a round trip, which paces the loop.
+pub fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
+    }
+}
+
+/// The seed of a random test: `E2E_SEED` replays one, otherwise it is new. Printed, so that a failure shows it.
+pub fn seed() -> u64 {
+    let seed = std::env::var("E2E_SEED").ok().map_or_else(
+        || fastrand::u64(..),
+        |text| text.parse().expect("E2E_SEED is a number"),
+    );
+    println!("replay with E2E_SEED={seed}");
+    seed
+}

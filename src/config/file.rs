@@ -180,30 +180,40 @@ impl Source<'_> {
 
     fn access(&self, table: &Spanned<DeValue<'_>>) -> Result<AccessRule, ConfigError> {
         let (mut filter, mut who) = (None, None);
-        let (mut subscribe, mut publish) = (true, true);
+        let (mut subscribe, mut publish) = (None, None);
         for (key, value) in self.table_entries(table)? {
             match key.get_ref().as_ref() {
                 "filter" => {
                     let text = self.string(key, value)?.to_owned();
-                    let read = Filter::dotted(Bytes::from(text));
-                    filter = Some(read.map_err(|error| self.wrong(key, error.as_str()))?);
+                    let read = Filter::dotted(Bytes::from(text.clone()));
+                    filter =
+                        Some(read.map_err(|error| self.wrong(key, &format!("{text:?}: {error}")))?);
                 }
                 "who" => {
                     let word = self.string(key, value)?;
                     let read = WHO.into_iter().find(|(_, known)| *known == word);
                     let words = || WHO.map(|(_, word)| word).join(", ");
-                    let (read, _) =
-                        read.ok_or_else(|| self.wrong(key, &format!("wants one of {}", words())))?;
+                    let (read, _) = read.ok_or_else(|| {
+                        self.wrong(key, &format!("wants one of {}, not {word:?}", words()))
+                    })?;
                     who = Some(read);
                 }
-                "subscribe" => subscribe = self.boolean(key, value)?,
-                "publish" => publish = self.boolean(key, value)?,
+                "subscribe" => subscribe = Some(self.boolean(key, value)?),
+                "publish" => publish = Some(self.boolean(key, value)?),
                 _ => return Err(self.unknown(key, ACCESS_KEYS)),
             }
         }
         let missing = |what: &str| {
             let reason = format!("this [[access]] has no {what}");
             ConfigError::at(&self.place(&table.span()), &reason)
+        };
+        // Who says one thing means the other by it; who says nothing means both.
+        let (subscribe, publish) = match (subscribe, publish) {
+            (None, None) => (true, true),
+            (Some(subscribe), None) => (subscribe, !subscribe),
+            (None, Some(publish)) => (!publish, publish),
+            (Some(false), Some(false)) => return Err(missing("action: it speaks of neither")),
+            (Some(subscribe), Some(publish)) => (subscribe, publish),
         };
         Ok(AccessRule {
             filter: filter.ok_or_else(|| missing("filter"))?,

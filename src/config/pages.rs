@@ -205,8 +205,9 @@ const FILE_TABLES: &str = r#"
 # client_services = false    # without it: the key client_services above
 
 # Who may subscribe and publish. The first rule that speaks of an action and fits the topic decides; with rules,
-# what none of them allows is refused. `who` is anyone, authenticated or nobody. `subscribe` and `publish` are
-# true unless they are turned off; a rule with one of them off does not speak of it.
+# what none of them allows is refused. `who` is anyone, authenticated or nobody. A rule speaks of the actions that
+# are true; where only one of `subscribe` and `publish` is given the other is its opposite, without both it speaks
+# of both.
 #
 # [[access]]
 # filter = "news"            # and everything below it
@@ -324,8 +325,8 @@ everything; with rules, what none of them allows is refused with `not_allowed`.
 | --- | --- | --- |
 | `filter` | required | the topics: `a.b` is `a.b` and everything below it, `*` stands for one level, a leading `=` means exactly this depth |
 | `who` | required | `anyone`, `authenticated` (nobody yet: there is no authentication to configure), or `nobody` |
-| `subscribe` | `true` | does the rule speak of subscribing? |
-| `publish` | `true` | does it speak of publishing? |
+| `subscribe` | the opposite of `publish`; without both `true` | does the rule speak of subscribing? |
+| `publish` | the opposite of `subscribe`; without both `true` | does it speak of publishing? |
 
 A rule that allows a subscription must cover its whole filter, and one that refuses takes effect as soon as it overlaps:
 a wide subscription never sees what a narrow rule withholds. So put the narrow refusals first.

@@ -376,15 +376,21 @@ impl<D: Driver> EventLoop<D> {
     pub fn flush(&mut self) -> io::Result<()> {
         self.publish();
         // A send that fails may end a session and so make news for others: hence not a single pass.
+        let mut unfinished = Vec::new();
         loop {
             let dirty = self.shard.take_dirty();
             if dirty.is_empty() {
                 break;
             }
             for session in dirty {
-                self.flush_session(session);
+                if !self.flush_session(session) {
+                    unfinished.push(session);
+                }
             }
             self.shard.end_turn();
+        }
+        for session in unfinished {
+            self.shard.touch(session);
         }
         self.carry_out();
         self.publish();
@@ -428,14 +434,20 @@ impl<D: Driver> EventLoop<D> {
         self.open_lanes();
     }
 
-    fn flush_session(&mut self, session: SessionId) {
+    /// Sends what a session has; false if there is more than one turn sends.
+    fn flush_session(&mut self, session: SessionId) -> bool {
         let mut flushed = 0;
-        while flushed < FLUSH_BYTES_MAX
-            && let Some(chunks) = self.shard.transmit(session)
-        {
+        let mut is_finished = true;
+        while let Some(chunks) = self.shard.transmit(session) {
             flushed += chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
             match self.driver.send(session, chunks) {
-                Sending::Done => self.shard.sent(session),
+                Sending::Done => {
+                    self.shard.sent(session);
+                    if flushed >= FLUSH_BYTES_MAX {
+                        is_finished = false;
+                        break;
+                    }
+                }
                 Sending::Pending => break,
                 Sending::Failed => {
                     self.shard.ended(session, Ending::Failed);
@@ -444,6 +456,7 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         self.shard.flushed(session);
+        is_finished
     }
 
     fn carry_out(&mut self) {

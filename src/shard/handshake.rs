@@ -246,10 +246,10 @@ fn asked(
     settings: &super::settings::ListenerSettings,
     request: &Request<'_>,
 ) -> Result<Asked, (Reject, Option<String>)> {
+    let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
     if let Err(log) = origin::check(&settings.origins, request) {
         return Err((reject(403, "origin or host not allowed"), Some(log)));
     }
-    let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
     let is_native = settings.native
         && settings
             .native_path

@@ -329,6 +329,13 @@ impl Shard {
         Some(chunks)
     }
 
+    /// Puts a session back on the list of those that may have something to send: for the next turn.
+    pub fn touch(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.find(id) {
+            mark_dirty(session, &mut self.dirty);
+        }
+    }
+
     /// A session of [`Shard::take_dirty`] was flushed as far as it goes.
     pub fn flushed(&mut self, id: SessionId) {
         let Some(session) = self.sessions.find(id) else {
@@ -418,8 +425,15 @@ impl Shard {
                 self.tell_frame(id, Opcode::Ping, &[], false);
             }
             Due::Dead => {
-                self.release(id, CloseReason::PingTimeout);
-                self.finish(id, false);
+                let is_stuck = self
+                    .sessions
+                    .find(id)
+                    .is_some_and(|session| session.outbox.is_in_flight());
+                self.close(id, CloseReason::PingTimeout);
+                if is_stuck {
+                    // It has not even read what was sent before: no last words will reach it.
+                    self.finish(id, true);
+                }
             }
             Due::Message => self.close(id, CloseReason::TooLate),
             Due::Slow => self.close_slow(id),

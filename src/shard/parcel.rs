@@ -97,6 +97,8 @@ fn key_size(key: &Key) -> usize {
 #[derive(Debug)]
 pub struct Lane {
     parcels: Vec<Parcel>,
+    /// Of `parcels`.
+    bytes: usize,
     entries_left: usize,
     bytes_left: usize,
     /// Nothing waits in the ring nor here: one parcel of any size may go.
@@ -107,6 +109,7 @@ impl Default for Lane {
     fn default() -> Lane {
         Lane {
             parcels: Vec::new(),
+            bytes: 0,
             entries_left: RING_ENTRIES_MAX,
             bytes_left: RING_BYTES_MAX,
             is_empty: true,
@@ -115,13 +118,12 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// The ring's room, at the start of the routing of a turn; the lane is empty then.
+    /// The ring's room now. What the lane holds already (the end of a session may announce something before the
+    /// routing) is taken off.
     pub fn set_room(&mut self, entries_left: usize, bytes_left: usize, is_empty: bool) {
-        debug_assert!(
-            self.parcels.is_empty(),
-            "a lane is emptied at the end of every turn"
-        );
-        (self.entries_left, self.bytes_left, self.is_empty) = (entries_left, bytes_left, is_empty);
+        self.entries_left = entries_left.saturating_sub(self.parcels.len());
+        self.bytes_left = bytes_left.saturating_sub(self.bytes);
+        self.is_empty = is_empty && self.parcels.is_empty();
     }
 
     /// Is there room for a parcel of this size?
@@ -133,6 +135,7 @@ impl Lane {
     pub fn push(&mut self, parcel: Parcel) {
         let size = parcel.size();
         debug_assert!(self.has_room(size), "pushed to a full lane");
+        self.bytes += size;
         self.entries_left = self.entries_left.saturating_sub(1);
         self.bytes_left = self.bytes_left.saturating_sub(size);
         self.is_empty = false;
@@ -141,6 +144,7 @@ impl Lane {
 
     /// The parcels in order; the lane is empty afterwards.
     pub fn drain(&mut self) -> impl Iterator<Item = Parcel> {
+        self.bytes = 0;
         self.parcels.drain(..)
     }
 

@@ -165,12 +165,13 @@ impl Session {
         matches!(self.state, State::Closing { .. } | State::Discarding { .. })
     }
 
-    /// The silence after which it is pinged: up to a fifth shorter than configured, by session, so that ten
-    /// thousand sessions of one moment are not pinged in one moment.
+    /// The silence after which it is pinged: by a tenth to three tenths shorter than configured, by session. So
+    /// ten thousand sessions of one moment are not pinged in one moment, and a dead one is gone, last words
+    /// included, within interval and timeout.
     fn ping_after_ms(&self, limits: &Limits) -> u64 {
         let spread = limits.ping_interval_ms / 5;
         let scatter = u64::from(self.id.slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        limits.ping_interval_ms - (scatter * spread >> 32)
+        limits.ping_interval_ms - limits.ping_interval_ms / 10 - ((scatter * spread) >> 32)
     }
 
     /// The next moment at which something must be looked at, and what.

@@ -309,13 +309,16 @@ fn settings(
     })
 }
 
+/// The ways to the shards, and their threads.
+type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
+
 /// Starts the threads. They share nothing but the rings, their wakers, and the count of connections.
 fn start_shards(
     settings: &Arc<Settings>,
     plan: &Plan,
     by_shard: Vec<Vec<Listening>>,
     failed: &Sender<Failure>,
-) -> Result<(Arc<[ControlSender]>, Vec<JoinHandle<()>>), StartError> {
+) -> Result<Started, StartError> {
     let shards = by_shard.len();
     let wakers: Arc<[Waker]> = (0..shards)
         .map(|_| Waker::new())

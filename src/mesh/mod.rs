@@ -95,7 +95,7 @@ impl<T: Send> Ports<T> {
         self.shard
     }
 
-    /// Remembers how far every inbound ring has been filled: `next` goes there, no further and no less far.
+    /// Remembers how far every inbound ring has been filled: `take_next` goes there, no further and no less far.
     pub fn marks(&mut self) {
         for inbound in self.inbound.iter_mut().flatten() {
             inbound.mark = inbound.consumer.mark();
@@ -107,7 +107,7 @@ impl<T: Send> Ports<T> {
     }
 
     /// The next message before the marks, and who sent it. Ring by ring; within a ring in the order pushed.
-    pub fn next(&mut self) -> Option<(ShardId, T)> {
+    pub fn take_next(&mut self) -> Option<(ShardId, T)> {
         let rings = self.inbound.len();
         while self.drained < rings {
             let source = (self.first + self.drained) % rings;
@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn drain(ports: &mut Ports<u32>) -> Vec<(u8, u32)> {
-        std::iter::from_fn(|| ports.next())
+        std::iter::from_fn(|| ports.take_next())
             .map(|(source, item)| (source.0, item))
             .collect()
     }
@@ -402,7 +402,7 @@ mod tests {
         // Without waiting for room: a release is no news.
         assert!(zero.announce_sleep());
         one.marks();
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
         assert!(publish(one).is_empty());
         zero.awake();
@@ -416,10 +416,10 @@ mod tests {
         assert!(zero.announce_sleep());
 
         // Room that comes after it wakes the shard, once.
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
         assert_eq!(publish(one), [0]);
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
         assert!(publish(one).is_empty());
         zero.awake();
@@ -433,7 +433,7 @@ mod tests {
         );
         zero.await_room(ShardSet::EMPTY);
         assert!(zero.announce_sleep());
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
         assert!(publish(one).is_empty(), "nobody waits any more");
     }
@@ -516,7 +516,7 @@ mod models {
         let mut got = Vec::new();
         loop {
             ports.marks();
-            got.extend(std::iter::from_fn(|| ports.next()));
+            got.extend(std::iter::from_fn(|| ports.take_next()));
             ports.release_all();
             turn_ends(ports, beds);
             if got.len() == count {

@@ -245,7 +245,7 @@ impl<D: Driver> EventLoop<D> {
     pub fn drain(&mut self, freights_max: usize) {
         self.ports.marks();
         for _ in 0..freights_max {
-            let Some((from, freight)) = self.ports.next() else {
+            let Some((from, freight)) = self.ports.take_next() else {
                 break;
             };
             match freight {

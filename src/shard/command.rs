@@ -17,7 +17,13 @@ use super::parcel::Key;
 use super::session::Held;
 
 /// A command that can't take effect yet, given back.
-pub(super) struct Wait(pub Command);
+pub(super) struct Wait(pub Box<Command>);
+
+impl From<Command> for Wait {
+    fn from(command: Command) -> Wait {
+        Wait(Box::new(command))
+    }
+}
 
 impl Shard {
     /// Reads the messages of an open, flowing session. What can't be taken now is kept in its stall.
@@ -128,7 +134,8 @@ impl Shard {
                     }
                     session.bad_texts = session.bad_texts.saturating_add(1);
                 }
-                self.refuse_command(id, refusal).err()
+                let refusal = Box::new(refusal);
+                self.refuse_command(id, refusal).err().map(Held::Refusal)
             }
         };
         if let Some(held) = held
@@ -140,9 +147,9 @@ impl Shard {
     }
 
     /// Answers a command with an error object, or gives it back while acks of earlier commands wait.
-    fn refuse_command(&mut self, id: SessionId, refusal: Refusal) -> Result<(), Held> {
+    fn refuse_command(&mut self, id: SessionId, refusal: Box<Refusal>) -> Result<(), Box<Refusal>> {
         if self.has_waiting_subscribes(id) {
-            return Err(Held::Refusal(refusal));
+            return Err(refusal);
         }
         self.stats.refusals += 1;
         self.tell(id, &Event::Refused(&refusal), true);
@@ -160,7 +167,7 @@ impl Shard {
     fn execute(&mut self, id: SessionId, command: Command) -> Result<(), Wait> {
         match command {
             Command::Subscribe { filter, tag } => self.subscribe(id, filter, tag),
-            command if self.has_waiting_subscribes(id) => Err(Wait(command)),
+            command if self.has_waiting_subscribes(id) => Err(Wait::from(command)),
             Command::Unsubscribe { filter, tag } => {
                 self.unsubscribe(id, &filter);
                 let name = filter.written();
@@ -251,7 +258,7 @@ impl Shard {
         };
         if let Some((code, reason)) = refused {
             if waiting > 0 {
-                return Err(Wait(Command::Subscribe { filter, tag }));
+                return Err(Wait::from(Command::Subscribe { filter, tag }));
             }
             self.tell_refused(
                 id,
@@ -359,7 +366,10 @@ impl Shard {
             session: id,
         });
         if let Err(message) = self.route(message) {
-            return Err(Wait(Command::Publish { message, tag }));
+            return Err(Wait::from(Command::Publish {
+                message: *message,
+                tag,
+            }));
         }
         self.stats.publishes += 1;
         self.tell(
@@ -433,10 +443,10 @@ impl Shard {
         {
             let held = match held {
                 Held::Command(command) => self
-                    .execute(id, command)
+                    .execute(id, *command)
                     .err()
                     .map(|Wait(command)| Held::Command(command)),
-                Held::Refusal(refusal) => self.refuse_command(id, refusal).err(),
+                Held::Refusal(refusal) => self.refuse_command(id, refusal).err().map(Held::Refusal),
             };
             if let Some(session) = self.sessions.find(id)
                 && let Some(stall) = &mut session.stall

@@ -168,7 +168,7 @@ impl Shard {
             from,
         };
         if !self.lanes.to(shard).has_room(parcel.size()) {
-            return Err(Wait(Command::Emit { event, data }));
+            return Err(Wait::from(Command::Emit { event, data }));
         }
         self.stats.forwarded += 1;
         self.lanes.to(shard).push(parcel);
@@ -231,7 +231,7 @@ impl Shard {
                 timeout_ms,
             };
             if !self.lanes.to(shard).has_room(parcel.size()) {
-                return Err(Wait(Command::Request {
+                return Err(Wait::from(Command::Request {
                     to,
                     event,
                     data,
@@ -391,7 +391,7 @@ impl Shard {
             let Parcel::Answer { outcome, .. } = parcel else {
                 unreachable!("made above")
             };
-            return Err(Wait(Command::Reply { number, outcome }));
+            return Err(Wait::from(Command::Reply { number, outcome }));
         }
         self.requests.take_asked(number);
         if let Some(session) = self.sessions.find(id)
@@ -514,7 +514,7 @@ impl Shard {
             self.announce();
         }
         if !self.interest.is_announced(&Key::Service(event.clone())) {
-            return Err(Wait(Command::Handle { event, tag }));
+            return Err(Wait::from(Command::Handle { event, tag }));
         }
         self.tell(
             id,

@@ -22,7 +22,7 @@ use super::parcel::{Key, Parcel};
 
 impl Shard {
     /// Routes a publication, or gives it back if a ring has no room.
-    pub(super) fn route(&mut self, message: Message) -> Result<(), Message> {
+    pub(super) fn route(&mut self, message: Message) -> Result<(), Box<Message>> {
         let interested = self.interested(&message);
         if interested.is_empty() {
             self.fan_out(&message);
@@ -33,7 +33,7 @@ impl Shard {
             .iter()
             .all(|shard| self.lanes.to(shard).has_room(size))
         {
-            return Err(message);
+            return Err(Box::new(message));
         }
         let message = Arc::new(message);
         for shard in interested.iter() {

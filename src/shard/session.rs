@@ -43,9 +43,9 @@ pub enum State {
 #[derive(Debug)]
 pub enum Held {
     /// A command that can't take effect yet.
-    Command(Command),
+    Command(Box<Command>),
     /// The answer to a command that was refused; it must not overtake the acks of those before it.
-    Refusal(Refusal),
+    Refusal(Box<Refusal>),
 }
 
 /// A command that waits, and what came behind it.

@@ -55,9 +55,16 @@ impl Doorbell {
     #[must_use = "the owner sleeps until it is woken"]
     pub fn ring(&self) -> bool {
         fence(Ordering::SeqCst);
-        // The load first: it leaves the line shared among all who find the owner awake. The exchange is no part of
-        // the argument above but for being atomic. The work is read through the ring's own Release and Acquire.
-        self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
+        // The load first: it leaves the line shared among all who find the owner awake. Then an exchange and no swap: a
+        // swap that comes too late would write `false` over the `false` of the owner, and whether that write precedes
+        // the `true` of the next sleep takes one more argument (it does; loom cannot follow it). Neither needs an
+        // ordering: the fence gives it, and the work itself is read through the ring's Release and Acquire.
+        let asleep = self.asleep.load(Ordering::Relaxed);
+        asleep
+            && self
+                .asleep
+                .compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 }
 

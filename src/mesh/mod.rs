@@ -95,7 +95,7 @@ impl<T: Send> Ports<T> {
         self.shard
     }
 
-    /// Remembers how far every inbound ring has been filled: `take_next` goes there, no further and no less far.
+    /// Remembers how far every inbound ring has been filled: `next` goes there, no further and no less far.
     pub fn marks(&mut self) {
         for inbound in self.inbound.iter_mut().flatten() {
             inbound.mark = inbound.consumer.mark();
@@ -107,7 +107,11 @@ impl<T: Send> Ports<T> {
     }
 
     /// The next message before the marks, and who sent it. Ring by ring; within a ring in the order pushed.
-    pub fn take_next(&mut self) -> Option<(ShardId, T)> {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "no iterator: other calls come between"
+    )]
+    pub fn next(&mut self) -> Option<(ShardId, T)> {
         let rings = self.inbound.len();
         while self.drained < rings {
             let source = (self.first + self.drained) % rings;
@@ -279,7 +283,7 @@ mod tests {
     }
 
     fn drain(ports: &mut Ports<u32>) -> Vec<(u8, u32)> {
-        std::iter::from_fn(|| ports.take_next())
+        std::iter::from_fn(|| ports.next())
             .map(|(source, item)| (source.0, item))
             .collect()
     }
@@ -302,7 +306,7 @@ mod tests {
                     );
                     assert!(!ports.is_closed(to));
                 }
-                assert!(publish(ports).is_empty(), "nobody sleeps");
+                assert_eq!(publish(ports), [], "nobody sleeps");
             }
             for (target, ports) in mesh.iter_mut().enumerate() {
                 ports.marks();
@@ -370,16 +374,16 @@ mod tests {
         one.push(ShardId(2), 3, 1).unwrap();
         two.push(ShardId(0), 4, 1).unwrap();
         assert_eq!(publish(one), [0], "two is awake");
-        assert!(publish(one).is_empty(), "nothing pushed since");
-        assert!(publish(two).is_empty(), "one has rung");
+        assert_eq!(publish(one), [], "nothing pushed since");
+        assert_eq!(publish(two), [], "one has rung");
         zero.awake();
         assert!(!zero.announce_sleep(), "there is work");
         one.push(ShardId(0), 5, 1).unwrap();
-        assert!(publish(one).is_empty(), "it knows");
+        assert_eq!(publish(one), [], "it knows");
         zero.marks();
         assert_eq!(drain(zero).len(), 4);
         zero.release_all();
-        assert!(publish(zero).is_empty(), "nobody waits for room");
+        assert_eq!(publish(zero), [], "nobody waits for room");
         assert!(zero.announce_sleep());
         assert!(zero.bell().clone().ring(), "control threads ring too");
         assert!(!zero.bell().ring());
@@ -402,9 +406,9 @@ mod tests {
         // Without waiting for room: a release is no news.
         assert!(zero.announce_sleep());
         one.marks();
-        one.take_next().unwrap();
+        one.next().unwrap();
         one.release_all();
-        assert!(publish(one).is_empty());
+        assert_eq!(publish(one), []);
         zero.awake();
 
         // Room that came before the announcement keeps the shard awake until it has looked.
@@ -416,12 +420,12 @@ mod tests {
         assert!(zero.announce_sleep());
 
         // Room that comes after it wakes the shard, once.
-        one.take_next().unwrap();
+        one.next().unwrap();
         one.release_all();
         assert_eq!(publish(one), [0]);
-        one.take_next().unwrap();
+        one.next().unwrap();
         one.release_all();
-        assert!(publish(one).is_empty());
+        assert_eq!(publish(one), []);
         zero.awake();
 
         assert_eq!(
@@ -433,9 +437,9 @@ mod tests {
         );
         zero.await_room(ShardSet::EMPTY);
         assert!(zero.announce_sleep());
-        one.take_next().unwrap();
+        one.next().unwrap();
         one.release_all();
-        assert!(publish(one).is_empty(), "nobody waits any more");
+        assert_eq!(publish(one), [], "nobody waits any more");
     }
 
     #[test]
@@ -516,7 +520,7 @@ mod models {
         let mut got = Vec::new();
         loop {
             ports.marks();
-            got.extend(std::iter::from_fn(|| ports.take_next()));
+            got.extend(std::iter::from_fn(|| ports.next()));
             ports.release_all();
             turn_ends(ports, beds);
             if got.len() == count {

@@ -3,7 +3,11 @@
 //! An ordinary build takes them from `std`. With `--cfg pubsub_loom` they are loom's twins, which try every
 //! interleaving and every value that the memory model allows a load to return, and which notice when two threads
 //! are in one slot. The cfg has a name of our own, because other crates of the tree listen to plain `loom`.
-//! Nothing else in the crate knows which of the two it runs on.
+//! Nothing else in the crate knows which of the two it runs on. To run the models:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg pubsub_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib mesh::
+//! ```
 
 pub(super) use imp::{Arc, AtomicBool, AtomicUsize, Ordering, Slots, fence};
 

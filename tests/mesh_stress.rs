@@ -178,7 +178,7 @@ impl Loop {
         let mut wake = Vec::new();
         loop {
             self.ports.marks();
-            while let Some((source, (author, number))) = self.ports.next() {
+            while let Some((source, (author, number))) = self.ports.take_next() {
                 assert_eq!(source, author);
                 assert_eq!(
                     number,

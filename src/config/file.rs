@@ -495,7 +495,7 @@ mod tests {
         );
         refused(
             "[[access]]\nfilter = \"a\"\nwho = \"me\"",
-            "f.toml:3: who: wants one of anyone, authenticated, nobody",
+            "f.toml:3: who: wants one of anyone, authenticated, nobody, not \"me\"",
         );
     }
 

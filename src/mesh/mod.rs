@@ -2,7 +2,7 @@
 //!
 //! A shard holds its [`Ports`]: the near ends of all its rings. Once per turn its event loop, in this order,
 //!
-//! 1. takes [`marks`](Ports::marks) after it took its bytes, and pops with [`next`](Ports::next) until `None`: all that
+//! 1. takes [`marks`](Ports::marks) after it took its bytes, and pops with [`take_next`](Ports::take_next) until `None`: all that
 //!    was published before the marks and nothing after. This is what makes an ack a barrier (DESIGN, decision 4);
 //! 2. gives the room back: [`release_all`](Ports::release_all);
 //! 3. routes, with [`room`](Ports::room) and [`push`](Ports::push). What finds no room waits in the shard, which says
@@ -95,7 +95,7 @@ impl<T: Send> Ports<T> {
         self.shard
     }
 
-    /// Remembers how far every inbound ring has been filled: `next` goes there, no further and no less far.
+    /// Remembers how far every inbound ring has been filled: `take_next` goes there, no further and no less far.
     pub fn marks(&mut self) {
         for inbound in self.inbound.iter_mut().flatten() {
             inbound.mark = inbound.consumer.mark();
@@ -111,7 +111,7 @@ impl<T: Send> Ports<T> {
         clippy::should_implement_trait,
         reason = "no iterator: other calls come between"
     )]
-    pub fn next(&mut self) -> Option<(ShardId, T)> {
+    pub fn take_next(&mut self) -> Option<(ShardId, T)> {
         let rings = self.inbound.len();
         while self.drained < rings {
             let source = (self.first + self.drained) % rings;
@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn drain(ports: &mut Ports<u32>) -> Vec<(u8, u32)> {
-        std::iter::from_fn(|| ports.next())
+        std::iter::from_fn(|| ports.take_next())
             .map(|(source, item)| (source.0, item))
             .collect()
     }
@@ -306,7 +306,7 @@ mod tests {
                     );
                     assert!(!ports.is_closed(to));
                 }
-                assert_eq!(publish(ports), [], "nobody sleeps");
+                assert!(publish(ports).is_empty(), "nobody sleeps");
             }
             for (target, ports) in mesh.iter_mut().enumerate() {
                 ports.marks();
@@ -374,16 +374,16 @@ mod tests {
         one.push(ShardId(2), 3, 1).unwrap();
         two.push(ShardId(0), 4, 1).unwrap();
         assert_eq!(publish(one), [0], "two is awake");
-        assert_eq!(publish(one), [], "nothing pushed since");
-        assert_eq!(publish(two), [], "one has rung");
+        assert!(publish(one).is_empty(), "nothing pushed since");
+        assert!(publish(two).is_empty(), "one has rung");
         zero.awake();
         assert!(!zero.announce_sleep(), "there is work");
         one.push(ShardId(0), 5, 1).unwrap();
-        assert_eq!(publish(one), [], "it knows");
+        assert!(publish(one).is_empty(), "it knows");
         zero.marks();
         assert_eq!(drain(zero).len(), 4);
         zero.release_all();
-        assert_eq!(publish(zero), [], "nobody waits for room");
+        assert!(publish(zero).is_empty(), "nobody waits for room");
         assert!(zero.announce_sleep());
         assert!(zero.bell().clone().ring(), "control threads ring too");
         assert!(!zero.bell().ring());
@@ -406,9 +406,9 @@ mod tests {
         // Without waiting for room: a release is no news.
         assert!(zero.announce_sleep());
         one.marks();
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
-        assert_eq!(publish(one), []);
+        assert!(publish(one).is_empty());
         zero.awake();
 
         // Room that came before the announcement keeps the shard awake until it has looked.
@@ -420,12 +420,12 @@ mod tests {
         assert!(zero.announce_sleep());
 
         // Room that comes after it wakes the shard, once.
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
         assert_eq!(publish(one), [0]);
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
-        assert_eq!(publish(one), []);
+        assert!(publish(one).is_empty());
         zero.awake();
 
         assert_eq!(
@@ -437,9 +437,9 @@ mod tests {
         );
         zero.await_room(ShardSet::EMPTY);
         assert!(zero.announce_sleep());
-        one.next().unwrap();
+        one.take_next().unwrap();
         one.release_all();
-        assert_eq!(publish(one), [], "nobody waits any more");
+        assert!(publish(one).is_empty(), "nobody waits any more");
     }
 
     #[test]
@@ -520,7 +520,7 @@ mod models {
         let mut got = Vec::new();
         loop {
             ports.marks();
-            got.extend(std::iter::from_fn(|| ports.next()));
+            got.extend(std::iter::from_fn(|| ports.take_next()));
             ports.release_all();
             turn_ends(ports, beds);
             if got.len() == count {

@@ -107,10 +107,6 @@ impl<T: Send> Ports<T> {
     }
 
     /// The next message before the marks, and who sent it. Ring by ring; within a ring in the order pushed.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "no iterator: other calls come between"
-    )]
     pub fn take_next(&mut self) -> Option<(ShardId, T)> {
         let rings = self.inbound.len();
         while self.drained < rings {

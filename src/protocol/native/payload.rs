@@ -73,14 +73,14 @@ enum Piece<'a> {
 
 /// A JSON text in pieces: what is passed on as it is, and the attachments between. A placeholder whose number
 /// no attachment has stays what it is.
+///
+/// A brace inside of a string needs no care: the next quote is escaped or closes the string, and what follows a
+/// string is never one of the two keys.
 fn pieces<'a>(json: &'a [u8], attachments: &'a [Bytes], mut visit: impl FnMut(Piece<'a>)) {
     let (mut done, mut at) = (0, 0);
-    while let Some(distance) = memchr::memchr2(b'"', b'{', &json[at..]) {
+    while let Some(distance) = memchr::memchr(b'{', &json[at..]) {
         at += distance;
-        if json[at] == b'"' {
-            // Braces in strings are text.
-            at = string_end(json, at).unwrap_or(json.len());
-        } else if let Some((end, number)) = placeholder(json, at)
+        if let Some((end, number)) = placeholder(json, at)
             && let Some(attachment) = attachments.get(number)
         {
             visit(Piece::Json(&json[done..at]));
@@ -233,6 +233,8 @@ mod tests {
             r#"{"more":1,"_placeholder":true,"num":0}"#,
             r#""{\"_placeholder\":true,\"num\":0}""#,
             r#"{"{\"_placeholder\":true,\"num\":0}":"}"}"#,
+            r#"["{","_placeholder",true,"num",0,"}"]"#,
+            r#"{"{ ":"_placeholder","true,":{"num":0}}"#,
             "{}",
             "[{},{}]",
         ] {

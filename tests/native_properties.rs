@@ -369,7 +369,7 @@ fn naive(object: &Object) -> Result<Naive, Code> {
                     match to.split_once(':') {
                         Some(("peer", peer)) if is_name(peer) => {}
                         Some(("client", client)) => {
-                            drop(client.parse::<ClientId>().map_err(|_| Code::NoHandler)?)
+                            client.parse::<ClientId>().map_err(|_| Code::NoHandler)?;
                         }
                         _ => return Err(Code::BadType),
                     }

@@ -598,7 +598,7 @@ fn what_shards_say_to_a_publish() {
         (Shard::Refuses(Code::NotAllowed), 403, "not_allowed"),
         (Shard::Full, 503, "busy"),
         (Shard::Gone, 503, "busy"),
-        (Shard::Forgetful, 503, "busy"),
+        (Shard::Forgetful, 503, "timeout"),
         (Shard::Silent, 503, "timeout"),
     ] {
         let admin = start(Options {

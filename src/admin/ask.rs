@@ -14,13 +14,13 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Why there is no answer from a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoAnswer {
-    /// Its channel is full or it has ended; it will not act on the question.
+    /// Its channel is full or it has ended; it never got the question.
     Unreachable {
         /// Which one.
         shard: usize,
     },
-    /// It said nothing in time; it may still act.
-    Late {
+    /// It took the question and gave no answer, in time or at all; it may have acted, or still act.
+    Silent {
         /// Which one.
         shard: usize,
     },
@@ -74,7 +74,6 @@ async fn wait<T>(
     let answer = answer.ok_or(NoAnswer::Unreachable { shard })?;
     match timeout_at(deadline, answer).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(_dropped)) => Err(NoAnswer::Unreachable { shard }),
-        Err(_elapsed) => Err(NoAnswer::Late { shard }),
+        Ok(Err(_)) | Err(_) => Err(NoAnswer::Silent { shard }),
     }
 }

@@ -4,7 +4,7 @@
 //! slow, or besieged, and no client notices. It is the only room with `async`, which stops here.
 //!
 //! Everything is bounded: [`CONNECTIONS_MAX`] connections at once (more wait unaccepted), [`HEAD_TIME`] for a
-//! request head and for a body, [`CONNECTION_TIME`] for a connection, [`ask::ANSWER_TIME`] for the shards.
+//! request head and for a body, [`CONNECTION_TIME`] for a connection, two seconds for the shards.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +30,7 @@ pub mod counters;
 pub mod guard;
 mod metrics;
 mod readiness;
+mod refusal;
 mod routes;
 pub mod views;
 

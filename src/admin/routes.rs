@@ -20,9 +20,10 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::ask::{NoAnswer, ask, ask_all};
-use super::body::{self, BodyError};
+use super::body;
 use super::guard::{Failures, is_loopback_host, is_loopback_origin};
 use super::metrics::{self, Scrape};
+use super::refusal::Refusal;
 use super::views::{ConnectionsView, SLOWEST_COUNT, StatsView};
 use super::{AdminState, Phase};
 use crate::error::Code;
@@ -78,10 +79,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/publish", post(publish))
         .route("/publish/", post(publish))
         .route("/publish/{*topic}", post(publish))
-        .fallback(async || refusal(StatusCode::NOT_FOUND, "not_found", "no such route; see /"))
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such route: see /"))
         .method_not_allowed_fallback(async || {
             let status = StatusCode::METHOD_NOT_ALLOWED;
-            refusal(status, "bad_method", "this route has another method; see /")
+            Refusal::new(status, "bad_method", "this route has another method: see /")
         })
         .layer(middleware::from_fn_with_state(admin.clone(), check_host))
         .with_state(admin)
@@ -89,14 +90,18 @@ pub fn router(state: AdminState) -> Router {
 
 /// On loopback only names of this machine are answered, so that a page that rebinds its name reads nothing.
 async fn check_host(State(admin): State<Shared>, request: Request, next: Next) -> Response {
-    let mut response = match host(&request) {
-        Err(reason) => refusal(StatusCode::BAD_REQUEST, "bad_host", reason),
-        Ok(Some(host)) if admin.state.loopback && !is_loopback_host(&host) => refusal(
-            StatusCode::FORBIDDEN,
-            "not_allowed",
-            "Host must be localhost or a loopback address: this listener is for this machine",
-        ),
-        Ok(_) => next.run(request).await,
+    let refused = match host(&request) {
+        Err(reason) => Some(Refusal::new(StatusCode::BAD_REQUEST, "bad_host", reason)),
+        Ok(Some(host)) if admin.state.loopback && !is_loopback_host(&host) => {
+            Some(Refusal::forbidden(
+                "Host must be localhost or a loopback address: this listener is for this machine",
+            ))
+        }
+        Ok(_) => None,
+    };
+    let mut response = match refused {
+        Some(refused) => refused.into_response(),
+        None => next.run(request).await,
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -128,11 +133,9 @@ fn host(request: &Request) -> Result<Option<String>, &'static str> {
     }
 }
 
-async fn healthz(State(admin): State<Shared>) -> Response {
-    match admin.shard_stats().await {
-        Ok(_) => "ok\n".into_response(),
-        Err(silent) => silent.into_response(),
-    }
+async fn healthz(State(admin): State<Shared>) -> Result<&'static str, Refusal> {
+    admin.shard_stats().await?;
+    Ok("ok\n")
 }
 
 async fn readyz(State(admin): State<Shared>) -> Response {
@@ -144,28 +147,23 @@ async fn readyz(State(admin): State<Shared>) -> Response {
     (status, format!("{}\n", phase.as_str())).into_response()
 }
 
-async fn metrics(State(admin): State<Shared>) -> Response {
-    let shards = match admin.shard_stats().await {
-        Ok(shards) => shards,
-        Err(silent) => return silent.into_response(),
-    };
+async fn metrics(State(admin): State<Shared>) -> Result<Response, Refusal> {
     let scrape = Scrape {
-        shards,
+        shards: admin.shard_stats().await?,
         phase: admin.state.ready.phase(),
         info: admin.state.info.clone(),
     };
-    match scrape.encode() {
+    Ok(match scrape.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => internal(&error),
-    }
+    })
 }
 
-async fn stats(State(admin): State<Shared>, uri: Uri) -> Response {
-    match listed(uri.query().unwrap_or_default()) {
-        Some(count) => admin.connections_view(count).await,
-        None => admin.stats_view().await,
-    }
-    .unwrap_or_else(NoAnswer::into_response)
+async fn stats(State(admin): State<Shared>, uri: Uri) -> Result<Response, Refusal> {
+    Ok(match listed(uri.query().unwrap_or_default()) {
+        Some(count) => json_response(&admin.connections_view(count).await?),
+        None => json_response(&admin.stats_view().await?),
+    })
 }
 
 /// How many connections a query asks for: `connections` or `connections=N`; none: not at all.
@@ -185,38 +183,35 @@ async fn publish(
     State(admin): State<Shared>,
     Extension(Remote(remote)): Extension<Remote>,
     request: Request,
-) -> Response {
+) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    let asked = admin
-        .authorise(&head.headers, remote)
-        .and_then(|()| topic(head.uri.path()));
-    // A refused body is not kept, but read: see `body`. A client that waits for `100 Continue` sends none.
+    let allowed = admin.authorise(&head.headers, remote);
+    let asked = allowed.and_then(|()| topic(head.uri.path()));
+    // The body of a refused request is read all the same, and not kept: see `body`. A client that waits for
+    // `100 Continue` sends none.
     let bytes_max = match &asked {
         Ok(_) => admin.state.message_bytes_max,
         Err(_) => 0,
     };
     let payload = body::read(body, bytes_max, !head.headers.contains_key(header::EXPECT)).await;
-    let topic = match asked {
-        Ok(topic) => topic,
-        Err(refused) => return refused,
-    };
-    match payload {
-        Ok(payload) => admin.publish(topic, payload).await,
-        Err(error) => refused_body(error, bytes_max),
-    }
+    let topic = asked?;
+    let payload = payload.map_err(|error| Refusal::body(error, bytes_max))?;
+    admin.publish(topic, payload).await?;
+    Ok(json_response(&json!({"ok": true})))
 }
 
 /// The topic in the path, percent-decoded (RFC 3986, 2.1) and checked.
-#[allow(clippy::result_large_err, reason = "a refusal is the response itself")]
-fn topic(path: &str) -> Result<Topic, Response> {
-    let bad = |reason: &str| refusal(StatusCode::BAD_REQUEST, Code::BadTopic.as_str(), reason);
+fn topic(path: &str) -> Result<Topic, Refusal> {
     let written = path.strip_prefix("/publish/").unwrap_or_default();
-    let name = percent_decode(written)
-        .ok_or_else(|| bad("a `%` in the path needs two hexadecimal digits behind it"))?;
+    let name = percent_decode(written).ok_or(Refusal::bad_topic(
+        "a `%` in the path needs two hexadecimal digits behind it",
+    ))?;
     if name.is_empty() {
-        return Err(bad("the topic is missing: POST /publish/TOPIC"));
+        return Err(Refusal::bad_topic(
+            "the topic is missing: POST /publish/TOPIC",
+        ));
     }
-    Topic::dotted(Bytes::from(name)).map_err(|error| bad(error.as_str()))
+    Topic::dotted(Bytes::from(name)).map_err(|error| Refusal::bad_topic(error.as_str()))
 }
 
 fn percent_decode(written: &str) -> Option<Vec<u8>> {
@@ -249,82 +244,60 @@ impl Admin {
         Ok(lists.await?.into_iter().flatten().collect())
     }
 
-    async fn stats_view(&self) -> Result<Response, NoAnswer> {
+    async fn stats_view(&self) -> Result<StatsView, NoAnswer> {
         let shards = self.shard_stats().await?;
         let slowest = self.connections(SLOWEST_COUNT).await?;
         let uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let phase = self.state.ready.phase();
         let info = self.state.info.clone();
-        let view = StatsView::new(phase, info, uptime_ms, &shards, slowest);
-        Ok(json_response(&view))
+        Ok(StatsView::new(phase, info, uptime_ms, &shards, slowest))
     }
 
-    async fn connections_view(&self, count: usize) -> Result<Response, NoAnswer> {
-        // The semaphore is never closed; a queue of listings is bounded by the connections of this listener.
+    async fn connections_view(&self, count: usize) -> Result<ConnectionsView, NoAnswer> {
+        // The semaphore is never closed; its queue is bounded by the connections of this listener.
         let _turn = self.listing.acquire().await;
         let shards = self.shard_stats().await?;
         let connections = self.connections(count).await?;
-        Ok(json_response(&ConnectionsView::new(
-            &shards,
-            connections,
-            count,
-        )))
+        Ok(ConnectionsView::new(&shards, connections, count))
     }
 
     /// May this request publish?
-    #[allow(clippy::result_large_err, reason = "a refusal is the response itself")]
-    fn authorise(&self, headers: &HeaderMap, remote: IpAddr) -> Result<(), Response> {
-        let forbidden = |reason| {
-            Err(refusal(
-                StatusCode::FORBIDDEN,
-                Code::NotAllowed.as_str(),
-                reason,
-            ))
-        };
+    fn authorise(&self, headers: &HeaderMap, remote: IpAddr) -> Result<(), Refusal> {
         let foreign = |origin: &HeaderValue| !origin.to_str().is_ok_and(is_loopback_origin);
         if headers.get_all(header::ORIGIN).iter().any(foreign) {
-            return forbidden("a web page of another machine may not publish here");
+            return Err(Refusal::forbidden(
+                "a web page of another machine may not publish here",
+            ));
         }
         let Some(key) = &self.state.key else {
-            return if self.state.loopback {
-                Ok(())
-            } else {
-                forbidden(
-                    "publishing from other machines needs a key, and this broker has none: configure one, or \
-                     bind the admin listener to loopback",
-                )
+            return match self.state.loopback {
+                true => Ok(()),
+                false => Err(Refusal::forbidden(
+                    "publishing from other machines needs a key, and this broker has none: set `admin_key`, \
+                     or bind the admin listener to loopback",
+                )),
             };
         };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some(rest) = failures.blocked(remote, now) {
-            let mut refused = refusal(
-                StatusCode::TOO_MANY_REQUESTS,
-                Code::NotAllowed.as_str(),
-                "too many wrong keys from this address",
-            );
-            let seconds = HeaderValue::from(rest.as_secs() + 1);
-            refused.headers_mut().insert(header::RETRY_AFTER, seconds);
-            return Err(refused);
+            return Err(Refusal::guessing(rest.as_secs() + 1));
         }
-        let reason = match headers.get(header::AUTHORIZATION).map(bearer) {
-            Some(Some(given)) if key.is(given) => return Ok(()),
+        match headers.get(header::AUTHORIZATION).map(bearer) {
+            Some(Some(given)) if key.is(given) => Ok(()),
             Some(_) => {
                 failures.add(remote, now);
                 tracing::warn!(%remote, "wrong admin key");
-                "the key is wrong"
+                Err(Refusal::unauthorized("the key is wrong"))
             }
-            None => "publishing needs `Authorization: Bearer KEY`",
-        };
-        let mut refused = refusal(StatusCode::UNAUTHORIZED, Code::NotAllowed.as_str(), reason);
-        refused.headers_mut().insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Bearer realm=\"pubsub admin\""),
-        );
-        Err(refused)
+            None => Err(Refusal::unauthorized(
+                "publishing needs `Authorization: Bearer KEY`",
+            )),
+        }
     }
 
-    async fn publish(&self, topic: Topic, payload: Bytes) -> Response {
+    /// Has the next shard publish.
+    async fn publish(&self, topic: Topic, payload: Bytes) -> Result<(), Refusal> {
         let shards = &self.state.shards;
         let shard = self.turn.fetch_add(1, Ordering::Relaxed) % shards.len();
         let answer = ask(shards, shard, |reply| Control::Publish {
@@ -332,16 +305,15 @@ impl Admin {
             payload,
             reply,
         });
-        match answer.await {
-            Ok(Ok(())) => json_response(&json!({"ok": true})),
-            Ok(Err(code)) => refused_publish(code),
-            Err(NoAnswer::Unreachable { .. }) => refused_publish(Code::Busy),
-            Err(NoAnswer::Late { .. }) => refusal(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Timeout.as_str(),
-                "no confirmation in time; the message may have been published",
-            ),
-        }
+        answer
+            .await
+            .unwrap_or_else(|silent| {
+                Err(match silent {
+                    NoAnswer::Unreachable { .. } => Code::Busy,
+                    NoAnswer::Silent { .. } => Code::Timeout,
+                })
+            })
+            .map_err(Refusal::publish)
     }
 }
 
@@ -351,60 +323,6 @@ fn bearer(field: &HeaderValue) -> Option<&[u8]> {
     scheme
         .eq_ignore_ascii_case(b"bearer ")
         .then(|| token.trim_ascii())
-}
-
-fn refused_publish(code: Code) -> Response {
-    let (status, reason) = match code {
-        Code::Busy => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "a queue on the way is full; try again",
-        ),
-        Code::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "no confirmation in time"),
-        Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the message is too large"),
-        Code::NotAllowed => (StatusCode::FORBIDDEN, "the rights do not cover this"),
-        Code::BadTopic => (StatusCode::BAD_REQUEST, "not a topic"),
-        Code::NoHandler | Code::BadJson | Code::BadType | Code::Limit => {
-            (StatusCode::BAD_REQUEST, "the broker refused the message")
-        }
-    };
-    let mut response = refusal(status, code.as_str(), reason);
-    if code == Code::Busy {
-        let second = HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, second);
-    }
-    response
-}
-
-fn refused_body(error: BodyError, bytes_max: usize) -> Response {
-    match error {
-        BodyError::TooLarge => refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            Code::TooLarge.as_str(),
-            &format!("a message has at most {bytes_max} bytes"),
-        ),
-        BodyError::Late => refusal(
-            StatusCode::REQUEST_TIMEOUT,
-            Code::Timeout.as_str(),
-            "the body did not come in time",
-        ),
-        BodyError::Broken => refusal(StatusCode::BAD_REQUEST, "bad_body", "the body broke off"),
-    }
-}
-
-impl IntoResponse for NoAnswer {
-    fn into_response(self) -> Response {
-        let reason = match self {
-            NoAnswer::Unreachable { shard } => format!("shard {shard} cannot be reached"),
-            NoAnswer::Late { shard } => format!("shard {shard} does not answer"),
-        };
-        refusal(StatusCode::SERVICE_UNAVAILABLE, "no_answer", &reason)
-    }
-}
-
-fn refusal(status: StatusCode, code: &str, reason: &str) -> Response {
-    let mut response = json_response(&json!({"error": {"code": code, "reason": reason}}));
-    *response.status_mut() = status;
-    response
 }
 
 fn json_response(value: &impl Serialize) -> Response {

@@ -178,7 +178,6 @@ fn listed(query: &str) -> Option<usize> {
 }
 
 /// `POST /publish/TOPIC`: the body is the payload.
-#[expect(clippy::result_large_err, reason = "the error is the response itself")]
 async fn publish(
     State(admin): State<Shared>,
     Extension(Remote(remote)): Extension<Remote>,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -180,6 +181,30 @@ impl FromStr for ClientId {
                 generation: word(11),
             },
         })
+    }
+}
+
+/// The remote address of a connection, for operators: learned some time after it was accepted, or never.
+#[derive(Clone, Default, Debug)]
+pub struct RemoteAddress(Arc<OnceLock<Box<str>>>);
+
+impl RemoteAddress {
+    /// An address that is known.
+    pub fn known(text: &str) -> RemoteAddress {
+        let address = RemoteAddress::default();
+        address.learn(text.into());
+        address
+    }
+
+    /// Now it is known. The first word counts.
+    pub fn learn(&self, text: Box<str>) {
+        let _ = self.0.set(text);
+    }
+}
+
+impl fmt::Display for RemoteAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get().map_or("unknown", |text| text))
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,17 @@ use crate::address::ShardId;
 use crate::config::{Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::mesh;
-use crate::net::Driver as _;
+use crate::net::Driver;
 use crate::net::affinity::{self, Facts, Plan};
+use crate::net::clock::Clock;
 use crate::net::control::{Control, ControlSender, Reply};
-use crate::net::epoll::{Epoll, Waker};
+use crate::net::epoll::Epoll;
 use crate::net::event_loop::{EventLoop, Population};
 use crate::net::listener::{self, Bound, Listening};
+use crate::net::uring::UringDriver;
+use crate::net::uring::features::Features;
+use crate::net::uring::ring::RingFds;
+use crate::net::waker::Waker;
 use crate::shard::Shard;
 use crate::shard::auth::Access;
 use crate::shard::settings::{Admission, ListenerSettings, Settings};
@@ -34,7 +40,9 @@ use crate::ws::origin::OriginRules;
 const CONTROL_WORDS_MAX: usize = 1024;
 /// How long a drain waits until everything taken has been handed on.
 const QUIESCE_TIME: Duration = Duration::from_secs(2);
-/// Descriptors that are kept for everything that is no connection.
+/// The longest table of direct descriptors of one ring.
+const SLOTS_MAX: usize = 1 << 20;
+/// Descriptors, or slots, that are kept for everything that is no connection, and to refuse one too many.
 const DESCRIPTORS_RESERVED: usize = 64;
 
 /// Why a broker did not start.
@@ -79,7 +87,7 @@ pub struct Broker {
     /// Where operators will connect: bound, and the caller's to serve.
     pub admin: Option<TcpListener>,
     /// Which driver runs, and why.
-    pub driver: &'static str,
+    pub driver: String,
     /// Where the shards run, and why.
     pub pinning: String,
     shards: Arc<[ControlSender]>,
@@ -94,11 +102,6 @@ impl Broker {
     /// # Errors
     /// [`StartError`]; nothing runs and no address is bound then.
     pub fn start(config: &Config) -> Result<Broker, StartError> {
-        if config.io == Io::Uring {
-            return Err(StartError::Usage(
-                "io: this build has no io_uring driver; use auto or epoll".to_owned(),
-            ));
-        }
         let plan = affinity::plan(
             config.shards,
             config.cores.as_deref(),
@@ -122,11 +125,16 @@ impl Broker {
             by_shard,
             sockets,
         } = bindings;
-        let (senders, threads) = start_shards(&settings, &plan, by_shard, &failed)?;
+        let starting = Starting {
+            settings,
+            plan: &plan,
+            failed,
+        };
+        let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
         Ok(Broker {
             listening,
             admin,
-            driver: "epoll",
+            driver,
             pinning: plan.reason,
             shards: senders,
             threads,
@@ -312,78 +320,193 @@ fn settings(
 /// The ways to the shards, and their threads.
 type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
 
-/// Starts the threads. They share nothing but the rings, their wakers, and the count of connections.
-fn start_shards(
-    settings: &Arc<Settings>,
-    plan: &Plan,
-    by_shard: Vec<Vec<Listening>>,
-    failed: &Sender<Failure>,
-) -> Result<Started, StartError> {
-    let shards = by_shard.len();
-    let wakers: Arc<[Waker]> = (0..shards)
-        .map(|_| Waker::new())
-        .collect::<io::Result<_>>()?;
-    let population = Arc::new(Population::new(
-        settings.limits.connections_max.min(connections_possible()),
-    ));
-    let started = Instant::now();
-    let mut senders = Vec::new();
-    let mut threads = Vec::new();
-    let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
-    for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&plan.shards) {
-        let id = ports.shard();
-        let (sender, control) = bounded(CONTROL_WORDS_MAX);
-        let (bell, waker) = (ports.bell(), wakers[id.index()].clone());
-        let wake = move || {
-            if bell.ring() {
-                waker.wake();
-            }
-        };
-        senders.push(ControlSender {
-            channel: sender,
-            wake: Box::new(wake),
-        });
-        let (settings, wakers) = (settings.clone(), wakers.clone());
-        let (population, failed) = (population.clone(), failed.clone());
-        let (begun, beginning) = bounded(1);
-        let thread = std::thread::Builder::new()
-            .name(format!("shard-{id}"))
-            .spawn(move || {
-                if let Some(cpu) = cpu
-                    && !affinity::pin_current_thread(cpu)
-                {
-                    tracing::warn!(shard = %id, cpu, "can't be pinned");
-                }
-                // On its own thread: a driver belongs to the thread that made it.
-                let driver = match Epoll::new(id, wakers, listening, started) {
-                    Ok(driver) => driver,
-                    Err(error) => {
-                        let _ = begun.send(Err(error));
-                        return;
-                    }
-                };
-                let _ = begun.send(Ok(()));
-                let shard = Shard::new(id, settings, driver.now());
-                let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
-                // The state of a shard that panicked is not to be trusted: its loop is never entered again.
-                let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "a panic".to_owned(),
-                };
-                let _ = failed.send(Failure { shard: id, reason });
-            })?;
-        threads.push(thread);
-        beginning
-            .recv()
-            .map_err(|_| io::Error::other("a shard's thread ended at once"))??;
-    }
-    Ok((senders.into(), threads))
+/// What it takes to start the shards' threads. They share nothing but the rings, their wakers, and the count of
+/// connections.
+struct Starting<'a> {
+    settings: Arc<Settings>,
+    plan: &'a Plan,
+    failed: Sender<Failure>,
 }
 
-/// How many connections the descriptors of this process allow.
-fn connections_possible() -> usize {
+impl Starting<'_> {
+    /// Starts all shards on the driver that was asked for; says which runs, and why.
+    fn start(
+        &self,
+        io: Io,
+        by_shard: Vec<Vec<Listening>>,
+    ) -> Result<(Started, String), StartError> {
+        let shards = by_shard.len();
+        let wakers: Arc<[Waker]> = (0..shards)
+            .map(|_| Waker::new())
+            .collect::<io::Result<_>>()?;
+        let clock = Clock::start();
+        let why = match io {
+            Io::Epoll => "it was asked for".to_owned(),
+            Io::Auto | Io::Uring => {
+                // Sockets of their own, so that epoll can have the others if there is no ring.
+                let sockets = by_shard
+                    .iter()
+                    .map(|of_shard| of_shard.iter().map(Listening::try_clone).collect())
+                    .collect::<io::Result<_>>()?;
+                match self.start_uring(sockets, &wakers, clock) {
+                    Ok(started) => return Ok(started),
+                    Err(reason) if io == Io::Uring => {
+                        return Err(StartError::Usage(format!("io_uring: {reason}")));
+                    }
+                    Err(reason) => reason,
+                }
+            }
+        };
+        let connections = descriptors().saturating_sub(DESCRIPTORS_RESERVED).max(1);
+        let started = self.start_on(
+            by_shard,
+            &wakers,
+            connections,
+            move |own, wakers, listening| {
+                Epoll::new(own, wakers, listening, clock).map_err(|error| error.to_string())
+            },
+        );
+        let started = started.map_err(|error| StartError::Internal(io::Error::other(error)))?;
+        Ok((started, format!("epoll ({why})")))
+    }
+
+    fn start_uring(
+        &self,
+        by_shard: Vec<Vec<Listening>>,
+        wakers: &Arc<[Waker]>,
+        clock: Clock,
+    ) -> Result<(Started, String), String> {
+        let shards = by_shard.len();
+        let wanted = wanted_features()?;
+        let rings: RingFds = (0..shards).map(|_| AtomicI32::new(-1)).collect();
+        // Each ring has a table of its own, as long as the descriptors that a process may have.
+        let slots_max = descriptors().min(SLOTS_MAX);
+        let connections = shards * slots_max.saturating_sub(DESCRIPTORS_RESERVED).max(1);
+        let (told, features) = bounded(shards);
+        let started = self.start_on(
+            by_shard,
+            wakers,
+            connections,
+            move |own, wakers, listening| {
+                let driver = UringDriver::start(
+                    own,
+                    &wanted,
+                    wakers,
+                    rings.clone(),
+                    listening,
+                    slots_max,
+                    clock,
+                )?;
+                let _ = told.send(driver.features().clone());
+                Ok(driver)
+            },
+        )?;
+        let features = features
+            .recv()
+            .map_err(|_| "no shard has a ring".to_owned())?;
+        Ok((started, format!("io_uring ({features})")))
+    }
+
+    /// Starts all shards on drivers that `make` makes, each on its own thread: a driver belongs to the thread that
+    /// made it. None begins before all have one.
+    fn start_on<D: Driver>(
+        &self,
+        by_shard: Vec<Vec<Listening>>,
+        wakers: &Arc<[Waker]>,
+        connections_possible: usize,
+        make: impl Fn(ShardId, Arc<[Waker]>, Vec<Listening>) -> Result<D, String>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<Started, String> {
+        let shards = by_shard.len();
+        let connections_max = self
+            .settings
+            .limits
+            .connections_max
+            .min(connections_possible);
+        let population = Arc::new(Population::new(connections_max));
+        let mut senders = Vec::new();
+        let mut threads = Vec::new();
+        let mut goes: Vec<Sender<()>> = Vec::new();
+        let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
+        for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
+            let id = ports.shard();
+            let (sender, control) = bounded(CONTROL_WORDS_MAX);
+            let (bell, waker) = (ports.bell(), wakers[id.index()].clone());
+            let wake = move || {
+                if bell.ring() {
+                    waker.wake();
+                }
+            };
+            senders.push(ControlSender {
+                channel: sender,
+                wake: Box::new(wake),
+            });
+            let (settings, wakers) = (self.settings.clone(), wakers.clone());
+            let (population, failed, make) =
+                (population.clone(), self.failed.clone(), make.clone());
+            let (begun, beginning) = bounded(1);
+            let (go, gone) = bounded(1);
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{id}"))
+                .spawn(move || {
+                    if let Some(cpu) = cpu
+                        && !affinity::pin_current_thread(cpu)
+                    {
+                        tracing::warn!(shard = %id, cpu, "can't be pinned");
+                    }
+                    let driver = match make(id, wakers, listening) {
+                        Ok(driver) => driver,
+                        Err(reason) => {
+                            let _ = begun.send(Err(reason));
+                            return;
+                        }
+                    };
+                    let _ = begun.send(Ok(()));
+                    if gone.recv().is_err() {
+                        return;
+                    }
+                    let shard = Shard::new(id, settings, driver.now());
+                    let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
+                    // The state of a shard that panicked is not to be trusted: its loop is never entered again.
+                    let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
+                        Ok(Ok(())) => return,
+                        Ok(Err(error)) => error.to_string(),
+                        Err(_) => "a panic".to_owned(),
+                    };
+                    let _ = failed.send(Failure { shard: id, reason });
+                });
+            threads.push(thread.map_err(|error| error.to_string())?);
+            goes.push(go);
+            beginning
+                .recv()
+                .unwrap_or_else(|_| Err("a shard's thread ended at once".to_owned()))?;
+        }
+        for go in goes {
+            let _ = go.send(());
+        }
+        Ok((senders.into(), threads))
+    }
+}
+
+/// The features to use if the kernel has them: all, but those that `PUBSUB_URING_WITHOUT` names, to see what an
+/// older kernel would do.
+fn wanted_features() -> Result<Features, String> {
+    let without = std::env::var("PUBSUB_URING_WITHOUT").unwrap_or_default();
+    let names = without
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    names.into_iter().try_fold(Features::ALL, |features, name| {
+        features
+            .without(name)
+            .ok_or_else(|| format!("PUBSUB_URING_WITHOUT: no feature is named {name:?}"))
+    })
+}
+
+/// How many descriptors this process may have.
+fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let descriptors = limit.current.map_or(usize::MAX, |current| current as usize);
-    descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(1)
+    limit.current.map_or(usize::MAX, |current| current as usize)
 }

@@ -185,7 +185,7 @@ fn run(config: &Config) -> Result<ExitCode, StartError> {
                 message_bytes_max: config.limits.message_bytes_max,
                 info: BrokerInfo {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
-                    driver: broker.driver.to_owned(),
+                    driver: broker.driver.clone(),
                     pinning: broker.pinning.clone(),
                 },
             },

@@ -7,23 +7,25 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Buf as _;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, accept_with, recv, send,
     sendmsg, shutdown,
 };
 
-use crate::address::{SessionId, ShardId};
+use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::limits::{KIB, MIB};
 use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
-use super::listener::Listening;
+use super::clock::Clock;
+use super::listener::{Listening, remote_text};
+use super::waker::Waker;
 use super::{Buffer, Driver, Sending, Taken};
 
 /// What one turn reads at most, of all connections.
@@ -45,29 +47,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// below the upper bit.
 const WAKE: u64 = u64::MAX;
 const LISTENER: u64 = 1 << 63;
-
-/// Wakes one driver from its wait, from any thread.
-#[derive(Clone, Debug)]
-pub struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    /// A new descriptor to wake by.
-    ///
-    /// # Errors
-    /// If there is no descriptor left.
-    pub fn new() -> io::Result<Waker> {
-        Ok(Waker(Arc::new(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?)))
-    }
-
-    /// Ends the wait that is, or the next one.
-    pub fn wake(&self) {
-        // It fails only when it is full, and then it is readable already.
-        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
-    }
-}
 
 struct Connection {
     socket: OwnedFd,
@@ -105,7 +84,7 @@ pub struct Epoll {
     detached: Vec<(SessionId, OwnedFd)>,
     scratch: Vec<u8>,
     turn: u64,
-    started: Instant,
+    clock: Clock,
 }
 
 impl Epoll {
@@ -117,11 +96,11 @@ impl Epoll {
         own: ShardId,
         wakers: Arc<[Waker]>,
         listeners: Vec<Listening>,
-        started: Instant,
+        clock: Clock,
     ) -> io::Result<Epoll> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = wakers[own.index()].clone();
-        epoll::add(&epoll, &*waker.0, EventData::new_u64(WAKE), EventFlags::IN)?;
+        epoll::add(&epoll, waker.fd(), EventData::new_u64(WAKE), EventFlags::IN)?;
         for (index, listening) in listeners.iter().enumerate() {
             epoll::add(
                 &epoll,
@@ -151,7 +130,7 @@ impl Epoll {
             detached: Vec::new(),
             scratch: Vec::with_capacity(COPY_BYTES_MAX),
             turn: 0,
-            started,
+            clock,
         })
     }
 
@@ -233,8 +212,7 @@ impl Epoll {
         for event in &events {
             let (data, flags) = (event.data.u64(), event.flags);
             if data == WAKE {
-                let mut count = [0; 8];
-                let _ = rustix::io::read(&*self.waker.0, &mut count);
+                self.waker.clear();
             } else if data & LISTENER != 0 {
                 self.accept((data & !LISTENER) as usize, taken);
             } else {
@@ -268,7 +246,7 @@ impl Epoll {
             };
             let (listener, address) = (
                 listener.listening.index(),
-                listener.listening.remote(&socket),
+                RemoteAddress::known(&remote_text(&socket)),
             );
             if let Ok(session) = self.insert(socket) {
                 taken.push(Taken::Accepted {
@@ -497,7 +475,7 @@ impl Driver for Epoll {
         }
     }
 
-    fn detach(&mut self, session: SessionId) {
+    fn detach(&mut self, session: SessionId, _to: ShardId) {
         if let Some(connection) = self.remove(session) {
             self.detached.push((session, connection.socket));
         }
@@ -521,13 +499,7 @@ impl Driver for Epoll {
     }
 
     fn now(&self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Now {
-            ms: self.started.elapsed().as_millis() as u64,
-            unix_ms: unix.as_millis() as u64,
-        }
+        self.clock.now()
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use hashbrown::HashMap;
 
-use crate::address::{SessionId, ShardId, ShardSet};
+use crate::address::{RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::limits::{RING_ENTRIES_MAX, SEND_BYTES_MAX};
 use crate::mesh::Ports;
 use crate::message::Payload;
@@ -46,7 +46,7 @@ pub enum Freight<S> {
 pub struct Handover<S> {
     socket: S,
     listener: u16,
-    address: Arc<str>,
+    address: RemoteAddress,
     /// All that came from it.
     bytes: Vec<u8>,
 }
@@ -55,7 +55,7 @@ pub struct Handover<S> {
 struct Leaving {
     to: ShardId,
     listener: u16,
-    address: Arc<str>,
+    address: RemoteAddress,
     bytes: Vec<u8>,
 }
 
@@ -110,7 +110,6 @@ pub struct EventLoop<D: Driver> {
     quiesced: Option<Reply<()>>,
     /// Who waits until all connections are gone.
     closed: Option<Reply<()>>,
-    is_accepting: bool,
     is_stopped: bool,
 }
 
@@ -138,7 +137,6 @@ impl<D: Driver> EventLoop<D> {
             wake: Vec::new(),
             quiesced: None,
             closed: None,
-            is_accepting: true,
             is_stopped: false,
         }
     }
@@ -193,6 +191,7 @@ impl<D: Driver> EventLoop<D> {
         self.input.extend(self.taken.drain(..).map(Input::Taken));
         let now = self.driver.now();
         self.shard.begin_turn(now);
+        self.shard.stats_mut().cq_overflow = self.driver.overflows();
         result
     }
 
@@ -310,7 +309,12 @@ impl<D: Driver> EventLoop<D> {
                 self.shard.receive(session, self.driver.bytes(buffer))
             }
             Taken::Sent { session } => self.shard.sent(session),
-            Taken::Ended { session, ending } => self.shard.ended(session, ending),
+            Taken::Ended { session, ending } => {
+                if self.leaving.remove(&session).is_some() {
+                    self.left();
+                }
+                self.shard.ended(session, ending);
+            }
             Taken::Detached {
                 session,
                 socket,
@@ -353,7 +357,6 @@ impl<D: Driver> EventLoop<D> {
             Control::Stats { reply } => reply(self.shard.stats()),
             Control::Connections { count, reply } => reply(self.shard.connection_views(count)),
             Control::StopAccepting { reply } => {
-                self.is_accepting = false;
                 self.driver.stop_accepting();
                 reply(());
             }
@@ -485,7 +488,7 @@ impl<D: Driver> EventLoop<D> {
                             bytes,
                         },
                     );
-                    self.driver.detach(session);
+                    self.driver.detach(session, to);
                 }
                 // No host is linked: the settings ask none.
                 Effect::AskHost(asked) => self

@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -41,7 +40,6 @@ impl fmt::Display for Bound {
 #[derive(Debug)]
 pub struct Listening {
     index: u16,
-    bound: Bound,
     socket: OwnedFd,
 }
 
@@ -56,18 +54,26 @@ impl Listening {
         self.socket.as_fd()
     }
 
-    /// The remote address of an accepted socket, for operators.
-    pub fn remote(&self, accepted: &OwnedFd) -> Arc<str> {
-        match &self.bound {
-            Bound::Unix(_) => "unix".into(),
-            Bound::Tcp(_) => match rustix::net::getpeername(accepted).ok().flatten() {
-                Some(address) => match SocketAddr::try_from(address) {
-                    Ok(address) => address.to_string().into(),
-                    Err(_) => "unknown".into(),
-                },
-                None => "unknown".into(),
-            },
-        }
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Listening> {
+        Ok(Listening {
+            index: self.index,
+            socket: self.socket.try_clone()?,
+        })
+    }
+}
+
+/// The remote address of an accepted socket, for operators.
+pub fn remote_text(accepted: &OwnedFd) -> Box<str> {
+    let address = rustix::net::getpeername(accepted).ok().flatten();
+    match address.map(SocketAddr::try_from) {
+        Some(Ok(address)) => address.to_string().into(),
+        // A Unix socket has no address that says anything.
+        Some(Err(_)) => "unix".into(),
+        None => "unknown".into(),
     }
 }
 
@@ -103,7 +109,6 @@ pub fn bind_tcp(
             socket.listen(BACKLOG)?;
             Ok(Listening {
                 index,
-                bound: bound.clone(),
                 socket: socket.into(),
             })
         })
@@ -150,10 +155,9 @@ pub fn bind_unix(index: u16, path: &Path) -> io::Result<(Bound, Listening)> {
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());
     Ok((
-        bound.clone(),
+        bound,
         Listening {
             index,
-            bound,
             socket: socket.into(),
         },
     ))

@@ -7,18 +7,20 @@
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{SessionId, ShardId};
+use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
 pub mod affinity;
+pub mod clock;
 pub mod control;
 pub mod epoll;
 pub mod event_loop;
 pub mod listener;
+pub mod uring;
+pub mod waker;
 
 /// Something that a driver took.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub enum Taken<S> {
     Accepted {
         session: SessionId,
         listener: u16,
-        address: Arc<str>,
+        address: RemoteAddress,
     },
     /// Bytes came; [`Driver::bytes`] has them until the next [`Driver::take`].
     Received { session: SessionId, buffer: Buffer },
@@ -103,8 +105,8 @@ pub trait Driver {
     /// Closes a connection, by a reset if asked.
     fn close(&mut self, session: SessionId, reset: bool);
 
-    /// Lets a connection go, to another shard. [`Taken::Detached`] follows, or nothing if it is gone.
-    fn detach(&mut self, session: SessionId);
+    /// Lets a connection go, to another shard. [`Taken::Detached`] follows, or [`Taken::Ended`] if that fails.
+    fn detach(&mut self, session: SessionId, to: ShardId);
 
     /// Takes a connection that another driver let go.
     fn attach(&mut self, socket: Self::Socket) -> Option<SessionId>;
@@ -114,6 +116,11 @@ pub trait Driver {
 
     /// Wakes another shard's driver from its wait.
     fn wake(&mut self, shard: ShardId);
+
+    /// Times that completions did not fit their queue.
+    fn overflows(&self) -> u64 {
+        0
+    }
 
     /// The time.
     fn now(&self) -> Now;

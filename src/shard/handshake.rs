@@ -1,8 +1,6 @@
 //! From the first byte to the 101: request heads, plain HTTP, placement, admission.
 
-use std::sync::Arc;
-
-use crate::address::{SessionId, ShardId};
+use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
 use crate::error::CloseReason;
 use crate::ws::handshake;
@@ -25,7 +23,7 @@ pub struct AdmissionAsked {
     /// Its header fields, in order.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The remote address.
-    pub address: Arc<str>,
+    pub address: RemoteAddress,
 }
 
 /// The host's word.
@@ -229,7 +227,7 @@ impl Shard {
     }
 
     /// A connection that another shard handed over; its bytes follow by [`Shard::receive`] in a later turn.
-    pub fn adopt(&mut self, id: SessionId, listener: u16, address: Arc<str>) {
+    pub fn adopt(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.enter(id, listener, address);
         if let Some(session) = self.sessions.find(id) {
             session.state = State::Handshake {

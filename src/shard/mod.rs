@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::address::{ClientId, SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
 use crate::protocol::native::{self, Stamp};
 use crate::protocol::{Event, Protocol};
@@ -83,7 +83,7 @@ pub enum Effect {
         session: SessionId,
         to: ShardId,
         listener: u16,
-        address: Arc<str>,
+        address: RemoteAddress,
         bytes: Vec<u8>,
     },
     /// Ask the host whether this session may come in.
@@ -211,7 +211,7 @@ impl Shard {
     }
 
     /// A connection was accepted. `refused`: there are too many; it gets 503 and nothing else.
-    pub fn accept(&mut self, id: SessionId, listener: u16, address: Arc<str>, refused: bool) {
+    pub fn accept(&mut self, id: SessionId, listener: u16, address: RemoteAddress, refused: bool) {
         self.stats.accepted += 1;
         self.enter(id, listener, address);
         if refused {
@@ -221,7 +221,7 @@ impl Shard {
         self.set_timer(id);
     }
 
-    fn enter(&mut self, id: SessionId, listener: u16, address: Arc<str>) {
+    fn enter(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.sessions
             .insert(Session::new(id, listener, address, self.now.ms));
         self.update_reading(id);

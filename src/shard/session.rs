@@ -10,12 +10,11 @@
 //! connection's commands is never in doubt, and what a stalled connection holds is what one turn took from it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
-use crate::address::SessionId;
+use crate::address::{RemoteAddress, SessionId};
 use crate::limits::Limits;
 use crate::protocol::{Command, Encoding, Refusal, Tag};
 use crate::topic::Filter;
@@ -111,7 +110,7 @@ pub struct Session {
     /// Who it is, once it has said so and was believed.
     pub identity: Option<Box<str>>,
     /// The remote address, for operators.
-    pub address: Arc<str>,
+    pub address: RemoteAddress,
     /// When it was accepted, and from the 101 on when bytes last came (ms).
     pub last_input_ms: u64,
     /// When the message that is being received began.
@@ -126,7 +125,7 @@ pub struct Session {
 
 impl Session {
     /// A connection that was just accepted.
-    pub fn new(id: SessionId, listener: u16, address: Arc<str>, now_ms: u64) -> Session {
+    pub fn new(id: SessionId, listener: u16, address: RemoteAddress, now_ms: u64) -> Session {
         Session {
             id,
             listener,

@@ -1,0 +1,791 @@
+//! The io_uring driver: one ring per shard, everything in one system call per turn.
+//!
+//! - Connections are direct descriptors: the slot in the ring's table is the session's slot, and no ordinary
+//!   descriptor is spent on them.
+//! - Each listener has one accept, each connection one receive, that stay armed and complete many times; received bytes
+//!   lie in buffers of one pool and are parsed where they are.
+//! - Each connection has at most one send under way, so its order is never in doubt.
+//! - One enter begins what the last turn queued and waits. The kernel then hands out a score of completions at a time;
+//!   the loop goes on collecting until there are no more, or what arrived together would be answered apart.
+//!
+//! The rules for what a kernel may do to us (PROMISES, "io_uring hazards"):
+//! - A slot is closed only when every operation on it has completed for the last time; `operations` counts them.
+//!   To abort: shut down both directions, cancel by tag, await the last completions, close.
+//! - A completion whose generation is not the slot's belongs to an earlier connection and is dropped, its buffer
+//!   returned.
+//! - A receive that found no buffer is armed again when buffers have been returned, in the order of need.
+//! - A connection that brought more than a turn's measure is not read until the next turn.
+//! - An accept that found no slot rests until one is freed, or a moment.
+//!
+//! The driver is safe code over a [`Kernel`]; the tests put a malicious one below it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf as _;
+
+use crate::address::{RemoteAddress, SessionId, ShardId};
+use crate::limits::KIB;
+use crate::shard::outbox::Chunks;
+use crate::shard::{Ending, Now};
+
+use super::clock::Clock;
+use super::listener::{Listening, remote_text};
+use super::waker::Waker;
+use super::{Buffer, Driver, Sending, Taken};
+
+use features::Features;
+use kernel::{Completion, GENERATIONS, Kernel, Kind, Operation, Tag};
+use ring::{Ring, RingFds};
+
+mod buffers;
+pub mod features;
+pub mod kernel;
+pub mod ring;
+
+/// What one turn reads at most of one connection (promise 10).
+const CONNECTION_BYTES_MAX: usize = 64 * KIB;
+/// Completions that the kernel runs in one enter; as many may mean that there are more.
+const COMPLETIONS_PER_ENTER: usize = 20;
+/// Enters of one turn that collect.
+const PASSES_MAX: usize = 16;
+/// Buffers of one turn, half of the pool: the other half takes what arrives while the turn routes.
+const BUFFERS_PER_TURN: usize = 512;
+/// How long an accept rests that found no slot, in ms.
+const ACCEPT_REST_MS: u64 = 100;
+
+/// A connection in the table of the ring that it was sent to.
+#[derive(Debug)]
+pub struct Direct(u32);
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+enum State {
+    /// Nobody's.
+    Free,
+    /// The shard's.
+    Open,
+    /// On its way to another shard; bytes that still come.
+    Leaving {
+        to: ShardId,
+        bytes: Vec<u8>,
+        is_sent: bool,
+    },
+    /// The shard has forgotten it; operations are still under way.
+    Closing,
+    /// The close itself is under way.
+    Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receive {
+    Idle,
+    Armed,
+    Cancelled,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    state: State,
+    /// Operations whose last completion has not come.
+    operations: u32,
+    receive: Receive,
+    wants_reading: bool,
+    /// No more bytes will come.
+    is_ended: bool,
+    is_sending: bool,
+    /// The turn it was last read in, and how much.
+    turn: u64,
+    turn_bytes: usize,
+    /// To be filled in when it is known.
+    address: Option<RemoteAddress>,
+}
+
+impl Slot {
+    fn free(generation: u32) -> Slot {
+        Slot {
+            generation,
+            state: State::Free,
+            operations: 0,
+            receive: Receive::Idle,
+            wants_reading: false,
+            is_ended: false,
+            is_sending: false,
+            turn: 0,
+            turn_bytes: 0,
+            address: None,
+        }
+    }
+}
+
+/// A listener's accept.
+#[derive(Clone, Copy, Debug)]
+struct Accept {
+    /// The listener's index in the settings.
+    index: u16,
+    is_armed: bool,
+    is_stopped: bool,
+    rests_until_ms: Option<u64>,
+}
+
+/// The driver over a kernel.
+pub struct Uring<K: Kernel> {
+    kernel: K,
+    features: Features,
+    clock: Clock,
+    slots: Vec<Slot>,
+    accepts: Vec<Accept>,
+    /// Buffers that the shard reads this turn.
+    lent: Vec<u16>,
+    /// Receives to arm with the next turn.
+    rearm: VecDeque<SessionId>,
+    completions: Vec<Completion>,
+    turn: u64,
+}
+
+/// The driver over the real ring.
+pub type UringDriver = Uring<Ring>;
+
+impl UringDriver {
+    /// Sets up a ring for shard `own`, on this thread.
+    ///
+    /// # Errors
+    /// A sentence that says why there is no ring here.
+    pub fn start(
+        own: ShardId,
+        wanted: &Features,
+        wakers: Arc<[Waker]>,
+        rings: RingFds,
+        listeners: Vec<Listening>,
+        slots_max: usize,
+        clock: Clock,
+    ) -> Result<UringDriver, String> {
+        let (ring, features) = features::set_up(wanted)?;
+        let indexes: Vec<u16> = listeners.iter().map(Listening::index).collect();
+        let kernel = Ring::new(
+            ring,
+            features.clone(),
+            own.index(),
+            listeners,
+            wakers,
+            rings,
+            slots_max,
+        )
+        .map_err(|error| format!("no buffer ring or table of direct descriptors: {error}"))?;
+        Ok(Uring::new(kernel, features, &indexes, clock))
+    }
+}
+
+impl<K: Kernel> Uring<K> {
+    /// A driver that accepts from listeners with these indexes in the settings.
+    pub fn new(kernel: K, features: Features, listeners: &[u16], clock: Clock) -> Uring<K> {
+        let accepts = listeners
+            .iter()
+            .map(|&index| Accept {
+                index,
+                is_armed: false,
+                is_stopped: false,
+                rests_until_ms: None,
+            })
+            .collect();
+        let mut driver = Uring {
+            kernel,
+            features,
+            clock,
+            slots: Vec::new(),
+            accepts,
+            lent: Vec::new(),
+            rearm: VecDeque::new(),
+            completions: Vec::new(),
+            turn: 0,
+        };
+        driver.arm_accepts();
+        driver
+    }
+
+    /// What the kernel gives.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// The kernel, for the tests.
+    #[cfg(test)]
+    fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    fn find(&mut self, session: SessionId) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(session.slot as usize)
+            .filter(|slot| slot.generation == session.generation)
+    }
+
+    /// The slot, while its connection is the shard's.
+    fn open(&mut self, session: SessionId) -> Option<&mut Slot> {
+        self.find(session)
+            .filter(|slot| matches!(slot.state, State::Open))
+    }
+
+    /// Queues an operation on a slot; its last completion will be counted off.
+    fn begin(&mut self, session: SessionId, kind: Kind, operation: Operation) {
+        if let Some(slot) = self.find(session) {
+            slot.operations += 1;
+        }
+        self.kernel.push(tag(kind, session), operation);
+    }
+
+    fn cancel(&mut self, session: SessionId, kind: Kind) {
+        let cancelled = tag(kind, session);
+        self.kernel.push(
+            tag(Kind::Cancel, session),
+            Operation::Cancel { tag: cancelled },
+        );
+    }
+
+    /// Arms the receive of a connection that wants to be read and is not.
+    fn arm(&mut self, session: SessionId) {
+        if let Some(slot) = self.open(session)
+            && slot.wants_reading
+            && !slot.is_ended
+            && slot.receive == Receive::Idle
+        {
+            slot.receive = Receive::Armed;
+            self.begin(
+                session,
+                Kind::Receive,
+                Operation::Receive { slot: session.slot },
+            );
+        }
+    }
+
+    fn disarm(&mut self, session: SessionId) {
+        if let Some(slot) = self.find(session)
+            && slot.receive == Receive::Armed
+        {
+            slot.receive = Receive::Cancelled;
+            self.cancel(session, Kind::Receive);
+        }
+    }
+
+    /// A connection enters the table at this slot.
+    fn enter(&mut self, index: u32, address: Option<RemoteAddress>) -> SessionId {
+        let position = index as usize;
+        if self.slots.len() <= position {
+            self.slots.resize_with(position + 1, || Slot::free(0));
+        }
+        let slot = &mut self.slots[position];
+        // The kernel gives a slot away only after its close: if that completion is still to come, it is late.
+        let generation = match slot.state {
+            State::Free => slot.generation,
+            State::Open | State::Leaving { .. } | State::Closing | State::Closed => {
+                next(slot.generation)
+            }
+        };
+        *slot = Slot {
+            state: State::Open,
+            wants_reading: true,
+            address,
+            ..Slot::free(generation)
+        };
+        let session = SessionId {
+            slot: index,
+            generation,
+        };
+        self.arm(session);
+        session
+    }
+
+    fn arm_accepts(&mut self) {
+        let now_ms = self.clock.now().ms;
+        for (listener, accept) in self.accepts.iter_mut().enumerate() {
+            let rests = accept
+                .rests_until_ms
+                .is_some_and(|until_ms| now_ms < until_ms);
+            if !accept.is_armed && !accept.is_stopped && !rests {
+                accept.is_armed = true;
+                accept.rests_until_ms = None;
+                let tag = Tag {
+                    kind: Kind::Accept,
+                    slot: listener as u32,
+                    generation: 0,
+                };
+                self.kernel.push(
+                    tag,
+                    Operation::Accept {
+                        listener: listener as u16,
+                    },
+                );
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: Completion, taken: &mut Vec<Taken<Direct>>) {
+        let Completion { tag, buffer, .. } = &completion;
+        match tag.kind {
+            Kind::Accept => return self.accepted(&completion, taken),
+            Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken => return,
+            Kind::Receive
+            | Kind::Send
+            | Kind::Shutdown
+            | Kind::Close
+            | Kind::SendFd
+            | Kind::InstallFd
+            | Kind::Linger => {}
+        }
+        let session = SessionId {
+            slot: tag.slot,
+            generation: tag.generation,
+        };
+        let Some(slot) = self.find(session).filter(|slot| slot.operations > 0) else {
+            // Of an earlier connection of this slot, or of nothing we asked: dropped, its buffer returned.
+            if let Some(buffer) = *buffer {
+                self.kernel.give_back(buffer);
+            }
+            return;
+        };
+        if !completion.more {
+            slot.operations -= 1;
+        }
+        match tag.kind {
+            Kind::Receive => self.received(session, &completion, taken),
+            Kind::Send => self.sent(session, completion, taken),
+            Kind::SendFd => self.fd_sent(session, completion.result, taken),
+            Kind::InstallFd => {
+                if let Some(address) = slot.address.take()
+                    && let Some(descriptor) = &completion.descriptor
+                {
+                    address.learn(remote_text(descriptor));
+                }
+            }
+            Kind::Close => self.closed(session),
+            Kind::Shutdown | Kind::Linger => {}
+            Kind::Accept | Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken => {
+                unreachable!("returned above")
+            }
+        }
+        self.go_on(session);
+    }
+
+    fn accepted(&mut self, completion: &Completion, taken: &mut Vec<Taken<Direct>>) {
+        let Some(accept) = self.accepts.get_mut(completion.tag.slot as usize) else {
+            return;
+        };
+        let index = accept.index;
+        if !completion.more {
+            accept.is_armed = false;
+            if accept.is_stopped {
+                self.kernel.drop_listener(completion.tag.slot as u16);
+            } else if completion.result < 0 {
+                // No slot or no memory: the clients that are here are served as before.
+                accept.rests_until_ms = Some(self.clock.now().ms + ACCEPT_REST_MS);
+            }
+        }
+        match u32::try_from(completion.result) {
+            Ok(slot) => {
+                let address = RemoteAddress::default();
+                let session = self.enter(slot, self.features.install.then(|| address.clone()));
+                if self.features.install {
+                    self.begin(session, Kind::InstallFd, Operation::InstallFd { slot });
+                }
+                taken.push(Taken::Accepted {
+                    session,
+                    listener: index,
+                    address,
+                });
+            }
+            Err(_) if completion.result == -libc::ECANCELED => {}
+            Err(_) => {
+                let error = io::Error::from_raw_os_error(-completion.result);
+                tracing::warn!(%error, "can't accept");
+            }
+        }
+        self.arm_accepts();
+    }
+
+    fn received(
+        &mut self,
+        session: SessionId,
+        completion: &Completion,
+        taken: &mut Vec<Taken<Direct>>,
+    ) {
+        let turn = self.turn;
+        let Some(slot) = self.slots.get_mut(session.slot as usize) else {
+            return;
+        };
+        if !completion.more {
+            slot.receive = Receive::Idle;
+        }
+        let size = usize::try_from(completion.result).unwrap_or(0);
+        if let Some(id) = completion.buffer {
+            match &mut slot.state {
+                State::Open if size > 0 => {
+                    if slot.turn != turn {
+                        (slot.turn, slot.turn_bytes) = (turn, 0);
+                    }
+                    slot.turn_bytes += size;
+                    let is_over = slot.turn_bytes >= CONNECTION_BYTES_MAX;
+                    self.lent.push(id);
+                    let buffer = Buffer {
+                        start: usize::from(id),
+                        size,
+                    };
+                    taken.push(Taken::Received { session, buffer });
+                    if is_over {
+                        // Its turn is over; with the next one it is armed again.
+                        self.disarm(session);
+                    }
+                }
+                State::Leaving { bytes, .. } => {
+                    bytes.extend_from_slice(self.kernel.buffer(id, size));
+                    self.kernel.give_back(id);
+                }
+                State::Free | State::Open | State::Closing | State::Closed => {
+                    self.kernel.give_back(id)
+                }
+            }
+        }
+        if completion.more {
+            return;
+        }
+        let Some(slot) = self.open(session) else {
+            return;
+        };
+        match completion.result {
+            0 => {
+                slot.is_ended = true;
+                taken.push(Taken::Ended {
+                    session,
+                    ending: Ending::EndOfInput,
+                });
+            }
+            // It ended for a reason of the ring's, not of the connection's.
+            result if result > 0 => self.rearm.push_back(session),
+            result
+                if [libc::ENOBUFS, libc::ECANCELED, libc::EINTR, libc::EAGAIN]
+                    .contains(&-result) =>
+            {
+                self.rearm.push_back(session);
+            }
+            _ => self.failed(session, taken),
+        }
+    }
+
+    /// The connection is gone: said once.
+    fn failed(&mut self, session: SessionId, taken: &mut Vec<Taken<Direct>>) {
+        if let Some(slot) = self.open(session) {
+            slot.is_ended = true;
+            slot.wants_reading = false;
+            taken.push(Taken::Ended {
+                session,
+                ending: Ending::Failed,
+            });
+        }
+    }
+
+    fn sent(&mut self, session: SessionId, completion: Completion, taken: &mut Vec<Taken<Direct>>) {
+        let Some(slot) = self.find(session) else {
+            return;
+        };
+        slot.is_sending = false;
+        let (Some(mut chunks), State::Open) = (completion.chunks, &slot.state) else {
+            return;
+        };
+        let sent = match usize::try_from(completion.result) {
+            Ok(sent) => sent,
+            Err(_) if [libc::EINTR, libc::EAGAIN].contains(&-completion.result) => 0,
+            Err(_) => return self.failed(session, taken),
+        };
+        let is_stuck = completion.result == 0;
+        advance(&mut chunks, sent);
+        if chunks.is_empty() {
+            taken.push(Taken::Sent { session });
+        } else if is_stuck {
+            self.failed(session, taken);
+        } else {
+            // Cut short, by a signal or by the number of parts that one send may have: the rest follows.
+            self.push_send(session, chunks);
+        }
+    }
+
+    fn push_send(&mut self, session: SessionId, chunks: Chunks) {
+        if let Some(slot) = self.find(session) {
+            slot.is_sending = true;
+        }
+        self.begin(
+            session,
+            Kind::Send,
+            Operation::Send {
+                slot: session.slot,
+                chunks,
+            },
+        );
+    }
+
+    fn fd_sent(&mut self, session: SessionId, result: i32, taken: &mut Vec<Taken<Direct>>) {
+        let Some(slot) = self.find(session) else {
+            return;
+        };
+        let State::Leaving { bytes, .. } = std::mem::replace(&mut slot.state, State::Closing)
+        else {
+            return;
+        };
+        match u32::try_from(result) {
+            Ok(there) => taken.push(Taken::Detached {
+                session,
+                socket: Direct(there),
+                bytes,
+            }),
+            Err(_) => {
+                let error = io::Error::from_raw_os_error(-result);
+                tracing::warn!(%error, "can't hand a connection over");
+                taken.push(Taken::Ended {
+                    session,
+                    ending: Ending::Failed,
+                });
+            }
+        }
+    }
+
+    fn closed(&mut self, session: SessionId) {
+        if let Some(slot) = self.find(session) {
+            *slot = Slot::free(next(session.generation));
+            // Whoever found the table full may try again.
+            for accept in &mut self.accepts {
+                accept.rests_until_ms = accept.rests_until_ms.map(|_| 0);
+            }
+            self.arm_accepts();
+        }
+    }
+
+    /// What a connection that leaves or closes does next, once nothing of it is under way.
+    fn go_on(&mut self, session: SessionId) {
+        let Some(slot) = self.find(session).filter(|slot| slot.operations == 0) else {
+            return;
+        };
+        match &mut slot.state {
+            State::Leaving { to, is_sent, .. } if !*is_sent => {
+                *is_sent = true;
+                let to = *to;
+                self.begin(
+                    session,
+                    Kind::SendFd,
+                    Operation::SendFd {
+                        slot: session.slot,
+                        to,
+                    },
+                );
+            }
+            State::Closing => {
+                slot.state = State::Closed;
+                self.begin(
+                    session,
+                    Kind::Close,
+                    Operation::Close { slot: session.slot },
+                );
+            }
+            State::Free | State::Open | State::Leaving { .. } | State::Closed => {}
+        }
+    }
+}
+
+impl<K: Kernel> Driver for Uring<K> {
+    type Socket = Direct;
+
+    fn take(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<Direct>>) -> io::Result<()> {
+        self.turn += 1;
+        for id in self.lent.drain(..) {
+            self.kernel.give_back(id);
+        }
+        // After the buffers are back, and before anybody whose receive is armed gets them.
+        for session in std::mem::take(&mut self.rearm) {
+            self.arm(session);
+        }
+        self.arm_accepts();
+        let mut wait = wait;
+        if let Some(until_ms) = self
+            .accepts
+            .iter()
+            .filter_map(|accept| accept.rests_until_ms)
+            .min()
+        {
+            let rest = Duration::from_millis(until_ms.saturating_sub(self.clock.now().ms).max(1));
+            wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
+        }
+        for _ in 0..PASSES_MAX {
+            self.kernel.enter(wait)?;
+            let mut completions = std::mem::take(&mut self.completions);
+            self.kernel.reap(&mut completions);
+            let count = completions.len();
+            for completion in completions.drain(..) {
+                self.complete(completion, taken);
+            }
+            self.completions = completions;
+            let has_more = count >= COMPLETIONS_PER_ENTER || self.kernel.has_deferred();
+            if !has_more || self.lent.len() >= BUFFERS_PER_TURN {
+                break;
+            }
+            wait = Some(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, buffer: Buffer) -> &mut [u8] {
+        self.kernel.buffer(buffer.start as u16, buffer.size)
+    }
+
+    fn send(&mut self, session: SessionId, chunks: Chunks) -> Sending {
+        let Some(slot) = self.open(session) else {
+            return Sending::Failed;
+        };
+        debug_assert!(
+            !slot.is_sending,
+            "at most one send is under way per connection"
+        );
+        self.push_send(session, chunks);
+        Sending::Pending
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        // The next take's enter begins it all.
+        Ok(())
+    }
+
+    fn set_reading(&mut self, session: SessionId, reading: bool) {
+        let Some(slot) = self.open(session) else {
+            return;
+        };
+        slot.wants_reading = reading;
+        if reading {
+            self.arm(session);
+        } else {
+            self.disarm(session);
+        }
+    }
+
+    fn shutdown_write(&mut self, session: SessionId) {
+        if self.open(session).is_some() {
+            self.begin(
+                session,
+                Kind::Shutdown,
+                Operation::Shutdown {
+                    slot: session.slot,
+                    both: false,
+                },
+            );
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reset: bool) {
+        let Some(slot) = self.open(session) else {
+            return;
+        };
+        slot.state = State::Closing;
+        slot.address = None;
+        let is_busy = slot.receive != Receive::Idle || slot.is_sending;
+        let is_sending = slot.is_sending;
+        if reset && self.features.socket_options {
+            self.begin(
+                session,
+                Kind::Linger,
+                Operation::Linger { slot: session.slot },
+            );
+        }
+        if is_busy {
+            self.begin(
+                session,
+                Kind::Shutdown,
+                Operation::Shutdown {
+                    slot: session.slot,
+                    both: true,
+                },
+            );
+            self.disarm(session);
+            if is_sending {
+                self.cancel(session, Kind::Send);
+            }
+        }
+        self.go_on(session);
+    }
+
+    fn detach(&mut self, session: SessionId, to: ShardId) {
+        let Some(slot) = self.open(session) else {
+            return;
+        };
+        slot.state = State::Leaving {
+            to,
+            bytes: Vec::new(),
+            is_sent: false,
+        };
+        self.disarm(session);
+        self.go_on(session);
+    }
+
+    fn attach(&mut self, socket: Direct) -> Option<SessionId> {
+        Some(self.enter(socket.0, None))
+    }
+
+    fn stop_accepting(&mut self) {
+        for (listener, accept) in self.accepts.iter_mut().enumerate() {
+            accept.is_stopped = true;
+            if accept.is_armed {
+                let accepting = Tag {
+                    kind: Kind::Accept,
+                    slot: listener as u32,
+                    generation: 0,
+                };
+                let cancelling = Tag {
+                    kind: Kind::Cancel,
+                    ..accepting
+                };
+                self.kernel
+                    .push(cancelling, Operation::Cancel { tag: accepting });
+            } else {
+                self.kernel.drop_listener(listener as u16);
+            }
+        }
+    }
+
+    fn wake(&mut self, shard: ShardId) {
+        let tag = Tag {
+            kind: Kind::Wake,
+            slot: u32::from(shard.0),
+            generation: 0,
+        };
+        self.kernel.push(tag, Operation::Wake { shard });
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn overflows(&self) -> u64 {
+        self.kernel.overflows()
+    }
+}
+
+fn tag(kind: Kind, session: SessionId) -> Tag {
+    Tag {
+        kind,
+        slot: session.slot,
+        generation: session.generation,
+    }
+}
+
+fn next(generation: u32) -> u32 {
+    (generation + 1) % GENERATIONS
+}
+
+/// Takes the first `sent` bytes off.
+fn advance(chunks: &mut Chunks, mut sent: usize) {
+    while let Some(first) = chunks.first_mut() {
+        if first.len() > sent {
+            first.advance(sent);
+            return;
+        }
+        sent -= first.len();
+        chunks.remove(0);
+    }
+}

@@ -1,0 +1,419 @@
+#![allow(
+    unsafe_code,
+    reason = "entries of the submission queue point to our memory"
+)]
+//! The real ring: operations become entries, and their memory is kept until the kernel has done with it.
+//!
+//! Invariant: whatever an entry points to lives in `sends` (by slot) or in `buffers` from before it is queued
+//! until its last completion was reaped; when the ring is dropped with operations under way, that memory is
+//! leaked rather than freed under the kernel's hands.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use smallvec::SmallVec;
+
+use crate::net::listener::Listening;
+use crate::net::waker::Waker;
+use crate::shard::outbox::Chunks;
+
+use super::buffers::{Buffers, GROUP};
+use super::features::Features;
+use super::kernel::{Completion, Kernel, Kind, Operation, Tag};
+
+/// Provided buffers of one shard, and the bytes of each: together what one turn takes at the most. Most messages
+/// are small; a larger one spans several.
+const BUFFERS: u16 = 1024;
+const BUFFER_BYTES: usize = 2048;
+/// Frames of one send up to this size are copied together; above it the kernel gathers them.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+/// The most parts that one gathering send may have (`UIO_MAXIOV`).
+const PARTS_MAX: usize = 1024;
+/// `IORING_MSG_RING_CQE_SKIP`: the other ring gets no completion.
+const MSG_RING_CQE_SKIP: u32 = 1;
+/// `IORING_ENTER_GETEVENTS`.
+const ENTER_GETEVENTS: u32 = 1;
+
+/// The rings of all shards, by shard; -1 where there is none.
+pub type RingFds = Arc<[AtomicI32]>;
+
+/// The bytes of a send under way, and what points to them.
+struct InFlight {
+    chunks: Chunks,
+    /// For a gathering send: both in boxes, so that they stay where they are.
+    gather: Option<Box<(libc::msghdr, SmallVec<[libc::iovec; 8]>)>>,
+}
+
+// SAFETY: the pointers inside point to the chunks beside them, which are Send; they move with the ring only.
+unsafe impl Send for InFlight {}
+
+/// One shard's ring.
+pub struct Ring {
+    ring: ManuallyDrop<IoUring>,
+    buffers: ManuallyDrop<Buffers>,
+    /// By slot.
+    sends: ManuallyDrop<Vec<Option<InFlight>>>,
+    under_way: usize,
+    listeners: Vec<Option<Listening>>,
+    waker: Waker,
+    wakers: Arc<[Waker]>,
+    rings: RingFds,
+    features: Features,
+    slots_max: usize,
+    overflows: u64,
+    /// Entries that the submission queue had no room for, because the kernel wanted completions reaped first.
+    backlog: Vec<squeue::Entry>,
+}
+
+impl Ring {
+    /// Wraps a ring that was just set up, on the thread that will use it.
+    ///
+    /// # Errors
+    /// If the kernel refuses a table of direct descriptors or the buffers.
+    pub fn new(
+        ring: IoUring,
+        features: Features,
+        own: usize,
+        listeners: Vec<Listening>,
+        wakers: Arc<[Waker]>,
+        rings: RingFds,
+        slots_max: usize,
+    ) -> io::Result<Ring> {
+        ring.submitter().register_files_sparse(slots_max as u32)?;
+        let mut buffers = Buffers::new(BUFFERS, BUFFER_BYTES);
+        buffers.register(&ring.submitter())?;
+        rings[own].store(ring.as_raw_fd(), Ordering::Release);
+        let mut ring = Ring {
+            ring: ManuallyDrop::new(ring),
+            buffers: ManuallyDrop::new(buffers),
+            sends: ManuallyDrop::new(Vec::new()),
+            under_way: 0,
+            listeners: listeners.into_iter().map(Some).collect(),
+            waker: wakers[own].clone(),
+            wakers,
+            rings,
+            features,
+            slots_max,
+            overflows: 0,
+            backlog: Vec::new(),
+        };
+        ring.watch_waker();
+        Ok(ring)
+    }
+
+    /// The listeners that this ring accepts from.
+    pub fn listeners(&self) -> &[Option<Listening>] {
+        &self.listeners
+    }
+
+    fn watch_waker(&mut self) {
+        let fd = Fd(self.waker.raw_fd());
+        let tag = Tag {
+            kind: Kind::Waker,
+            slot: 0,
+            generation: 0,
+        };
+        self.queue(
+            opcode::PollAdd::new(fd, libc::POLLIN as u32)
+                .multi(true)
+                .build()
+                .user_data(tag.pack()),
+        );
+    }
+
+    fn queue(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() && self.try_queue(&entry) {
+            return;
+        }
+        // The queue is full: what is in it begins now, without waiting for anything.
+        if self.backlog.is_empty() && self.enter_raw(0, 0).is_ok() && self.try_queue(&entry) {
+            return;
+        }
+        self.backlog.push(entry);
+    }
+
+    fn try_queue(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what the entry points to is in `sends` or `buffers` or static, and stays there until the
+        // operation's last completion has been reaped (the invariant of this file); descriptors are direct ones, or
+        // those of listeners and rings, which outlive this ring or fail with an error.
+        unsafe { self.ring.submission().push(entry).is_ok() }
+    }
+
+    fn enter_raw(&mut self, want: u32, flags: u32) -> io::Result<()> {
+        let queued = self.ring.submission().len() as u32;
+        // SAFETY: no argument is passed along.
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter::<libc::sigset_t>(queued, want, flags, None)
+        };
+        entered.map(drop)
+    }
+
+    fn entry(&mut self, tag: Tag, operation: Operation) -> Option<squeue::Entry> {
+        let entry = match operation {
+            Operation::Accept { listener } => {
+                let listening = self.listeners.get(usize::from(listener))?.as_ref()?;
+                let fd = Fd(listening.socket().as_raw_fd());
+                opcode::AcceptMulti::new(fd)
+                    .allocate_file_index(true)
+                    .build()
+            }
+            Operation::Receive { slot } => opcode::RecvMulti::new(Fixed(slot), GROUP).build(),
+            Operation::Send { slot, chunks } => self.send_entry(slot, chunks),
+            Operation::Cancel { tag } => {
+                opcode::AsyncCancel2::new(CancelBuilder::user_data(tag.pack())).build()
+            }
+            Operation::Shutdown { slot, both } => {
+                let how = if both { libc::SHUT_RDWR } else { libc::SHUT_WR };
+                opcode::Shutdown::new(Fixed(slot), how).build()
+            }
+            Operation::Linger { slot } => {
+                static RESET: libc::linger = libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                opcode::SetSockOpt::new(
+                    Fixed(slot),
+                    libc::SOL_SOCKET as u32,
+                    libc::SO_LINGER as u32,
+                    (&raw const RESET).cast(),
+                    size_of::<libc::linger>() as u32,
+                )
+                .build()
+            }
+            Operation::Close { slot } => opcode::Close::new(Fixed(slot)).build(),
+            Operation::SendFd { slot, to } => {
+                let ring = Fd(self.rings[to.index()].load(Ordering::Acquire));
+                let anywhere = DestinationSlot::auto_target();
+                opcode::MsgRingSendFd::new(ring, Fixed(slot), anywhere, 0)
+                    .opcode_flags(MSG_RING_CQE_SKIP)
+                    .build()
+            }
+            Operation::InstallFd { slot } => opcode::FixedFdInstall::new(Fixed(slot), 0).build(),
+            Operation::Wake { shard } => {
+                let ring = self.rings[shard.index()].load(Ordering::Acquire);
+                if !self.features.messages || ring < 0 {
+                    self.wakers[shard.index()].wake();
+                    return None;
+                }
+                let woken = Tag {
+                    kind: Kind::Woken,
+                    slot: 0,
+                    generation: 0,
+                };
+                opcode::MsgRingData::new(Fd(ring), 0, woken.pack(), None)
+                    .build()
+                    .flags(squeue::Flags::SKIP_SUCCESS)
+            }
+        };
+        Some(entry.user_data(tag.pack()))
+    }
+
+    fn send_entry(&mut self, slot: u32, mut chunks: Chunks) -> squeue::Entry {
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let total: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        if chunks.len() > 1 && total <= COPY_BYTES_MAX {
+            let mut joined = Vec::with_capacity(total);
+            for chunk in &chunks {
+                joined.extend_from_slice(chunk);
+            }
+            chunks = smallvec::smallvec![joined.into()];
+        }
+        let index = slot as usize;
+        if self.sends.len() <= index {
+            self.sends.resize_with(index + 1, || None);
+        }
+        assert!(
+            self.sends[index].is_none(),
+            "at most one send is under way per connection"
+        );
+        self.under_way += 1;
+        let in_flight = self.sends[index].insert(InFlight {
+            chunks,
+            gather: None,
+        });
+        if let [chunk] = in_flight.chunks.as_slice() {
+            return opcode::Send::new(Fixed(slot), chunk.as_ptr(), chunk.len() as u32)
+                .flags(flags)
+                .build();
+        }
+        let parts = in_flight
+            .chunks
+            .iter()
+            .take(PARTS_MAX)
+            .map(|chunk| libc::iovec {
+                iov_base: chunk.as_ptr().cast_mut().cast(),
+                iov_len: chunk.len(),
+            })
+            .collect();
+        // SAFETY: all-zero is a msghdr without address, parts and control data.
+        let header: libc::msghdr = unsafe { std::mem::zeroed() };
+        let gather = in_flight.gather.insert(Box::new((header, parts)));
+        let (header, parts) = &mut **gather;
+        header.msg_iov = parts.as_mut_ptr();
+        header.msg_iovlen = parts.len() as _;
+        opcode::SendMsg::new(Fixed(slot), header)
+            .flags(flags as u32)
+            .build()
+    }
+
+    /// The completion that an entry of the queue stands for.
+    fn complete(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let Some(tag) = Tag::unpack(entry.user_data()) else {
+            debug_assert!(false, "a completion of nothing: {entry:?}");
+            return None;
+        };
+        let more = cqueue::more(entry.flags());
+        let mut completion = Completion {
+            tag,
+            result: entry.result(),
+            more,
+            buffer: None,
+            chunks: None,
+            descriptor: None,
+        };
+        match tag.kind {
+            Kind::Receive => {
+                completion.buffer =
+                    cqueue::buffer_select(entry.flags()).filter(|id| self.buffers.take(*id));
+            }
+            Kind::Send if !more => {
+                // By slot alone: at most one send of a slot is under way, whatever its generation.
+                let in_flight = self
+                    .sends
+                    .get_mut(tag.slot as usize)
+                    .and_then(Option::take)?;
+                self.under_way -= 1;
+                completion.chunks = Some(in_flight.chunks);
+            }
+            Kind::Waker => {
+                self.waker.clear();
+                if !more {
+                    self.watch_waker();
+                }
+            }
+            Kind::InstallFd if entry.result() >= 0 => {
+                // SAFETY: a descriptor that the kernel has just made for us; nobody else knows of it.
+                completion.descriptor = Some(unsafe { OwnedFd::from_raw_fd(entry.result()) });
+            }
+            Kind::Wake => self.wakers[tag.slot as usize].wake(),
+            _ => {}
+        }
+        Some(completion)
+    }
+}
+
+impl Kernel for Ring {
+    fn push(&mut self, tag: Tag, operation: Operation) {
+        if let Some(entry) = self.entry(tag, operation) {
+            self.queue(entry);
+        }
+    }
+
+    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        for entry in std::mem::take(&mut self.backlog) {
+            self.queue(entry);
+        }
+        let wait = if self.backlog.is_empty() {
+            wait
+        } else {
+            Some(Duration::ZERO)
+        };
+        let result = match wait {
+            Some(Duration::ZERO) => self.enter_raw(0, ENTER_GETEVENTS),
+            Some(wait) => {
+                let timespec = Timespec::from(wait);
+                let arguments = SubmitArgs::new().timespec(&timespec);
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &arguments)
+                    .map(drop)
+            }
+            None => self.ring.submitter().submit_and_wait(1).map(drop),
+        };
+        match result.as_ref().map_err(io::Error::raw_os_error) {
+            Ok(()) => Ok(()),
+            // Time is up; a signal came; the kernel has more completions than room and wants them reaped.
+            Err(Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(_) => result,
+        }
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let mut entries: SmallVec<[cqueue::Entry; 64]> = SmallVec::new();
+        loop {
+            entries.clear();
+            entries.extend(self.ring.completion().take(64));
+            for entry in &entries {
+                completions.extend(self.complete(entry));
+            }
+            if entries.len() < 64 {
+                return;
+            }
+        }
+    }
+
+    fn has_deferred(&self) -> bool {
+        // SAFETY: only flags are read; no other submission queue is borrowed meanwhile, as this thread is the only user.
+        let queue = unsafe { self.ring.submission_shared() };
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    fn buffer(&mut self, id: u16, size: usize) -> &mut [u8] {
+        self.buffers.bytes(id, size)
+    }
+
+    fn give_back(&mut self, id: u16) {
+        self.buffers.give_back(id);
+    }
+
+    fn drop_listener(&mut self, listener: u16) {
+        if let Some(listening) = self.listeners.get_mut(usize::from(listener)) {
+            *listening = None;
+        }
+    }
+
+    fn slots_max(&self) -> usize {
+        self.slots_max
+    }
+
+    fn overflows(&self) -> u64 {
+        // SAFETY: as in `has_deferred`.
+        self.overflows + u64::from(unsafe { self.ring.completion_shared() }.overflow())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for ring in self.rings.iter() {
+            let own: RawFd = self.ring.as_raw_fd();
+            let _ = ring.compare_exchange(own, -1, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        // Everything under way is cancelled, and the kernel waits until it is.
+        let patience = Timespec::from(Duration::from_secs(1));
+        let cancelled = self
+            .ring
+            .submitter()
+            .register_sync_cancel(Some(patience), CancelBuilder::any());
+        // SAFETY: each is dropped at most once, here, and not used after. The ring goes first; the memory that it
+        // was told of follows only if nothing is under way any more, and is leaked otherwise.
+        unsafe {
+            ManuallyDrop::drop(&mut self.ring);
+            let is_quiet = match cancelled {
+                Ok(()) => true,
+                Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+            };
+            if is_quiet && self.under_way == 0 {
+                ManuallyDrop::drop(&mut self.buffers);
+                ManuallyDrop::drop(&mut self.sends);
+            }
+        }
+    }
+}

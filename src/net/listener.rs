@@ -12,11 +12,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connections that wait to be accepted, per socket; the kernel cuts it to `somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How long an address in use is tried again. The kernel takes a ring of a killed broker apart in the background, and
+/// its listener goes last: some milliseconds after the process is gone.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
 
 /// Where a listener really listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,13 +96,7 @@ pub fn bind_tcp(
         .to_socket_addrs()?
         .next()
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
-    let address = {
-        let probe = tcp_socket(address)?;
-        probe.bind(&address.into())?;
-        probe.listen(1)?;
-        let bound = probe.local_addr()?;
-        bound.as_socket().unwrap_or(address)
-    };
+    let address = probe(address)?;
     let bound = Bound::Tcp(address);
     let sockets = (0..shards)
         .map(|_| {
@@ -114,6 +113,21 @@ pub fn bind_tcp(
         })
         .collect::<io::Result<_>>()?;
     Ok((bound, sockets))
+}
+
+/// Listens for a moment where nobody else may: the address is free, and port 0 has a number.
+fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+    let deadline = Instant::now() + RELEASE_TIME;
+    loop {
+        let probe = tcp_socket(address)?;
+        match probe.bind(&address.into()).and_then(|()| probe.listen(1)) {
+            Ok(()) => return Ok(probe.local_addr()?.as_socket().unwrap_or(address)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {

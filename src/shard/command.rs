@@ -82,7 +82,7 @@ impl Shard {
             let stall = session.stall.get_or_insert_default();
             stall.bytes = input[offset..].to_vec();
             // Only the turn's measure was full: the next turn goes on, without waiting for anything.
-            self.has_leftovers |= stall.held.is_none() && stall.subscribes.is_empty();
+            self.has_leftovers |= messages >= self.settings.limits.turn_messages_max;
         }
         if session.stall.is_some() {
             if !session.is_resuming {

@@ -148,9 +148,11 @@ impl Shard {
                     SlowPolicy::Close => session
                         .outbox
                         .push_delivery(&mut delivery, limits.outbox_bytes_max),
-                    SlowPolicy::DropOldest => session
-                        .outbox
-                        .push_droppable(&mut delivery, limits.outbox_bytes_soft),
+                    SlowPolicy::DropOldest => session.outbox.push_droppable(
+                        &mut delivery,
+                        limits.outbox_bytes_soft,
+                        limits.outbox_bytes_max,
+                    ),
                     SlowPolicy::Conflate => session
                         .outbox
                         .push_conflated(&mut delivery, limits.outbox_bytes_max),

@@ -126,20 +126,28 @@ impl Shard {
         self.effects.push(Effect::Close { session: id, reset });
     }
 
-    /// The outboxes together are above their bound: the largest are cut first.
+    /// The outboxes together are above their bound: the largest are cut first. One that is cut already, and still
+    /// holds what is in flight, is reset; otherwise those that are on their way out would push out the others.
     pub(super) fn cut_largest(&mut self, bytes_max: usize) {
         let mut sizes: Vec<_> = self
             .sessions
             .iter()
-            .filter(|session| session.is_open())
-            .map(|session| (session.outbox.charged(), session.id))
+            .filter(|session| session.outbox.charged() > 0)
+            .map(|session| (session.outbox.charged(), session.id, session.is_ending()))
             .collect();
         sizes.sort_unstable();
         // A tenth below, so that the next message does not start it again.
-        while self.outbox_bytes > bytes_max - bytes_max / 10
-            && let Some((_, id)) = sizes.pop()
+        let mut bytes = self.outbox_bytes;
+        while bytes > bytes_max - bytes_max / 10
+            && let Some((size, id, is_ending)) = sizes.pop()
         {
-            self.close_slow(id);
+            // All of it counts as gone: what is in flight will be soon.
+            bytes -= size;
+            if is_ending {
+                self.finish(id, true);
+            } else {
+                self.close_slow(id);
+            }
         }
     }
 }

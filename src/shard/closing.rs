@@ -156,7 +156,6 @@ impl Shard {
 mod tests {
     use super::super::Ending;
     use super::super::testing::{House, Who, brief, frame, publish};
-    use super::*;
     use crate::limits::KIB;
     use crate::ws::frame::Opcode;
 

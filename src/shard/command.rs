@@ -535,7 +535,7 @@ mod tests {
         house.stop_reading(client);
         let ping = frame(Opcode::Ping, &[b'x'; 98]);
         for count in 1..=10 {
-            assert_eq!(house.is_paused(client), false, "{count}");
+            assert!(!house.is_paused(client), "{count}");
             house.bytes(client, &ping);
             house.turn(0);
         }

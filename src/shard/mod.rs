@@ -629,3 +629,6 @@ fn frame_text(text: &[u8], out: &mut bytes::BytesMut) {
 
 // The one protocol so far; `tell` and `transmit` will choose by it.
 const _: Protocol = Protocol::Native;
+
+#[cfg(test)]
+mod tests;

@@ -650,3 +650,6 @@ impl Requests {
         assert_eq!((self.pending.len(), self.asked.len()), (own, asked));
     }
 }
+
+#[cfg(test)]
+mod tests;

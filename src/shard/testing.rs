@@ -306,6 +306,19 @@ impl House {
         self.turn(shard);
     }
 
+    /// Is a request on its way to this shard?
+    pub fn rings_hold_ask(&self, to: usize) -> bool {
+        let mut parcels = self.rings[to].iter();
+        parcels.any(|(_, parcel)| matches!(parcel, Parcel::Ask { .. }))
+    }
+
+    /// One turn of a shard whose rings are slow: it hears nothing from the others.
+    pub fn turn_without_news(&mut self, shard: usize) {
+        let later = std::mem::take(&mut self.rings[shard]);
+        self.turn(shard);
+        self.rings[shard].extend(later);
+    }
+
     /// One turn of a shard.
     pub fn turn(&mut self, shard: usize) {
         self.begin(shard);

@@ -126,20 +126,229 @@ impl Shard {
         self.effects.push(Effect::Close { session: id, reset });
     }
 
-    /// The outboxes together are above their bound: the largest are cut first.
+    /// The outboxes together are above their bound: the largest are cut first. One that is cut already, and still
+    /// holds what is in flight, is reset; otherwise those that are on their way out would push out the others.
     pub(super) fn cut_largest(&mut self, bytes_max: usize) {
         let mut sizes: Vec<_> = self
             .sessions
             .iter()
-            .filter(|session| session.is_open())
-            .map(|session| (session.outbox.charged(), session.id))
+            .filter(|session| session.outbox.charged() > 0)
+            .map(|session| (session.outbox.charged(), session.id, session.is_ending()))
             .collect();
         sizes.sort_unstable();
         // A tenth below, so that the next message does not start it again.
-        while self.outbox_bytes > bytes_max - bytes_max / 10
-            && let Some((_, id)) = sizes.pop()
+        let mut bytes = self.outbox_bytes;
+        while bytes > bytes_max - bytes_max / 10
+            && let Some((size, id, is_ending)) = sizes.pop()
         {
-            self.close_slow(id);
+            // All of it counts as gone: what is in flight will be soon.
+            bytes -= size;
+            if is_ending {
+                self.finish(id, true);
+            } else {
+                self.close_slow(id);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Ending;
+    use super::super::testing::{House, Who, brief, frame, publish};
+    use crate::limits::KIB;
+    use crate::ws::frame::Opcode;
+
+    /// A reader that has stopped to read, with a send in flight.
+    fn stuck(house: &mut House, topic: &str) -> Who {
+        let client = house.connect(0);
+        house.subscribe(client, topic);
+        house.stop_reading(client);
+        house.bytes(client, &frame(Opcode::Ping, b""));
+        house.turn(0);
+        assert!(house.in_flight(client) > 0);
+        client
+    }
+
+    #[test]
+    fn last_words_then_shut_then_closed_by_whoever_is_first() {
+        for (ending, expected) in [
+            (Some(Ending::EndOfInput), Some(false)),
+            (Some(Ending::Failed), Some(false)),
+            (None, Some(false)),
+        ] {
+            let mut house = House::new(1);
+            let client = house.connect(0);
+            house.subscribe(client, "a");
+            house.bytes(client, &frame(Opcode::Close, &[0x03, 0xe9]));
+            house.turn(0);
+            assert_eq!(house.read(client), ["close 1001 "]);
+            assert!(house.is_shut(client) && house.closed(client).is_none());
+            assert_eq!(house.shards[0].stats().subscriptions, 0);
+            match ending {
+                Some(ending) => {
+                    house.end(client, ending);
+                    house.turn(0);
+                }
+                None => {
+                    house.pass(1_999);
+                    house.turn(0);
+                    assert_eq!(house.closed(client), None);
+                    house.pass(1);
+                    house.turn(0);
+                }
+            }
+            assert_eq!(house.closed(client), expected);
+            house.check_empty(0);
+        }
+    }
+
+    #[test]
+    fn last_words_that_nobody_reads_end_in_a_reset() {
+        let mut house = House::new(1);
+        let client = stuck(&mut house, "a");
+        house.bytes(client, &frame(Opcode::Binary, b""));
+        house.turn(0);
+        // It may still read, though it writes no more.
+        house.end(client, Ending::EndOfInput);
+        house.turn(0);
+        assert_eq!(house.closed(client), None);
+        house.pass_to_deadline(0);
+        assert_eq!(house.closed(client), Some(true));
+        house.check_empty(0);
+    }
+
+    #[test]
+    fn a_client_that_leaves_without_a_word_is_released_at_once() {
+        for ending in [Ending::EndOfInput, Ending::Failed] {
+            let mut house = House::new(2);
+            let client = stuck(&mut house, "a");
+            house.settle();
+            assert!(!house.shards[1].remote_filters.is_empty());
+            house.end(client, ending);
+            house.settle();
+            assert_eq!(house.closed(client), Some(false));
+            house.check_empty(0);
+            assert!(house.shards[1].remote_filters.is_empty());
+            let reasons = house.shards[0].stats().closed;
+            assert_eq!(reasons.iter().sum::<u64>(), 1);
+        }
+    }
+
+    #[test]
+    fn too_slow_drops_what_waits_and_announces_it() {
+        let mut house = House::with(1, |settings| settings.limits.outbox_bytes_max = 100 * KIB);
+        let (reader, publisher) = (stuck(&mut house, "a"), house.connect(0));
+        let due = 12;
+        for _ in 0..due {
+            house.ask(publisher, &publish("a", 10 * KIB));
+        }
+        let stats = house.shards[0].stats();
+        assert_eq!((stats.closed_slow, stats.delivered), (1, 0));
+        // It was released with the one that did not fit: what came after was not due to it.
+        assert_eq!(stats.deliveries_due, stats.announced);
+        assert!(stats.deliveries_due < due);
+        assert!(house.session(reader).outbox.charged() < KIB);
+        house.read_on(reader);
+        house.settle();
+        assert_eq!(house.read(reader), ["pong ", "close 4008 too slow"]);
+    }
+
+    #[test]
+    fn too_slow_by_time_above_the_soft_limit() {
+        let mut house = House::new(1);
+        let (reader, publisher) = (stuck(&mut house, "a"), house.connect(0));
+        for _ in 0..5 {
+            house.ask(publisher, &publish("a", 60 * KIB));
+        }
+        house.pass(9_999);
+        house.turn(0);
+        assert!(house.session(reader).is_open());
+        // Below it for a moment: the clock starts again.
+        for _ in 0..2 {
+            house.gulp(reader);
+            house.turn(0);
+        }
+        for _ in 0..2 {
+            house.ask(publisher, &publish("a", 60 * KIB));
+        }
+        house.pass(9_999);
+        house.turn(0);
+        assert!(house.session(reader).is_open());
+        house.pass(1);
+        house.turn(0);
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.closed_slow, 1);
+        assert_eq!((stats.deliveries_due, stats.delivered), (7, 1));
+        // The rest of the frame that has begun is not dropped.
+        house.read_on(reader);
+        house.settle();
+        let told = house.read(reader);
+        assert_eq!(told.last().unwrap(), "close 4008 too slow");
+        assert_eq!(brief(&told)[..3], ["pong ", "publish a", "publish a"]);
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.delivered, told.len() as u64 - 2);
+        assert_eq!(stats.deliveries_due, stats.delivered + stats.announced);
+    }
+
+    #[test]
+    fn the_largest_are_cut_first_and_nobody_for_them() {
+        let mut house = House::with(1, |settings| {
+            settings.limits.outbox_total_bytes_max = 400 * KIB;
+        });
+        let (small, large) = (stuck(&mut house, "small"), stuck(&mut house, "large"));
+        let (middle, idle) = (stuck(&mut house, "middle"), house.connect(0));
+        house.subscribe(idle, "idle");
+        let publisher = house.connect(0);
+        for (topic, count) in [("small", 1), ("middle", 2), ("large", 3)] {
+            for _ in 0..count {
+                house.ask(publisher, &publish(topic, 60 * KIB));
+            }
+        }
+        house.ask(publisher, &publish("large", 60 * KIB));
+        assert!(
+            house.session(large).is_ending(),
+            "seven of 60 KiB are too many"
+        );
+        for client in [small, middle, idle, publisher] {
+            assert!(house.session(client).is_open());
+        }
+        house.ask(publisher, &publish("idle", 60 * KIB));
+        assert_eq!(house.shards[0].stats().closed_slow, 1);
+    }
+
+    #[test]
+    fn those_that_are_cut_already_push_nobody_out() {
+        let mut house = House::with(1, |settings| {
+            settings.limits.outbox_total_bytes_max = 300 * KIB;
+        });
+        let publisher = house.connect(0);
+        // Their sends in flight stay charged after they are cut.
+        let slow: Vec<_> = (0..6)
+            .map(|_| {
+                let client = house.connect(0);
+                house.subscribe(client, "a");
+                house.stop_reading(client);
+                client
+            })
+            .collect();
+        let fine: Vec<_> = (0..20).map(|_| house.connect(0)).collect();
+        for client in &fine {
+            house.subscribe(*client, "fine");
+        }
+        house.ask(publisher, &publish("a", 60 * KIB));
+        for _ in 0..5 {
+            house.ask(publisher, &publish("fine", KIB));
+        }
+        for client in fine {
+            assert!(house.session(client).is_open());
+            assert_eq!(house.read(client).len(), 5);
+        }
+        assert!(house.session(publisher).is_open());
+        assert!(house.shards[0].outbox_bytes <= 300 * KIB);
+        let reset = slow
+            .iter()
+            .filter(|client| house.closed(**client) == Some(true));
+        assert!(reset.count() > 0);
     }
 }

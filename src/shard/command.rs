@@ -81,16 +81,30 @@ impl Shard {
         if offset < input.len() {
             let stall = session.stall.get_or_insert_default();
             stall.bytes = input[offset..].to_vec();
-            // Only the turn's measure was full: the next turn goes on, without waiting for anything.
-            self.has_leftovers |= messages >= self.settings.limits.turn_messages_max;
         }
         if session.stall.is_some() {
-            if !session.is_resuming {
-                session.is_resuming = true;
-                self.resuming.push(id);
-            }
+            self.resume_later(id);
             self.update_reading(id);
         }
+    }
+
+    /// Puts a stalled session on the list of those to be tried again. One that only its own reader holds up waits for
+    /// [`Shard::sent`] instead.
+    pub(super) fn resume_later(&mut self, id: SessionId) {
+        let is_flowing = self.is_flowing(id);
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let Some(stall) = &session.stall else {
+            return;
+        };
+        let waits_inside = stall.held.is_some() || !stall.subscribes.is_empty();
+        if (is_flowing || waits_inside) && !session.is_resuming {
+            session.is_resuming = true;
+            self.resuming.push(id);
+        }
+        // Only the turn's measure was full: the next turn goes on, without waiting for anything.
+        self.has_leftovers |= is_flowing && !stall.bytes.is_empty();
     }
 
     /// May another message of this session be taken now?
@@ -129,7 +143,7 @@ impl Shard {
                 .map(|Wait(command)| Held::Command(command)),
             Err(refusal) => {
                 if matches!(refusal.code, Code::BadJson | Code::BadType) {
-                    if u32::from(session.bad_texts) >= self.settings.limits.bad_texts_max {
+                    if session.bad_texts >= self.settings.limits.bad_texts_max {
                         return self.close(id, CloseReason::BadPayload);
                     }
                     session.bad_texts = session.bad_texts.saturating_add(1);
@@ -471,13 +485,348 @@ impl Shard {
         }
         if let Some(session) = self.sessions.find(id)
             && session.is_open()
-            && session.stall.is_some()
-            && !session.is_resuming
         {
-            session.is_resuming = true;
-            self.resuming.push(id);
+            self.resume_later(id);
         }
         self.update_reading(id);
         self.set_timer(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::auth::{Access, AccessRule, Who as Whom};
+    use super::super::testing::{House, brief, bytes, frame, publish};
+    use crate::topic::Filter;
+    use crate::ws::frame::Opcode;
+
+    fn command(kind: &str, topic: &str, id: u32) -> String {
+        format!(r#"{{"type":"{kind}","topic":"{topic}","id":{id}}}"#)
+    }
+
+    #[test]
+    fn a_flood_of_pings_that_nobody_reads_answers_to_costs_no_turns() {
+        let mut house = House::new(2);
+        let client = house.connect(0);
+        house.stop_reading(client);
+        let ping = frame(Opcode::Ping, &[b'x'; 100]);
+        for _ in 0..10 {
+            house.bytes(client, &ping.repeat(200));
+            house.turn(0);
+        }
+        assert!(house.is_paused(client));
+        house.settle();
+        let shard = &house.shards[0];
+        assert!(
+            !shard.has_work() && !shard.is_restless(),
+            "it waits for its reader, and for nothing else"
+        );
+        // Every answer comes as it reads on, and each time without another reason for a turn.
+        house.read_on(client);
+        house.settle();
+        assert_eq!(house.read(client).len(), 2000);
+        assert!(!house.is_paused(client));
+    }
+
+    #[test]
+    fn reading_pauses_at_the_limit_of_replies_and_goes_on_at_half_of_it() {
+        let mut house = House::with(1, |settings| settings.limits.replies_bytes_max = 1000);
+        let client = house.connect(0);
+        house.stop_reading(client);
+        let ping = frame(Opcode::Ping, &[b'x'; 98]);
+        for count in 1..=10 {
+            assert!(!house.is_paused(client), "{count}");
+            house.bytes(client, &ping);
+            house.turn(0);
+        }
+        assert!(house.is_paused(client));
+        // The first was in flight, nine hundred bytes wait behind it.
+        house.gulp(client);
+        house.turn(0);
+        assert!(house.is_paused(client) && house.in_flight(client) == 900);
+        house.gulp(client);
+        house.turn(0);
+        assert!(!house.is_paused(client));
+        assert_eq!(house.read(client).len(), 10);
+    }
+
+    #[test]
+    fn what_a_turn_does_not_take_is_taken_in_order_by_the_next() {
+        let mut house = House::with(1, |settings| settings.limits.turn_messages_max = 3);
+        let client = house.connect(0);
+        let text = |id: u32| frame(Opcode::Text, command("unsubscribe", "a", id).as_bytes());
+        let all: Vec<u8> = (0..10).flat_map(text).collect();
+        house.bytes(client, &all);
+        let mut told = Vec::new();
+        for turn in 1..=4 {
+            house.turn(0);
+            told.extend(brief(&house.read(client)));
+            assert_eq!(told.len(), (3 * turn).min(10));
+            assert_eq!(house.shards[0].has_work(), turn < 4);
+            assert_eq!(house.is_paused(client), turn < 4);
+        }
+        let expected: Vec<_> = (0..10).map(|id| format!("ack unsubscribe {id}")).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn acks_keep_their_order_while_subscribes_wait() {
+        let mut house = House::new(2);
+        let client = house.connect(0);
+        house.fill(0, 1);
+        for text in [
+            command("subscribe", "a", 1),
+            command("subscribe", "b", 2),
+            command("subscribe", "a", 3),
+            // Refused, and not before the others are acked.
+            command("subscribe", "a..b", 4),
+            command("publish", "b.c", 5).replace('}', r#","message":5}"#),
+            command("unsubscribe", "zzz", 6),
+            r#"{"type":"ping","id":7}"#.to_owned(),
+            "nonsense".to_owned(),
+            command("subscribe", "c", 8),
+        ] {
+            house.send(client, &text);
+        }
+        for _ in 0..3 {
+            house.turn(0);
+            assert_eq!(brief(&house.read(client)), [""; 0]);
+        }
+        assert!(house.is_paused(client) && house.shards[0].is_restless());
+        house.unfill(0, 1);
+        house.turn(0);
+        house.settle();
+        assert_eq!(
+            brief(&house.read(client)),
+            [
+                "ack subscribe 1",
+                "ack subscribe 2",
+                "ack subscribe 3",
+                "error subscribe bad_topic 4",
+                "publish b 5",
+                "ack publish 5",
+                "ack unsubscribe 6",
+                "pong 7",
+                "error bad_json",
+                "ack subscribe 8",
+            ]
+        );
+        assert!(!house.is_paused(client));
+        assert_eq!(house.session(client).subscriptions.len(), 3);
+    }
+
+    #[test]
+    fn subscribes_wait_together_and_go_with_their_session() {
+        let mut house = House::new(3);
+        let client = house.connect(0);
+        house.fill(0, 2);
+        for id in 0..100 {
+            house.send(client, &command("subscribe", &format!("t.{id}"), id));
+        }
+        house.turn(0);
+        let stall = house.session(client).stall.as_ref().unwrap();
+        assert_eq!((stall.subscribes.len(), stall.held.is_none()), (100, true));
+        assert_eq!(house.shards[0].stats().subscriptions, 0);
+        house.end(client, super::super::Ending::Failed);
+        house.turn(0);
+        house.unfill(0, 2);
+        house.settle();
+        house.check_empty(0);
+        for shard in [1, 2] {
+            assert!(house.shards[shard].remote_filters.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_publish_waits_whole_for_the_one_lane_that_is_full() {
+        let mut house = House::new(3);
+        let (publisher, near) = (house.connect(0), house.connect(0));
+        let (one, two) = (house.connect(1), house.connect(2));
+        for client in [near, one, two] {
+            house.subscribe(client, "a");
+        }
+        house.fill(0, 2);
+        house.send(publisher, &command("publish", "b", 1));
+        house.send(publisher, &command("publish", "a.x", 2));
+        house.send(publisher, &command("publish", "b", 3));
+        for _ in 0..5 {
+            house.turn(0);
+            house.turn(1);
+            house.turn(2);
+        }
+        assert_eq!(brief(&house.read(publisher)), ["ack publish 1"]);
+        for client in [near, one, two] {
+            assert_eq!(
+                house.read(client),
+                [""; 0],
+                "nobody has it before the last can"
+            );
+        }
+        assert_eq!(house.shards[0].stats().deliveries_due, 0);
+        assert!(house.is_paused(publisher));
+        house.unfill(0, 2);
+        house.settle();
+        assert_eq!(
+            brief(&house.read(publisher)),
+            ["ack publish 2", "ack publish 3"]
+        );
+        for client in [near, one, two] {
+            assert_eq!(brief(&house.read(client)), ["publish a 2"]);
+        }
+        assert!(!house.is_paused(publisher));
+    }
+
+    #[test]
+    fn a_full_lane_costs_only_those_who_publish_into_it() {
+        let mut house = House::new(3);
+        let (stuck, free) = (house.connect(0), house.connect(0));
+        let (one, two) = (house.connect(1), house.connect(2));
+        house.subscribe(one, "one");
+        house.subscribe(two, "two");
+        house.fill(0, 2);
+        house.send(stuck, &publish("two", 1));
+        assert_eq!(brief(&house.ask(free, &publish("one", 1))), ["ack publish"]);
+        assert_eq!(brief(&house.read(one)), ["publish one"]);
+        assert!(house.is_paused(stuck) && !house.is_paused(free));
+    }
+
+    #[test]
+    fn subscribing_twice_is_once_and_unsubscribing_nothing_is_acked() {
+        let mut house = House::new(2);
+        let (client, other) = (house.connect(0), house.connect(1));
+        assert_eq!(
+            brief(&house.ask(client, &command("unsubscribe", "a", 0))),
+            ["ack unsubscribe 0"]
+        );
+        for id in 1..=3 {
+            let told = house.ask(client, &command("subscribe", "a", id));
+            assert_eq!(brief(&told), [format!("ack subscribe {id}")]);
+        }
+        assert_eq!(house.shards[0].stats().subscriptions, 1);
+        house.ask(other, &publish("a", 1));
+        assert_eq!(brief(&house.read(client)), ["publish a"]);
+        for id in 4..=5 {
+            let told = house.ask(client, &command("unsubscribe", "a", id));
+            assert_eq!(brief(&told), [format!("ack unsubscribe {id}")]);
+        }
+        house.ask(other, &publish("a", 1));
+        assert_eq!(house.read(client), [""; 0]);
+        assert!(house.shards[1].remote_filters.is_empty());
+    }
+
+    #[test]
+    fn an_echo_that_is_not_wanted_is_left_out() {
+        let mut house = House::new(2);
+        let (client, other) = (house.connect(0), house.connect(1));
+        house.subscribe(client, "a");
+        house.subscribe(other, "a");
+        let silent = r#"{"type":"publish","topic":"a","echo":false,"message":1}"#;
+        assert_eq!(brief(&house.ask(client, silent)), ["ack publish"]);
+        assert_eq!(brief(&house.read(other)), ["publish a"]);
+        // The session of the same number on the other shard is another one.
+        assert_eq!(brief(&house.ask(other, silent)), ["ack publish"]);
+        assert_eq!(brief(&house.read(client)), ["publish a"]);
+    }
+
+    #[test]
+    fn rights_are_asked_before_anything_happens() {
+        let mut house = House::with(2, |settings| {
+            settings.access = Access::new(vec![AccessRule {
+                filter: Filter::dotted(bytes("open")).unwrap(),
+                who: Whom::Anyone,
+                subscribe: true,
+                publish: true,
+            }]);
+        });
+        let client = house.connect(0);
+        for (kind, topic, expected) in [
+            ("subscribe", "open.a", "ack subscribe 1"),
+            ("subscribe", "other", "error subscribe not_allowed 1"),
+            ("subscribe", "*", "error subscribe not_allowed 1"),
+            ("publish", "other", "error publish not_allowed 1"),
+            ("publish", "open", "ack publish 1"),
+        ] {
+            let told = house.ask(client, &command(kind, topic, 1));
+            assert_eq!(brief(&told), [expected], "{kind} {topic}");
+        }
+        assert_eq!(house.shards[0].stats().refusals, 3);
+        assert_eq!(house.shards[0].stats().publishes, 1);
+    }
+
+    #[test]
+    fn subscriptions_end_at_the_limit_also_while_they_wait() {
+        let mut house = House::with(2, |settings| settings.limits.subscriptions_max = 2);
+        let client = house.connect(0);
+        house.fill(0, 1);
+        for (id, topic) in ["a", "b", "c", "d"].iter().enumerate() {
+            house.send(client, &command("subscribe", topic, id as u32));
+        }
+        house.turn(0);
+        assert_eq!(house.read(client), [""; 0]);
+        house.unfill(0, 1);
+        house.settle();
+        assert_eq!(
+            brief(&house.read(client)),
+            [
+                "ack subscribe 0",
+                "ack subscribe 1",
+                "error subscribe limit 2",
+                "error subscribe limit 3",
+            ]
+        );
+        // What is there already is not one more.
+        let told = house.ask(client, &command("subscribe", "a", 4));
+        assert_eq!(brief(&told), ["ack subscribe 4"]);
+    }
+
+    #[test]
+    fn bad_texts_end_at_the_limit_whatever_it_is() {
+        for limit in [0, 1, 10, 255, 300] {
+            let mut house = House::with(1, |settings| settings.limits.bad_texts_max = limit);
+            let client = house.connect(0);
+            for _ in 0..limit {
+                let told = house.ask(client, "nonsense");
+                assert_eq!(brief(&told), ["error bad_json"]);
+            }
+            // A refusal of another kind does not count, and a good text forgives nothing.
+            let told = house.ask(client, &command("subscribe", "..", 1));
+            assert_eq!(brief(&told), ["error subscribe bad_topic 1"]);
+            let told = house.ask(client, r#"{"type":"what"}"#);
+            assert_eq!(told, ["close 1007 bad payload"], "{limit}");
+        }
+    }
+
+    #[test]
+    fn nothing_behind_a_close_frame_is_read() {
+        let mut house = House::new(1);
+        let client = house.connect(0);
+        let close = frame(Opcode::Close, &[0x03, 0xe8, b'x']);
+        let text = frame(Opcode::Text, command("publish", "a", 1).as_bytes());
+        house.bytes(client, &[text.clone(), close, text].concat());
+        house.settle();
+        assert_eq!(brief(&house.read(client)), ["ack publish 1", "close 1000 "]);
+        assert_eq!(house.shards[0].stats().publishes, 1);
+        assert!(house.is_shut(client));
+    }
+
+    #[test]
+    fn binary_and_broken_frames_close_one_session() {
+        for (bytes, expected) in [
+            (frame(Opcode::Binary, b"x"), "close 1003"),
+            (frame(Opcode::Text, b"\xff"), "close 1007"),
+            (vec![0x81, 1, b'x'], "close 1002"),
+            (
+                vec![0x82, 0xff, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0],
+                "close 1009",
+            ),
+        ] {
+            let mut house = House::new(1);
+            let (client, other) = (house.connect(0), house.connect(0));
+            house.bytes(client, &bytes);
+            house.settle();
+            let told = house.read(client);
+            assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+            house.subscribe(other, "a");
+        }
     }
 }

@@ -148,9 +148,11 @@ impl Shard {
                     SlowPolicy::Close => session
                         .outbox
                         .push_delivery(&mut delivery, limits.outbox_bytes_max),
-                    SlowPolicy::DropOldest => session
-                        .outbox
-                        .push_droppable(&mut delivery, limits.outbox_bytes_soft),
+                    SlowPolicy::DropOldest => session.outbox.push_droppable(
+                        &mut delivery,
+                        limits.outbox_bytes_soft,
+                        limits.outbox_bytes_max,
+                    ),
                     SlowPolicy::Conflate => session
                         .outbox
                         .push_conflated(&mut delivery, limits.outbox_bytes_max),
@@ -198,6 +200,212 @@ fn encode(
                 native::encode_delivery(message, topic, context, out);
                 debug_assert_eq!(out.len() - start, size, "the header told another size");
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::slow::{SlowRule, SlowRules};
+    use super::super::testing::{House, brief, publish};
+    use super::*;
+
+    #[test]
+    fn places_follow_their_members() {
+        let mut group = Subscribers::default();
+        let add = |group: &mut Subscribers, slot| group.add(Encoding::NativeText, slot);
+        assert!(group.is_empty());
+        assert_eq!([7, 8, 9].map(|slot| add(&mut group, slot)), [0, 1, 2]);
+        assert_eq!(
+            group.remove(Encoding::NativeText, 0),
+            Some(9),
+            "the last takes the place"
+        );
+        assert_eq!(group.remove(Encoding::NativeText, 1), None);
+        assert_eq!(add(&mut group, 7), 1);
+        assert_eq!(group.remove(Encoding::NativeText, 0), Some(7));
+        assert_eq!(group.remove(Encoding::NativeText, 0), None);
+        assert!(group.is_empty());
+    }
+
+    #[test]
+    fn most_specific_first_with_its_context() {
+        let mut house = House::new(2);
+        let (reader, publisher) = (house.connect(0), house.connect(1));
+        for filter in ["*", "a", "=a.b", "a.*", "a.b", "b", "=a"] {
+            house.subscribe(reader, filter);
+        }
+        house.ask(publisher, &publish("a.b", 1));
+        assert_eq!(
+            brief(&house.read(reader)),
+            [
+                "publish =a.b",
+                "publish a.b",
+                "publish a.*",
+                "publish a",
+                "publish *"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_turn_s_deliveries_are_encoded_once_and_sent_at_once() {
+        let mut house = House::new(1);
+        let (one, two, publisher) = (house.connect(0), house.connect(0), house.connect(0));
+        house.subscribe(one, "a");
+        house.subscribe(two, "a");
+        let before = house.shards[0].stats();
+        for _ in 0..50 {
+            house.send(publisher, &publish("a", 10));
+        }
+        house.turn(0);
+        let after = house.shards[0].stats();
+        assert_eq!(after.sends - before.sends, 3);
+        assert_eq!(after.delivered, 100);
+        assert_eq!(house.read(one), house.read(two));
+    }
+
+    #[test]
+    fn slow_readers_of_each_policy_are_told_what_they_miss() {
+        let rule = |prefix: &'static str, policy| SlowRule {
+            prefix: Bytes::from_static(prefix.as_bytes()),
+            policy,
+        };
+        let mut house = House::with(1, |settings| {
+            settings.slow = SlowRules::new(vec![
+                rule("drop", SlowPolicy::DropOldest),
+                rule("newest", SlowPolicy::Conflate),
+            ]);
+        });
+        let (reader, publisher) = (house.connect(0), house.connect(0));
+        house.subscribe(reader, "drop");
+        house.subscribe(reader, "newest");
+        house.stop_reading(reader);
+        house.ask(publisher, &publish("drop", 10));
+        for number in 0..20 {
+            house.ask(publisher, &publish("drop.x", 20_000));
+            let text =
+                format!(r#"{{"type":"publish","topic":"newest","id":{number},"message":1}}"#);
+            house.ask(publisher, &text);
+        }
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.dropped, stats.announced);
+        house.read_on(reader);
+        house.settle();
+        let told = brief(&house.read(reader));
+        let dropped = stats.dropped - 19;
+        assert_eq!(
+            told[..4],
+            [
+                "publish drop".to_owned(),
+                format!("gap {dropped}"),
+                "gap 19".to_owned(),
+                "publish newest 19".to_owned(),
+            ]
+        );
+        assert_eq!(told.len() as u64, 4 + 20 - dropped);
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.deliveries_due, stats.delivered + stats.announced);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Subscribe(usize, usize),
+        Unsubscribe(usize, usize),
+        Publish(usize, usize, usize),
+        Stop(usize),
+        Gulp(usize),
+        ReadOn(usize),
+        Leave(usize),
+        Fill(usize),
+        Unfill(usize),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..6_usize, 0..4_usize).prop_map(|(who, of)| Step::Subscribe(who, of)),
+            2 => (0..6_usize, 0..4_usize).prop_map(|(who, of)| Step::Unsubscribe(who, of)),
+            12 => (0..6_usize, 0..4_usize, 0..3_usize).prop_map(|(who, of, size)| Step::Publish(who, of, size)),
+            2 => (0..6_usize).prop_map(Step::Stop),
+            2 => (0..6_usize).prop_map(Step::Gulp),
+            2 => (0..6_usize).prop_map(Step::ReadOn),
+            1 => (0..6_usize).prop_map(Step::Leave),
+            1 => (0..2_usize).prop_map(Step::Fill),
+            2 => (0..2_usize).prop_map(Step::Unfill),
+            1 => (0..6_000_u64).prop_map(Step::Pass),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        /// After each turn the house checks every sum; in the end everybody goes and nothing is left.
+        #[test]
+        fn whatever_happens_the_sums_hold(steps in proptest::collection::vec(step(), 1..80)) {
+            let mut house = House::with(2, |settings| {
+                settings.limits.outbox_bytes_max = 100_000;
+                settings.limits.outbox_bytes_soft = 40_000;
+                settings.limits.outbox_total_bytes_max = 400_000;
+                settings.limits.replies_bytes_max = 500;
+                settings.limits.turn_messages_max = 2;
+                settings.limits.ping_interval_ms = 20_000;
+                settings.slow = SlowRules::new(vec![
+                    SlowRule { prefix: Bytes::from_static(b"b"), policy: SlowPolicy::DropOldest },
+                    SlowRule { prefix: Bytes::from_static(b"c"), policy: SlowPolicy::Conflate },
+                ]);
+            });
+            let topics = ["a", "b", "c", "a.b"];
+            let mut clients: Vec<_> = (0..6).map(|index| house.connect(index % 2)).collect();
+            for step in steps {
+                match step {
+                    Step::Subscribe(who, of) => {
+                        let text = format!(r#"{{"type":"subscribe","topic":"{}"}}"#, topics[of]);
+                        house.send(clients[who], &text);
+                    }
+                    Step::Unsubscribe(who, of) => {
+                        let text = format!(r#"{{"type":"unsubscribe","topic":"{}"}}"#, topics[of]);
+                        house.send(clients[who], &text);
+                    }
+                    Step::Publish(who, of, size) => {
+                        let text = publish(topics[of], [10, 3_000, 60_000][size]);
+                        house.send(clients[who], &text);
+                    }
+                    Step::Stop(who) => house.stop_reading(clients[who]),
+                    Step::Gulp(who) => house.gulp(clients[who]),
+                    Step::ReadOn(who) => house.read_on(clients[who]),
+                    Step::Leave(who) => {
+                        house.end(clients[who], super::super::Ending::Failed);
+                        clients[who] = house.connect(who % 2);
+                    }
+                    Step::Fill(from) => house.fill(from, 1 - from),
+                    Step::Unfill(from) => house.unfill(from, 1 - from),
+                    Step::Pass(ms) => house.pass(ms),
+                }
+                house.turn(0);
+                house.turn(1);
+            }
+            house.unfill(0, 1);
+            house.unfill(1, 0);
+            for client in &clients {
+                house.read_on(*client);
+            }
+            house.settle();
+            for shard in [0, 1] {
+                prop_assert!(house.shards[shard].is_settled(), "readers that read leave nothing to wait for");
+            }
+            for client in clients {
+                house.end(client, super::super::Ending::Failed);
+            }
+            house.settle();
+            house.pass(10_000);
+            for shard in [0, 1] {
+                house.turn(shard);
+                house.check_empty(shard);
+                prop_assert!(house.shards[shard].remote_filters.is_empty());
+            }
         }
     }
 }

@@ -229,6 +229,11 @@ impl Shard {
     /// A connection that another shard handed over; its bytes follow by [`Shard::receive`] in a later turn.
     pub fn adopt(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.enter(id, listener, address);
+        if self.is_leaving {
+            // It was on its way here when everybody else was told to leave.
+            self.release(id, CloseReason::GoingAway);
+            return self.finish(id, false);
+        }
         if let Some(session) = self.sessions.find(id) {
             session.state = State::Handshake {
                 head: Vec::new(),
@@ -288,4 +293,205 @@ fn asked(
 
 fn reject(status: u16, reason: &'static str) -> Reject {
     Reject { status, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{HEAD, House, Who, brief, frame};
+    use super::*;
+    use crate::ws::frame::Opcode;
+
+    const WHOAMI: &str = r#"{"type":"whoami"}"#;
+
+    /// A connection that says this and no more; the status line.
+    fn status(house: &mut House, listener: u16, head: &str) -> String {
+        let client = house.accept(0, listener, false);
+        house.bytes(client, head.as_bytes());
+        house.settle();
+        let answer = house.head(client);
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    fn host() -> House {
+        House::with(1, |settings| settings.admission = Admission::Host)
+    }
+
+    fn asked(house: &mut House) -> Who {
+        let client = house.accept(0, 0, false);
+        let head = HEAD.replace("GET / ", "GET /in?key=1 ");
+        let text = frame(Opcode::Text, WHOAMI.as_bytes());
+        house.bytes(client, &[head.as_bytes(), &text].concat());
+        house.turn(0);
+        assert_eq!(house.asked, [(client, "/in".to_owned())]);
+        assert!(
+            house.is_paused(client),
+            "what it says waits with the host's word"
+        );
+        client
+    }
+
+    #[test]
+    fn a_head_may_come_in_any_pieces_with_messages_behind_it() {
+        let text = frame(Opcode::Text, WHOAMI.as_bytes());
+        let all = [HEAD.as_bytes(), &text].concat();
+        for cut in 0..=all.len() {
+            let mut house = House::new(1);
+            let client = house.accept(0, 0, false);
+            for piece in [&all[..cut], &all[cut..]] {
+                house.bytes(client, piece);
+                house.turn(0);
+            }
+            assert!(house.head(client).starts_with("HTTP/1.1 101 "), "{cut}");
+            assert_eq!(brief(&house.read(client)), ["session"], "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_drip_of_single_bytes_gets_in_and_buys_no_time() {
+        let mut house = House::new(1);
+        let (drip, late) = (house.accept(0, 0, false), house.accept(0, 0, false));
+        for (index, byte) in HEAD.bytes().enumerate() {
+            house.bytes(drip, &[byte]);
+            house.bytes(late, &HEAD.as_bytes()[..(index == 0).into()]);
+            house.pass(9_000 / HEAD.len() as u64);
+            house.turn(0);
+        }
+        assert!(house.head(drip).starts_with("HTTP/1.1 101 "));
+        house.pass(999);
+        house.bytes(late, b"E");
+        house.turn(0);
+        assert_eq!(house.head(late), "");
+        house.pass(1_000);
+        house.bytes(late, b"T");
+        house.turn(0);
+        assert!(house.head(late).starts_with("HTTP/1.1 408 "));
+        assert_eq!(house.shards[0].stats().handshakes_refused, 1);
+    }
+
+    #[test]
+    fn requests_and_their_answers() {
+        let mut house = House::new(1);
+        let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(9_000));
+        for (listener, head, expected) in [
+            (0, "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK"),
+            (0, "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK"),
+            (0, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 404 "),
+            (0, "POST / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 405 "),
+            (1, "GET /ws HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 426 "),
+            (1, HEAD, "HTTP/1.1 404 "),
+            (0, "nonsense\r\n\r\n", "HTTP/1.1 400 "),
+            (0, &long, "HTTP/1.1 431 "),
+            (0, &HEAD.replace("13", "12"), "HTTP/1.1 426 "),
+            (0, HEAD, "HTTP/1.1 101 "),
+            (1, &HEAD.replace("/ ", "/ws "), "HTTP/1.1 101 "),
+        ] {
+            let line = status(&mut house, listener, head);
+            assert!(line.starts_with(expected), "{head}: {line}");
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_is_closed_behind_its_answer() {
+        let mut house = House::new(1);
+        let client = house.accept(0, 0, false);
+        house.bytes(client, b"nonsense\r\n\r\n");
+        house.turn(0);
+        assert!(house.is_shut(client) && house.closed(client).is_none());
+        house.bytes(client, HEAD.as_bytes());
+        house.turn(0);
+        house.end(client, super::super::Ending::EndOfInput);
+        house.turn(0);
+        assert_eq!(house.closed(client), Some(false));
+        house.check_empty(0);
+
+        let one_too_many = house.accept(0, 0, true);
+        let answer = house.head(one_too_many);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: 5\r\n"));
+        house.pass_to_deadline(0);
+        assert_eq!(house.closed(one_too_many), Some(false));
+        assert_eq!(house.shards[0].stats().refused, 1);
+        house.check_empty(0);
+    }
+
+    #[test]
+    fn connections_are_dealt_in_turn_with_all_their_bytes() {
+        let mut house = House::new(3);
+        let head = HEAD.replace("/ ", "/ws ");
+        let text = frame(Opcode::Text, WHOAMI.as_bytes());
+        let all = [head.as_bytes(), &text].concat();
+        for number in 0..6 {
+            let client = house.accept(0, 1, false);
+            house.bytes(client, &all[..50]);
+            house.turn(0);
+            house.bytes(client, &all[50..]);
+            house.turn(0);
+            let handed = std::mem::take(&mut house.handed_over);
+            if number % 3 == 0 {
+                assert!(handed.is_empty() && house.head(client).contains(" 101 "));
+                assert_eq!(brief(&house.read(client)), ["session"]);
+                continue;
+            }
+            let [(who, to, bytes)] = &handed[..] else {
+                panic!("{handed:?}");
+            };
+            assert_eq!((*who, to.index(), bytes), (client, number % 3, &all));
+            // There it is not dealt again.
+            let client = house.adopt(to.index(), 1);
+            house.bytes(client, bytes);
+            house.turn(to.index());
+            assert!(house.handed_over.is_empty() && house.head(client).contains(" 101 "));
+            assert_eq!(brief(&house.read(client)), ["session"]);
+        }
+        assert_eq!(house.shards[0].stats().handed_over, 4);
+        assert_eq!(house.shards[0].connections(), 2);
+    }
+
+    #[test]
+    fn who_is_admitted_goes_on_with_what_it_had_said() {
+        let mut house = host();
+        let client = asked(&mut house);
+        // Taken before the pause took effect.
+        house.bytes(client, &frame(Opcode::Ping, b"x"));
+        house.turn(0);
+        assert_eq!(house.head(client), "");
+        let identity = Some("me".into());
+        house.verdict(client, Verdict::Admitted { identity });
+        house.turn(0);
+        assert!(house.head(client).starts_with("HTTP/1.1 101 "));
+        assert_eq!(brief(&house.read(client)), ["session", "pong x"]);
+        assert_eq!(house.session(client).identity.as_deref(), Some("me"));
+        assert!(!house.is_paused(client));
+        // A second word changes nothing.
+        house.verdict(client, Verdict::Refused);
+        house.turn(0);
+        assert!(house.session(client).is_open());
+    }
+
+    #[test]
+    fn who_is_refused_or_forgotten_stays_out() {
+        let mut house = host();
+        let client = asked(&mut house);
+        house.verdict(client, Verdict::Refused);
+        house.turn(0);
+        assert!(house.head(client).starts_with("HTTP/1.1 401 "));
+        assert_eq!(house.shards[0].stats().commands, 0);
+
+        let mut house = host();
+        let client = asked(&mut house);
+        house.pass(10_000);
+        house.turn(0);
+        assert!(house.head(client).starts_with("HTTP/1.1 408 "));
+        house.verdict(client, Verdict::Admitted { identity: None });
+        house.turn(0);
+        assert_eq!(house.read(client), [""; 0]);
+
+        // Gone before the word came.
+        let mut house = host();
+        let client = asked(&mut house);
+        house.end(client, super::super::Ending::Failed);
+        house.turn(0);
+        house.verdict(client, Verdict::Admitted { identity: None });
+        house.turn(0);
+        house.check_empty(0);
+    }
 }

@@ -117,6 +117,8 @@ impl TurnLogs {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -141,5 +143,36 @@ mod tests {
         logs.next_turn();
         let next = logs.append(&mut one, 1, |out| out.push(b'f'));
         assert_eq!(logs.slice(next), "f");
+    }
+
+    proptest! {
+        /// The twin keeps every range's bytes by themselves.
+        #[test]
+        fn a_range_is_what_was_written(
+            steps in proptest::collection::vec((0..3_usize, 0..9_000_usize, 0..8_u8), 1..60),
+        ) {
+            let mut logs = TurnLogs::default();
+            logs.next_turn();
+            let mut open = [OpenLog::default(); 3];
+            let mut twin: Vec<(LogRange, Vec<u8>)> = Vec::new();
+            for (number, (group, size, what)) in steps.into_iter().enumerate() {
+                let bytes = vec![number as u8; size];
+                let range = logs.append(&mut open[group], size, |out| out.extend_from_slice(&bytes));
+                prop_assert_eq!(range.size(), size);
+                prop_assert!(range.end as usize <= LOG_SEGMENT_BYTES_MAX);
+                twin.push((range, bytes));
+                if what == 0 {
+                    let (range, bytes) = &twin[number % twin.len()];
+                    prop_assert!(logs.slice(*range) == bytes);
+                }
+                for (range, bytes) in &twin {
+                    prop_assert!(logs.copy(*range) == bytes);
+                }
+                if what == 1 {
+                    logs.next_turn();
+                    twin.clear();
+                }
+            }
+        }
     }
 }

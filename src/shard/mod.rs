@@ -53,6 +53,8 @@ mod router;
 mod session;
 pub mod settings;
 pub mod slow;
+#[cfg(test)]
+mod testing;
 mod timer;
 
 pub use handshake::{AdmissionAsked, Verdict};
@@ -136,6 +138,8 @@ pub struct Shard {
     next_deal: usize,
     /// No more input is taken (drain).
     is_quiet: bool,
+    /// All sessions have been told to leave, or will be: nobody comes in behind them (drain).
+    is_leaving: bool,
     /// A turn took as many messages of a connection as it may, and there are more.
     has_leftovers: bool,
     /// News of interest waits for room in a ring.
@@ -173,6 +177,7 @@ impl Shard {
             words: Vec::new(),
             next_deal: id.index(),
             is_quiet: false,
+            is_leaving: false,
             has_leftovers: false,
             has_news: false,
             settings,
@@ -244,7 +249,7 @@ impl Shard {
                 .extend_from_slice(bytes),
             State::Open => {
                 session.last_input_ms = self.now.ms;
-                session.is_pinged = false;
+                session.pinged_ms = None;
                 match &mut session.stall {
                     // Taken before the pause took effect.
                     Some(stall) => stall.bytes.extend_from_slice(bytes),
@@ -281,16 +286,21 @@ impl Shard {
         };
         let before = session.outbox.charged();
         let (bytes, deliveries) = session.outbox.sent();
+        session.sending_ms = None;
         self.outbox_bytes -= before - session.outbox.charged();
         self.stats.sent_bytes += bytes as u64;
         self.stats.delivered += deliveries;
         if session.outbox.charged() <= self.settings.limits.outbox_bytes_soft {
             session.soft_since_ms = None;
         }
+        let is_stalled = session.is_open() && session.stall.is_some();
         if session.outbox.has_waiting() {
             mark_dirty(session, &mut self.dirty);
         } else {
             self.emptied(id);
+        }
+        if is_stalled {
+            self.resume_later(id);
         }
         self.update_reading(id);
     }
@@ -325,6 +335,7 @@ impl Shard {
             self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         }
         let chunks = session.outbox.transmit(&mut self.logs)?;
+        session.sending_ms = Some(self.now.ms);
         self.stats.sends += 1;
         Some(chunks)
     }
@@ -347,11 +358,13 @@ impl Shard {
             session.outbox.settle(&mut self.logs);
             self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         }
-        if session.is_open()
-            && session.soft_since_ms.is_none()
-            && session.outbox.charged() > self.settings.limits.outbox_bytes_soft
-        {
-            session.soft_since_ms = Some(self.now.ms);
+        if session.outbox.charged() <= self.settings.limits.outbox_bytes_soft {
+            // What was skipped counts no more either.
+            session.soft_since_ms = None;
+        } else if session.is_open() {
+            session.soft_since_ms.get_or_insert(self.now.ms);
+        }
+        if session.soft_since_ms.is_some() || session.is_paused {
             self.set_timer(id);
         }
     }
@@ -413,6 +426,8 @@ impl Shard {
             self.set_timer(id);
         }
         self.expire_requests();
+        // What this turn made necessary need not wait for another one.
+        self.flush_deferred();
     }
 
     fn come_due(&mut self, id: SessionId, due: Due) {
@@ -420,7 +435,7 @@ impl Shard {
             Due::Handshake => self.handshake_late(id),
             Due::Ping => {
                 if let Some(session) = self.sessions.find(id) {
-                    session.is_pinged = true;
+                    session.pinged_ms = Some(self.now.ms);
                 }
                 self.tell_frame(id, Opcode::Ping, &[], false);
             }
@@ -473,11 +488,12 @@ impl Shard {
             session.is_paused = wanted;
             if wanted {
                 self.effects.push(Effect::PauseReading(id));
+                self.set_timer(id);
             } else {
                 // While we did not read, its liveness clock stood still.
                 if session.is_open() {
                     session.last_input_ms = self.now.ms;
-                    session.is_pinged = false;
+                    session.pinged_ms = None;
                     session.message_since_ms = session.message_since_ms.map(|_| self.now.ms);
                 }
                 self.effects.push(Effect::ResumeReading(id));
@@ -540,6 +556,7 @@ impl Shard {
 
     /// Closes every session with 1001, at moments spread over `spread_ms`.
     pub fn close_all(&mut self, spread_ms: u64) {
+        self.is_leaving = true;
         let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
         let count = ids.len().max(1) as u64;
         for (index, id) in ids.into_iter().enumerate() {
@@ -612,3 +629,6 @@ fn frame_text(text: &[u8], out: &mut bytes::BytesMut) {
 
 // The one protocol so far; `tell` and `transmit` will choose by it.
 const _: Protocol = Protocol::Native;
+
+#[cfg(test)]
+mod tests;

@@ -91,12 +91,16 @@ pub struct Outbox {
     tail: Option<Bytes>,
     /// Deliveries that are done only when the tail is.
     tail_deliveries: u64,
+    /// Is the tail of answers?
+    tail_replies: bool,
     slow: Option<Box<SlowState>>,
     in_flight: Option<InFlight>,
     /// Charge of everything, in flight included.
     charged: usize,
     /// Of these, unread answers.
     reply_bytes: usize,
+    /// Of these, deliveries that drop-oldest may drop.
+    droppable: usize,
     /// Deliveries in `parts`.
     deliveries: u64,
 }
@@ -180,27 +184,38 @@ impl Outbox {
         Queued::Yes { skipped: 0 }
     }
 
-    /// Queues a delivery of a drop-oldest topic: the oldest such deliveries make room.
-    pub fn push_droppable(&mut self, delivery: &mut Delivery<'_>, bytes_max: usize) -> Queued {
+    /// Queues a delivery of a drop-oldest topic: the oldest such deliveries make room below the soft bound. Where
+    /// they can't, because too much else waits, the new one is skipped itself; only a gap that goes beyond the
+    /// hard bound can't be told any more.
+    pub fn push_droppable(
+        &mut self,
+        delivery: &mut Delivery<'_>,
+        bytes_soft: usize,
+        bytes_max: usize,
+    ) -> Queued {
         let charge = delivery.size + OUTBOX_ENTRY_BYTES;
         let mut skipped = 0;
-        if !self.fits(charge, bytes_max) {
+        if !self.fits(charge, bytes_soft) {
+            if self.charged - self.droppable + charge > bytes_soft {
+                if !self.fits_gap(delivery.topic, bytes_max) {
+                    return Queued::Full;
+                }
+                self.add_gap(delivery.topic, 1);
+                return Queued::Yes { skipped: 1 };
+            }
             // A quarter more than needed goes at once, so that a reader at its bound costs one pass over
             // its queue per quarter of it, not one per message.
-            skipped = self.skip_oldest((bytes_max - bytes_max / 4).saturating_sub(charge));
-            if !self.fits(charge, bytes_max) {
-                // Nothing older could make room: the new one is skipped itself.
+            skipped = self.skip_oldest((bytes_soft - bytes_soft / 4).saturating_sub(charge));
+            if !self.fits(charge, bytes_soft) {
+                // What is to be told of the old ones takes the room.
                 self.add_gap(delivery.topic, 1);
-                return if self.charged <= bytes_max + bytes_max / 4 {
-                    Queued::Yes {
-                        skipped: skipped + 1,
-                    }
-                } else {
-                    Queued::Full
+                return Queued::Yes {
+                    skipped: skipped + 1,
                 };
             }
         }
         self.charged += charge;
+        self.droppable += charge;
         self.deliveries += 1;
         self.parts.push_back(Part::Droppable {
             bytes: (delivery.frame)(),
@@ -218,6 +233,10 @@ impl Outbox {
             && let Some(&key) = slow.newest.get(&(delivery.filter, delivery.topic.clone()))
         {
             let value = &mut slow.values[key];
+            let growth = delivery.size.saturating_sub(value.bytes.len());
+            if growth > 0 && self.charged + growth > bytes_max {
+                return Queued::Full;
+            }
             self.charged = self.charged - value.bytes.len() + delivery.size;
             value.bytes = (delivery.frame)();
             self.add_gap(delivery.topic, 1);
@@ -227,13 +246,14 @@ impl Outbox {
             return Queued::Full;
         }
         let slow = self.slow.get_or_insert_default();
+        // By itself: the value is replaced, its topic stays, and must not keep the first message alive.
+        let topic = Bytes::copy_from_slice(delivery.topic);
         let key = slow.values.insert(Conflated {
             bytes: (delivery.frame)(),
             filter: delivery.filter,
-            topic: delivery.topic.clone(),
+            topic: topic.clone(),
         });
-        slow.newest
-            .insert((delivery.filter, delivery.topic.clone()), key);
+        slow.newest.insert((delivery.filter, topic), key);
         self.parts.push_back(Part::Conflated { key });
         self.charged += charge;
         self.deliveries += 1;
@@ -280,10 +300,12 @@ impl Outbox {
     fn skip_oldest(&mut self, target: usize) -> u64 {
         let mut skipped = 0;
         let mut gaps: SmallVec<[Bytes; 8]> = SmallVec::new();
-        let charged = &mut self.charged;
+        let (charged, droppable) = (&mut self.charged, &mut self.droppable);
         self.parts.retain(|part| match part {
             Part::Droppable { bytes, topic } if *charged > target => {
-                *charged -= bytes.len() + OUTBOX_ENTRY_BYTES;
+                let charge = bytes.len() + OUTBOX_ENTRY_BYTES;
+                *charged -= charge;
+                *droppable -= charge;
                 skipped += 1;
                 gaps.push(topic.clone());
                 false
@@ -302,10 +324,20 @@ impl Outbox {
         match slow.gaps.get_mut(topic) {
             Some(gap) => *gap += count,
             None => {
-                slow.gaps.insert(topic.clone(), count);
+                // By itself: a topic as it came is a slice of its message, and would keep all of it.
+                slow.gaps.insert(Bytes::copy_from_slice(topic), count);
                 self.charged += topic.len() + OUTBOX_ENTRY_BYTES;
             }
         }
+    }
+
+    /// Is a gap of this topic known already, or is there room for it?
+    fn fits_gap(&self, topic: &Bytes, bytes_max: usize) -> bool {
+        let is_known = self
+            .slow
+            .as_ref()
+            .is_some_and(|slow| slow.gaps.contains_key(topic));
+        is_known || self.charged + topic.len() + OUTBOX_ENTRY_BYTES <= bytes_max
     }
 
     /// Are there skipped deliveries to tell about?
@@ -313,12 +345,13 @@ impl Outbox {
         self.slow.as_ref().is_some_and(|slow| !slow.gaps.is_empty())
     }
 
-    /// Takes the gaps, to be written by [`Outbox::put_first`].
+    /// Takes the gaps in the order of their topics, to be written by [`Outbox::put_first`].
     pub fn take_gaps(&mut self) -> Vec<(Bytes, u64)> {
         let Some(slow) = &mut self.slow else {
             return Vec::new();
         };
-        let gaps: Vec<_> = slow.gaps.drain().collect();
+        let mut gaps: Vec<_> = slow.gaps.drain().collect();
+        gaps.sort_unstable();
         for (topic, _) in &gaps {
             self.charged -= topic.len() + OUTBOX_ENTRY_BYTES;
         }
@@ -343,10 +376,12 @@ impl Outbox {
     pub fn drop_waiting(&mut self) -> u64 {
         let in_flight = self.in_flight.unwrap_or_default();
         let tail = self.tail.as_ref().map_or(0, Bytes::len);
+        let tail_replies = if self.tail_replies { tail } else { 0 };
         self.parts.clear();
         self.slow = None;
+        self.droppable = 0;
         self.charged = in_flight.charged + tail;
-        self.reply_bytes = in_flight.reply_bytes;
+        self.reply_bytes = in_flight.reply_bytes + tail_replies;
         std::mem::take(&mut self.deliveries)
     }
 
@@ -362,9 +397,13 @@ impl Outbox {
             let bytes = tail.split_to(tail.len().min(SEND_BYTES_MAX));
             flight.bytes = bytes.len();
             flight.charged = bytes.len();
+            if self.tail_replies {
+                flight.reply_bytes = bytes.len();
+            }
             chunks.push(bytes);
             if tail.is_empty() {
                 flight.deliveries = std::mem::take(&mut self.tail_deliveries);
+                self.tail_replies = false;
             } else {
                 self.tail = Some(tail);
             }
@@ -379,6 +418,7 @@ impl Outbox {
                 // What has begun must be finished: the rest goes first next time.
                 self.tail = Some(bytes.split_off(room));
                 self.tail_deliveries = deliveries;
+                self.tail_replies = replies;
             } else {
                 flight.deliveries += deliveries;
             }
@@ -386,7 +426,7 @@ impl Outbox {
             flight.charged += bytes.len() + extra;
             self.deliveries -= deliveries;
             if replies {
-                flight.reply_bytes += bytes.len() + self.tail.as_ref().map_or(0, Bytes::len);
+                flight.reply_bytes += bytes.len();
             }
             chunks.push(bytes);
         }
@@ -401,7 +441,10 @@ impl Outbox {
             Part::Frames { bytes, deliveries } => {
                 (bytes, u64::from(deliveries), OUTBOX_ENTRY_BYTES, false)
             }
-            Part::Droppable { bytes, .. } => (bytes, 1, OUTBOX_ENTRY_BYTES, false),
+            Part::Droppable { bytes, .. } => {
+                self.droppable -= bytes.len() + OUTBOX_ENTRY_BYTES;
+                (bytes, 1, OUTBOX_ENTRY_BYTES, false)
+            }
             Part::Conflated { key } => {
                 let slow = self
                     .slow
@@ -448,3 +491,6 @@ impl Outbox {
         (flight.bytes, flight.deliveries)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,11 +43,12 @@ impl Handlers {
 struct Pending {
     session: SessionId,
     tag: Tag,
-    event: Bytes,
-    data: Payload,
-    receiver: Receiver,
+    /// Event and data, to ask another shard once if the first has no handler any more. What a session has us keep
+    /// so is bounded by [`Limits::outbox_bytes_soft`]; a request beyond it has one try.
+    ///
+    /// [`Limits::outbox_bytes_soft`]: crate::limits::Limits::outbox_bytes_soft
+    copy: Option<(Bytes, Payload)>,
     deadline_ms: u64,
-    is_retried: bool,
 }
 
 #[derive(Debug)]
@@ -199,7 +200,8 @@ impl Shard {
         tag: Tag,
         timeout_ms: Option<u64>,
     ) -> Result<(), Wait> {
-        let requests_max = self.settings.limits.requests_max;
+        let limits = &self.settings.limits;
+        let (requests_max, copied_bytes_max) = (limits.requests_max, limits.outbox_bytes_soft);
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
@@ -243,8 +245,19 @@ impl Shard {
             self.lanes.to(shard).push(parcel);
         }
         let deadline_ms = self.now.ms + timeout_ms;
+        let mut copy = None;
         if let Some(session) = self.sessions.find(id) {
-            session.serving.get_or_insert_default().own.insert(number);
+            let serving = session.serving.get_or_insert_default();
+            serving.own.insert(number);
+            let size = event.len() + data.bytes().len();
+            // A client that is asked by its number has no deputy.
+            if shard != self.id
+                && receiver == Receiver::Service
+                && serving.copied_bytes + size <= copied_bytes_max
+            {
+                serving.copied_bytes += size;
+                copy = Some((event.clone(), data.clone()));
+            }
         }
         self.requests
             .deadlines
@@ -252,11 +265,8 @@ impl Shard {
         let pending = Pending {
             session: id,
             tag,
-            event: event.clone(),
-            data: data.clone(),
-            receiver: receiver.clone(),
+            copy,
             deadline_ms,
-            is_retried: false,
         };
         self.requests.pending.insert(number, pending);
         if shard == self.id {
@@ -422,6 +432,7 @@ impl Shard {
         if vacant && self.retry(from, number) {
             return;
         }
+        self.take_copy(number);
         let Some(pending) = self.requests.take_pending(number) else {
             return;
         };
@@ -435,14 +446,12 @@ impl Shard {
 
     /// The handlers of the shard that was asked have gone: asks another one, once.
     fn retry(&mut self, vacant: ShardId, number: u64) -> bool {
-        let Some(pending) = self.requests.pending.get_mut(&number) else {
+        let Some((event, data)) = self.take_copy(number) else {
             return false;
         };
-        if pending.is_retried || pending.receiver != Receiver::Service {
+        let Some(pending) = self.requests.pending.get(&number) else {
             return false;
-        }
-        pending.is_retried = true;
-        let (event, data) = (pending.event.clone(), pending.data.clone());
+        };
         let (session, deadline_ms) = (pending.session, pending.deadline_ms);
         let mut shards = self.serving_shards(&event);
         shards.remove(vacant);
@@ -473,6 +482,18 @@ impl Shard {
             self.requests.deferred.push_back((shard, parcel));
         }
         true
+    }
+
+    /// What is kept of a request to send it once more; afterwards it is not.
+    fn take_copy(&mut self, number: u64) -> Option<(Bytes, Payload)> {
+        let pending = self.requests.pending.get_mut(&number)?;
+        let copy = pending.copy.take()?;
+        if let Some(session) = self.sessions.find(pending.session)
+            && let Some(serving) = &mut session.serving
+        {
+            serving.copied_bytes -= copy.0.len() + copy.1.bytes().len();
+        }
+        Some(copy)
     }
 
     fn answer(&mut self, id: SessionId, tag: &Tag, outcome: &Outcome) {
@@ -597,3 +618,38 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+impl Requests {
+    /// Every entry has its deadline and its session, and nothing else is left.
+    pub(super) fn check(&self, sessions: &super::session::Sessions) {
+        assert_eq!(self.deadlines.len(), self.pending.len() + self.asked.len());
+        for session in sessions.iter() {
+            let Some(serving) = &session.serving else {
+                continue;
+            };
+            let copies = serving.own.iter().filter_map(|number| {
+                let copy = self.pending[number].copy.as_ref();
+                copy.map(|(event, data)| event.len() + data.bytes().len())
+            });
+            assert_eq!(serving.copied_bytes, copies.sum::<usize>());
+            assert!(
+                serving
+                    .asked
+                    .iter()
+                    .all(|number| self.asked[number].handler == session.id)
+            );
+        }
+        let serving = || {
+            sessions
+                .iter()
+                .filter_map(|session| session.serving.as_ref())
+        };
+        let own: usize = serving().map(|one| one.own.len()).sum();
+        let asked: usize = serving().map(|one| one.asked.len()).sum();
+        assert_eq!((self.pending.len(), self.asked.len()), (own, asked));
+    }
+}
+
+#[cfg(test)]
+mod tests;

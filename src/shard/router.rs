@@ -177,3 +177,135 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::testing::{House, brief, publish};
+    use super::*;
+
+    /// The edges on the lanes of a shard, as `1+a`: peer, up or down, key.
+    fn edges(house: &mut House, shard: usize) -> Vec<String> {
+        let mut edges = Vec::new();
+        for to in (0..house.shards.len()).filter(|to| *to != shard) {
+            let lane = house.shards[shard].lanes().to(ShardId(to as u8));
+            for parcel in lane.drain() {
+                let Parcel::Edge(Edge { key, up }) = parcel else {
+                    continue;
+                };
+                let name = match &key {
+                    Key::Filter(filter) => filter.written(),
+                    Key::Service(event) => event,
+                };
+                let name = std::str::from_utf8(name).unwrap();
+                edges.push(format!("{to}{}{name}", if up { '+' } else { '-' }));
+            }
+        }
+        edges
+    }
+
+    /// The edges that a text makes.
+    fn made(house: &mut House, who: super::super::testing::Who, text: &str) -> Vec<String> {
+        house.begin(who.shard);
+        let mut bytes =
+            super::super::testing::frame(crate::ws::frame::Opcode::Text, text.as_bytes());
+        house.shards[who.shard].receive(who.id, &mut bytes);
+        let edges = edges(house, who.shard);
+        house.finish_turn(who.shard);
+        edges
+    }
+
+    #[test]
+    fn only_the_first_coming_and_the_last_leaving_are_told() {
+        let mut house = House::new(3);
+        let (one, two) = (house.connect(0), house.connect(0));
+        let text = |kind: &str| format!(r#"{{"type":"{kind}","topic":"a","event":"a"}}"#);
+        for (up, down) in [("subscribe", "unsubscribe"), ("handle", "unhandle")] {
+            for (who, kind, expected) in [
+                (one, up, &["1+a", "2+a"][..]),
+                (one, up, &[]),
+                (two, up, &[]),
+                (one, down, &[]),
+                (one, down, &[]),
+                (two, down, &["1-a", "2-a"]),
+                (two, down, &[]),
+                (two, up, &["1+a", "2+a"]),
+                (two, down, &["1-a", "2-a"]),
+            ] {
+                assert_eq!(made(&mut house, who, &text(kind)), expected, "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_with_a_full_lane_is_told_what_is_and_not_what_was() {
+        let mut house = House::new(3);
+        let (one, two) = (house.connect(0), house.connect(0));
+        house.fill(0, 2);
+        for who in [one, two] {
+            house.send(who, r#"{"type":"subscribe","topic":"a"}"#);
+            house.send(who, r#"{"type":"subscribe","topic":"b"}"#);
+            house.turn(0);
+        }
+        house.turn(1);
+        assert_eq!(house.shards[1].remote_filters.len(), 2);
+        // Gone before the other peer ever heard of it.
+        house.end(one, super::super::Ending::Failed);
+        house.end(two, super::super::Ending::Failed);
+        house.turn(0);
+        let three = house.connect(0);
+        house.send(three, r#"{"type":"subscribe","topic":"b"}"#);
+        house.turn(0);
+        house.unfill(0, 2);
+        house.begin(0);
+        assert_eq!(edges(&mut house, 0), ["2+b"]);
+        house.finish_turn(0);
+        house.settle();
+        assert_eq!(house.shards[1].remote_filters.len(), 1);
+    }
+
+    #[test]
+    fn a_host_s_publish_is_whole_or_busy() {
+        let mut house = House::new(2);
+        let (near, far) = (house.connect(0), house.connect(1));
+        house.subscribe(near, "a");
+        house.subscribe(far, "a");
+        let publish_as_host = |house: &mut House| {
+            house.begin(0);
+            let topic = Topic::dotted(Bytes::from_static(b"a.b")).unwrap();
+            let payload = Payload::Json(Bytes::from_static(b"1"));
+            let result = house.shards[0].publish_as_host(topic, payload);
+            house.finish_turn(0);
+            house.settle();
+            result
+        };
+        house.fill(0, 1);
+        assert_eq!(publish_as_host(&mut house), Err(Code::Busy));
+        assert!(house.read(near).is_empty() && house.read(far).is_empty());
+        house.unfill(0, 1);
+        assert_eq!(publish_as_host(&mut house), Ok(()));
+        for client in [near, far] {
+            assert_eq!(brief(&house.read(client)), ["publish a"]);
+        }
+        assert_eq!(house.shards[0].stats().publishes, 1);
+    }
+
+    #[test]
+    fn a_message_goes_once_to_each_interested_shard_and_to_no_other() {
+        let mut house = House::new(4);
+        let publisher = house.connect(0);
+        let far = [1, 1, 2].map(|shard| house.connect(shard));
+        for client in far {
+            house.subscribe(client, "a");
+            house.subscribe(client, "a.*");
+        }
+        let before = house.shards[0].stats().forwarded;
+        house.ask(publisher, &publish("a.b", 1));
+        assert_eq!(house.shards[0].stats().forwarded - before, 2);
+        for client in far {
+            assert_eq!(brief(&house.read(client)), ["publish a.*", "publish a"]);
+        }
+        assert_eq!(house.shards[3].stats().deliveries_due, 0);
+    }
+}

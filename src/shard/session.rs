@@ -9,10 +9,10 @@
 //! a ring without room) waits in `stall` with all bytes behind it, and reading pauses. So the order of a
 //! connection's commands is never in doubt, and what a stalled connection holds is what one turn took from it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::address::{RemoteAddress, SessionId};
 use crate::limits::Limits;
@@ -65,15 +65,17 @@ impl Stall {
     }
 }
 
-/// What only a session that asks or answers needs.
+/// What only a session that asks or answers needs. In order, so that its end makes the same news in each run.
 #[derive(Debug, Default)]
 pub struct Serving {
     /// Its own requests that wait for an answer.
-    pub own: HashSet<u64>,
+    pub own: BTreeSet<u64>,
+    /// The bytes of those that are kept to be sent once more.
+    pub copied_bytes: usize,
     /// The events that it handles.
-    pub events: HashSet<Bytes>,
+    pub events: BTreeSet<Bytes>,
     /// The requests that it was asked and has not answered.
-    pub asked: HashSet<u64>,
+    pub asked: BTreeSet<u64>,
 }
 
 /// One connection.
@@ -97,10 +99,12 @@ pub struct Session {
     pub is_paused: bool,
     /// Is it in the shard's list of sessions to resume?
     pub is_resuming: bool,
-    /// A ping went out and nothing has come since.
-    pub is_pinged: bool,
+    /// When a ping went out, if nothing has come since.
+    pub pinged_ms: Option<u64>,
+    /// Since when the send in flight is.
+    pub sending_ms: Option<u64>,
     /// Bad texts so far.
-    pub bad_texts: u8,
+    pub bad_texts: u32,
     /// Its filters, with its place among the members of each.
     pub subscriptions: HashMap<FilterId, u32, foldhash::fast::FixedState>,
     /// Its requests and what it handles.
@@ -139,7 +143,8 @@ impl Session {
             is_dirty: false,
             is_paused: false,
             is_resuming: false,
-            is_pinged: false,
+            pinged_ms: None,
+            sending_ms: None,
             bad_texts: 0,
             subscriptions: HashMap::with_hasher(foldhash::fast::FixedState::default()),
             serving: None,
@@ -182,16 +187,18 @@ impl Session {
             ),
             State::Closing { since_ms, .. } => (since_ms + limits.linger_ms, Due::Reset),
             State::Discarding { since_ms } => (since_ms + limits.discard_ms, Due::Gone),
-            State::Open if self.is_pinged => (
-                self.last_input_ms + self.ping_after_ms(limits) + limits.ping_timeout_ms,
-                Due::Dead,
-            ),
+            // From the ping itself, not from when it was due: a process that was stopped asks before it judges.
+            State::Open if let Some(pinged_ms) = self.pinged_ms => {
+                (pinged_ms + limits.ping_timeout_ms, Due::Dead)
+            }
             State::Open => (self.last_input_ms + self.ping_after_ms(limits), Due::Ping),
         };
         if self.is_open() {
-            // Nobody is called dead for bytes that we do not read.
+            // Nobody is called dead for bytes that we do not read; but who reads none of ours that long is.
             if self.is_paused {
-                next.0 = u64::MAX;
+                let silence_ms = self.ping_after_ms(limits) + limits.ping_timeout_ms;
+                let dead_ms = self.sending_ms.map(|since_ms| since_ms + silence_ms);
+                next = (dead_ms.unwrap_or(u64::MAX), Due::Dead);
             }
             let others = [
                 (
@@ -291,5 +298,141 @@ impl Sessions {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
         self.slots.iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: u32 = 3;
+
+    fn session(generation: u32) -> Session {
+        let id = SessionId {
+            slot: SLOT,
+            generation,
+        };
+        Session::new(id, 0, RemoteAddress::known("tests:1"), 1_000)
+    }
+
+    fn open(change: impl FnOnce(&mut Session)) -> Session {
+        let mut session = session(0);
+        session.state = State::Open;
+        session.last_input_ms = 10_000;
+        change(&mut session);
+        session
+    }
+
+    #[test]
+    fn each_state_has_its_deadline() {
+        let limits = Limits::default();
+        let silence = open(|_| {}).ping_after_ms(&limits);
+        let check = |session: &Session, expected: Option<(u64, Due)>| {
+            let (at_ms, due) = session.deadline(&limits);
+            let found = (at_ms != u64::MAX).then_some((at_ms, due));
+            assert_eq!(found, expected, "{session:?}");
+        };
+        check(&session(0), Some((11_000, Due::Handshake)));
+        let mut asked = session(0);
+        asked.state = State::Admission {
+            response: Vec::new(),
+        };
+        check(&asked, Some((11_000, Due::Handshake)));
+        let mut ending = session(0);
+        ending.leave_ms = Some(1);
+        ending.state = State::Closing { since_ms: 7 };
+        check(&ending, Some((5_007, Due::Reset)));
+        ending.state = State::Discarding { since_ms: 7 };
+        check(&ending, Some((2_007, Due::Gone)));
+
+        check(&open(|_| {}), Some((10_000 + silence, Due::Ping)));
+        // The answer's time runs from the question.
+        check(
+            &open(|session| session.pinged_ms = Some(90_000)),
+            Some((110_000, Due::Dead)),
+        );
+        let drip = |session: &mut Session| {
+            session.message_since_ms = Some(1);
+            session.last_input_ms = 30_000;
+        };
+        check(&open(drip), Some((30_001, Due::Message)));
+        check(
+            &open(|session| session.soft_since_ms = Some(11_000)),
+            Some((21_000, Due::Slow)),
+        );
+        check(
+            &open(|session| session.leave_ms = Some(12_000)),
+            Some((12_000, Due::Leave)),
+        );
+        // The earliest of them.
+        let both = |session: &mut Session| {
+            session.soft_since_ms = Some(11_000);
+            session.leave_ms = Some(21_001);
+        };
+        check(&open(both), Some((21_000, Due::Slow)));
+
+        // Not read, not called dead; other clocks go on.
+        check(&open(|session| session.is_paused = true), None);
+        let paused = |session: &mut Session| {
+            session.is_paused = true;
+            session.pinged_ms = Some(10_000);
+            session.message_since_ms = Some(10_000);
+        };
+        check(&open(paused), None);
+        let paused = |session: &mut Session| {
+            session.is_paused = true;
+            session.soft_since_ms = Some(11_000);
+        };
+        check(&open(paused), Some((21_000, Due::Slow)));
+        // But for a client that reads none of our bytes.
+        let paused = |session: &mut Session| {
+            session.is_paused = true;
+            session.sending_ms = Some(15_000);
+        };
+        let dead_ms = 15_000 + silence + limits.ping_timeout_ms;
+        check(&open(paused), Some((dead_ms, Due::Dead)));
+    }
+
+    #[test]
+    fn pings_are_spread_and_early_enough() {
+        let limits = Limits::default();
+        let mut times: Vec<_> = (0..1000)
+            .map(|slot| {
+                let mut session = session(0);
+                session.id.slot = slot;
+                session.ping_after_ms(&limits)
+            })
+            .collect();
+        times.sort_unstable();
+        assert!(*times.first().unwrap() >= 17_500 && *times.last().unwrap() <= 22_500);
+        times.dedup();
+        assert!(times.len() > 800, "{}", times.len());
+        let none = Limits {
+            ping_interval_ms: 1,
+            ..limits
+        };
+        assert_eq!(session(0).ping_after_ms(&none), 1);
+    }
+
+    #[test]
+    fn a_slot_forgets_its_former_sessions() {
+        let mut sessions = Sessions::default();
+        let (first, second) = (session(1).id, session(2).id);
+        sessions.insert(session(1));
+        assert!(sessions.find(second).is_none() && sessions.remove(second).is_none());
+        assert_eq!((sessions.len(), sessions.iter().count()), (1, 1));
+        assert!(sessions.remove(first).is_some() && sessions.remove(first).is_none());
+        sessions.insert(session(2));
+        assert!(sessions.find(first).is_none() && sessions.find(second).is_some());
+        assert!(sessions.at(SLOT).is_some() && sessions.at(SLOT + 1).is_none());
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 3 has a session already")]
+    fn a_slot_has_one_session() {
+        let mut sessions = Sessions::default();
+        sessions.insert(session(1));
+        sessions.insert(session(2));
     }
 }

@@ -1,7 +1,7 @@
 //! The broker: listeners, shards, threads and the mesh put together, and taken apart again.
 //!
 //! It starts everything or nothing: all addresses are bound before the first thread runs. It reads no command
-//! line and handles no signal; `main` does that, and a host that embeds the broker does not.
+//! line and handles no signal; `serve` does that, and a host that embeds the broker does not.
 
 use std::fmt;
 use std::io;
@@ -94,6 +94,17 @@ impl Broker {
     /// # Errors
     /// [`StartError`]; nothing runs and no address is bound then.
     pub fn start(config: &Config) -> Result<Broker, StartError> {
+        Broker::start_prepared(config, |_| {})
+    }
+
+    /// The same; `prepare` may change the settings of the shards before they start.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_prepared(
+        config: &Config,
+        prepare: impl FnOnce(&mut Settings),
+    ) -> Result<Broker, StartError> {
         if config.io == Io::Uring {
             return Err(StartError::Usage(
                 "io: this build has no io_uring driver; use auto or epoll".to_owned(),
@@ -108,7 +119,9 @@ impl Broker {
         .map_err(StartError::Usage)?;
         let shards = plan.shards.len();
         let mut bindings = Bindings::new(shards);
-        let settings = Arc::new(settings(config, &mut bindings, shards)?);
+        let mut settings = settings(config, &mut bindings, shards)?;
+        prepare(&mut settings);
+        let settings = Arc::new(settings);
         let admin = config
             .admin
             .as_ref()

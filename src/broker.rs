@@ -297,6 +297,7 @@ fn settings(
         listeners.push(ListenerSettings {
             native: listener.native,
             native_path: listener.native_path.clone(),
+            echo_path: None,
             http: listener.http,
             trust_peer_flag: listener.trust_peer_flag,
             client_services: listener.client_services,
@@ -314,6 +315,7 @@ fn settings(
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
         shards,
+        echo_limits: limits.for_echo(),
         limits,
         access: Access::new(config.access.clone()),
         slow: SlowRules::new(config.slow.clone()),

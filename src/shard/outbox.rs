@@ -91,6 +91,8 @@ pub struct Outbox {
     tail: Option<Bytes>,
     /// Deliveries that are done only when the tail is.
     tail_deliveries: u64,
+    /// Is the tail the rest of answers? They stay unread until it is out.
+    is_tail_replies: bool,
     slow: Option<Box<SlowState>>,
     in_flight: Option<InFlight>,
     /// Charge of everything, in flight included.
@@ -248,31 +250,37 @@ impl Outbox {
         }
     }
 
-    /// Queues words for this session alone. `replies`: answers to what it sent itself.
-    pub fn push_words(&mut self, words: &[u8], replies: bool, bytes_max: usize) -> Queued {
-        if !self.fits(words.len(), bytes_max) {
+    /// Queues words for this session alone: the header of a frame, and its payload. `replies`: answers to what it
+    /// sent itself.
+    pub fn push_words(&mut self, words: [&[u8]; 2], replies: bool, bytes_max: usize) -> Queued {
+        if !self.fits(words[0].len() + words[1].len(), bytes_max) {
             return Queued::Full;
         }
         self.append_words(words, replies);
         Queued::Yes { skipped: 0 }
     }
 
-    fn append_words(&mut self, words: &[u8], replies: bool) {
-        self.charged += words.len();
+    fn append_words(&mut self, words: [&[u8]; 2], replies: bool) {
+        let size = words[0].len() + words[1].len();
+        self.charged += size;
         if replies {
-            self.reply_bytes += words.len();
+            self.reply_bytes += size;
         }
         match self.parts.back_mut() {
             Some(Part::Words {
                 bytes,
                 replies: same,
             }) if *same == replies && bytes.len() < SEND_BYTES_MAX => {
-                bytes.extend_from_slice(words);
+                bytes.reserve(size);
+                bytes.extend_from_slice(words[0]);
+                bytes.extend_from_slice(words[1]);
             }
-            _ => self.parts.push_back(Part::Words {
-                bytes: BytesMut::from(words),
-                replies,
-            }),
+            _ => {
+                let mut bytes = BytesMut::with_capacity(size);
+                bytes.extend_from_slice(words[0]);
+                bytes.extend_from_slice(words[1]);
+                self.parts.push_back(Part::Words { bytes, replies });
+            }
         }
     }
 
@@ -336,7 +344,7 @@ impl Outbox {
 
     /// Puts the last words of a session behind everything that waits, whatever the bounds say.
     pub fn push_last(&mut self, words: &[u8]) {
-        self.append_words(words, false);
+        self.append_words([words, &[]], false);
     }
 
     /// Gives up every whole frame that waits; says how many deliveries were among them.
@@ -346,7 +354,7 @@ impl Outbox {
         self.parts.clear();
         self.slow = None;
         self.charged = in_flight.charged + tail;
-        self.reply_bytes = in_flight.reply_bytes;
+        self.reply_bytes = in_flight.reply_bytes + if self.is_tail_replies { tail } else { 0 };
         std::mem::take(&mut self.deliveries)
     }
 
@@ -362,9 +370,13 @@ impl Outbox {
             let bytes = tail.split_to(tail.len().min(SEND_BYTES_MAX));
             flight.bytes = bytes.len();
             flight.charged = bytes.len();
+            if self.is_tail_replies {
+                flight.reply_bytes = bytes.len();
+            }
             chunks.push(bytes);
             if tail.is_empty() {
                 flight.deliveries = std::mem::take(&mut self.tail_deliveries);
+                self.is_tail_replies = false;
             } else {
                 self.tail = Some(tail);
             }
@@ -379,6 +391,7 @@ impl Outbox {
                 // What has begun must be finished: the rest goes first next time.
                 self.tail = Some(bytes.split_off(room));
                 self.tail_deliveries = deliveries;
+                self.is_tail_replies = replies;
             } else {
                 flight.deliveries += deliveries;
             }
@@ -386,7 +399,7 @@ impl Outbox {
             flight.charged += bytes.len() + extra;
             self.deliveries -= deliveries;
             if replies {
-                flight.reply_bytes += bytes.len() + self.tail.as_ref().map_or(0, Bytes::len);
+                flight.reply_bytes += bytes.len();
             }
             chunks.push(bytes);
         }

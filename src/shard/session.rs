@@ -17,12 +17,13 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::address::SessionId;
 use crate::limits::Limits;
-use crate::protocol::{Command, Encoding, Refusal, Tag};
+use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
 use crate::topic::Filter;
 use crate::topic::tree::FilterId;
 use crate::ws::fragment::Reader;
 
 use super::outbox::Outbox;
+use super::settings::Settings;
 
 /// Where a session is in its life.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ pub struct Session {
     pub listener: u16,
     /// Where it is in its life.
     pub state: State,
+    /// What it speaks, from its request head on.
+    pub protocol: Protocol,
     /// What changes the bytes of its deliveries.
     pub encoding: Encoding,
     /// Frames into messages.
@@ -134,6 +137,7 @@ impl Session {
                 head: Vec::new(),
                 dealt: false,
             },
+            protocol: Protocol::Native,
             encoding: Encoding::NativeText,
             reader: Reader::default(),
             outbox: Outbox::default(),
@@ -153,6 +157,23 @@ impl Session {
             leave_ms: None,
             timer_ms: u64::MAX,
         }
+    }
+
+    /// The limits of its class. Whoever asks for a limit of a session asks here.
+    pub fn limits<'a>(&self, settings: &'a Settings) -> &'a Limits {
+        match self.protocol {
+            Protocol::Native => &settings.limits,
+            Protocol::Echo => &settings.echo_limits,
+        }
+    }
+
+    /// Could bytes that wait be taken now, without any news? Not before the answers to earlier ones are read,
+    /// nor before an earlier command took effect.
+    pub fn has_leftovers(&self, settings: &Settings) -> bool {
+        self.outbox.reply_bytes() < self.limits(settings).replies_bytes_max
+            && self.stall.as_ref().is_some_and(|stall| {
+                stall.held.is_none() && stall.subscribes.is_empty() && !stall.bytes.is_empty()
+            })
     }
 
     /// Is the handshake done and no end in sight?
@@ -175,7 +196,8 @@ impl Session {
     }
 
     /// The next moment at which something must be looked at, and what.
-    pub fn deadline(&self, limits: &Limits) -> (u64, Due) {
+    pub fn deadline(&self, settings: &Settings) -> (u64, Due) {
+        let limits = self.limits(settings);
         let mut next = match &self.state {
             State::Handshake { .. } | State::Admission { .. } => (
                 self.last_input_ms + limits.connect_timeout_ms,

@@ -155,6 +155,8 @@ fn drive() -> Result<BTreeMap<String, Case>, String> {
         "outdir": reports,
         "servers": [{"agent": AGENT, "url": format!("ws://{address}/echo")}],
         "cases": cases,
+        // Its own patience is 1 s, less than a loaded machine may keep one of the two waiting.
+        "options": {"openHandshakeTimeout": 10, "closeHandshakeTimeout": 10, "serverConnectionDropTimeout": 10},
         "exclude-cases": [],
         "exclude-agent-cases": {},
     });

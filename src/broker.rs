@@ -1,7 +1,7 @@
 //! The broker: listeners, shards, threads and the mesh put together, and taken apart again.
 //!
 //! It starts everything or nothing: all addresses are bound before the first thread runs. It reads no command
-//! line and handles no signal; `main` does that, and a host that embeds the broker does not.
+//! line and handles no signal; `serve` does that, and a host that embeds the broker does not.
 
 use std::fmt;
 use std::io;
@@ -102,6 +102,17 @@ impl Broker {
     /// # Errors
     /// [`StartError`]; nothing runs and no address is bound then.
     pub fn start(config: &Config) -> Result<Broker, StartError> {
+        Broker::start_prepared(config, |_| {})
+    }
+
+    /// The same; `prepare` may change the settings of the shards before they start.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_prepared(
+        config: &Config,
+        prepare: impl FnOnce(&mut Settings),
+    ) -> Result<Broker, StartError> {
         let plan = affinity::plan(
             config.shards,
             config.cores.as_deref(),
@@ -111,7 +122,9 @@ impl Broker {
         .map_err(StartError::Usage)?;
         let shards = plan.shards.len();
         let mut bindings = Bindings::new(shards);
-        let settings = Arc::new(settings(config, &mut bindings, shards)?);
+        let mut settings = settings(config, &mut bindings, shards)?;
+        prepare(&mut settings);
+        let settings = Arc::new(settings);
         let admin = config
             .admin
             .as_ref()
@@ -292,6 +305,7 @@ fn settings(
         listeners.push(ListenerSettings {
             native: listener.native,
             native_path: listener.native_path.clone(),
+            echo_path: None,
             http: listener.http,
             trust_peer_flag: listener.trust_peer_flag,
             client_services: listener.client_services,
@@ -309,6 +323,7 @@ fn settings(
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
         shards,
+        echo_limits: limits.for_echo(),
         limits,
         access: Access::new(config.access.clone()),
         slow: SlowRules::new(config.slow.clone()),

@@ -26,8 +26,13 @@ pub const LOG_SEGMENT_BYTES_MAX: usize = 16 * KIB;
 pub const SEND_BYTES_MAX: usize = 64 * KIB;
 /// What an outbox charges for a queued reference beside its bytes: the entry that holds it.
 pub const OUTBOX_ENTRY_BYTES: usize = 64;
+/// The largest message that is echoed: conformance suites send 16 MiB, and want to find an end.
+pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// What may wait in the outbox of a session that is echoed: a message, and what was unread before it, fit always.
+pub const ECHO_OUTBOX_BYTES_MAX: usize = 2 * ECHO_MESSAGE_BYTES_MAX;
 
-/// The limits of one broker. Sizes in bytes, times in milliseconds.
+/// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
+/// times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Connections of the whole process; past it a new one gets 503 with Retry-After.
@@ -74,6 +79,19 @@ pub struct Limits {
     pub turn_bytes_max: usize,
     /// Messages that a turn takes from one connection.
     pub turn_messages_max: usize,
+}
+
+impl Limits {
+    /// The same for sessions that are echoed: larger messages, and outboxes for them.
+    pub fn for_echo(&self) -> Limits {
+        Limits {
+            message_bytes_max: ECHO_MESSAGE_BYTES_MAX,
+            outbox_bytes_max: ECHO_OUTBOX_BYTES_MAX,
+            // A reader of 64 MiB is not slow for needing its time.
+            outbox_bytes_soft: ECHO_OUTBOX_BYTES_MAX,
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Limits {

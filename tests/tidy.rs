@@ -18,7 +18,7 @@ const ROWS: [&[&str]; 6] = [
     &["shard"],
     &["mesh"],
     &["admin", "client", "net"],
-    &["broker", "config", "main"],
+    &["broker", "config", "main", "serve"],
 ];
 
 /// Modules that may name one above them: who, whom, why.

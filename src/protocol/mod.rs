@@ -153,6 +153,19 @@ pub enum Event<'a> {
 pub enum Protocol {
     /// JSON objects in WebSocket text messages.
     Native,
+    /// Every message comes back as it went, text as text and binary as binary: what suites for RFC 6455 speak
+    /// to. There are no commands.
+    Echo,
+}
+
+impl Protocol {
+    /// Can its clients be told [`Event`]s?
+    pub fn has_events(self) -> bool {
+        match self {
+            Protocol::Native => true,
+            Protocol::Echo => false,
+        }
+    }
 }
 
 /// Everything that changes the bytes of a delivery: sessions of one encoding and one filter share them.

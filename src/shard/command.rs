@@ -7,7 +7,7 @@
 use crate::address::SessionId;
 use crate::error::{CloseReason, Code};
 use crate::message::Origin;
-use crate::protocol::{Action, Command, Event, Refusal, Tag, native};
+use crate::protocol::{Action, Command, Event, Protocol, Refusal, Tag, native};
 use crate::topic::Filter;
 use crate::ws::fragment::{Incoming, ReaderLimits};
 use crate::ws::frame::Opcode;
@@ -31,17 +31,16 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
+        let limits = session.limits(&self.settings);
+        let turn_messages_max = limits.turn_messages_max;
         let limits = ReaderLimits {
-            message_bytes_max: self.settings.limits.message_bytes_max,
+            message_bytes_max: limits.message_bytes_max,
         };
         let mut reader = std::mem::take(&mut session.reader);
         let mut offset = 0;
         let mut messages = 0;
         let mut completed = false;
-        while offset < input.len()
-            && messages < self.settings.limits.turn_messages_max
-            && self.is_flowing(id)
-        {
+        while offset < input.len() && messages < turn_messages_max && self.is_flowing(id) {
             match reader.next(limits, &mut input[offset..]) {
                 Ok((taken, incoming)) => {
                     if let Some(incoming) = incoming {
@@ -109,10 +108,9 @@ impl Shard {
 
     /// May another message of this session be taken now?
     fn is_flowing(&mut self, id: SessionId) -> bool {
-        let limit = self.settings.limits.replies_bytes_max;
         self.sessions.find(id).is_some_and(|session| {
             session.is_open()
-                && session.outbox.reply_bytes() < limit
+                && session.outbox.reply_bytes() < session.limits(&self.settings).replies_bytes_max
                 && session
                     .stall
                     .as_ref()
@@ -121,9 +119,18 @@ impl Shard {
     }
 
     fn handle_message(&mut self, id: SessionId, incoming: Incoming<'_>) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
         match incoming {
-            Incoming::Text(text) => self.handle_text(id, text),
-            Incoming::Binary(_) => self.close(id, CloseReason::Unsupported),
+            Incoming::Text(text) => match session.protocol {
+                Protocol::Native => self.handle_text(id, text),
+                Protocol::Echo => self.tell_frame(id, Opcode::Text, text, true),
+            },
+            Incoming::Binary(bytes) => match session.protocol {
+                Protocol::Native => self.close(id, CloseReason::Unsupported),
+                Protocol::Echo => self.tell_frame(id, Opcode::Binary, bytes, true),
+            },
             Incoming::Ping(payload) => self.tell_frame(id, Opcode::Pong, payload, true),
             Incoming::Pong(_) => {}
             Incoming::Close(code, _) => self.close_with(id, CloseReason::ClientClosed, code, b""),
@@ -143,7 +150,7 @@ impl Shard {
                 .map(|Wait(command)| Held::Command(command)),
             Err(refusal) => {
                 if matches!(refusal.code, Code::BadJson | Code::BadType) {
-                    if session.bad_texts >= self.settings.limits.bad_texts_max {
+                    if session.bad_texts >= session.limits(&self.settings).bad_texts_max {
                         return self.close(id, CloseReason::BadPayload);
                     }
                     session.bad_texts = session.bad_texts.saturating_add(1);
@@ -257,7 +264,8 @@ impl Shard {
                 Code::NotAllowed,
                 "the access rules do not allow this subscription",
             ))
-        } else if session.subscriptions.len() + waiting >= self.settings.limits.subscriptions_max
+        } else if session.subscriptions.len() + waiting
+            >= session.limits(&self.settings).subscriptions_max
             && self
                 .subscriptions
                 .find(&filter)

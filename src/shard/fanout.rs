@@ -109,7 +109,6 @@ impl Shard {
             .origin
             .filter(|origin| message.flags.not_to_origin && origin.shard == self.id)
             .map(|origin| origin.session);
-        let limits = &self.settings.limits;
         let (entry, subscribers) = self.subscriptions.entry_mut(filter);
         for group in &mut subscribers.groups {
             if group.members.is_empty() {
@@ -143,6 +142,7 @@ impl Shard {
                     continue;
                 }
                 self.stats.deliveries_due += 1;
+                let limits = session.limits(&self.settings);
                 let before = session.outbox.charged();
                 let queued = match policy {
                     SlowPolicy::Close => session

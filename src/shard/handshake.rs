@@ -3,12 +3,13 @@
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
 use crate::error::CloseReason;
+use crate::protocol::Protocol;
 use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
 use super::session::State;
-use super::settings::Admission;
+use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
 
 /// What the host is told of a session that wants to come in.
@@ -39,8 +40,8 @@ pub enum Verdict {
 enum Asked {
     /// Answer with these bytes, then close.
     Answer(Vec<u8>),
-    /// WebSocket; the 101 response.
-    Upgrade(Vec<u8>),
+    /// WebSocket: what is spoken over it, and the 101 response.
+    Upgrade(Protocol, Vec<u8>),
 }
 
 impl Shard {
@@ -99,7 +100,7 @@ impl Shard {
         let (asked, host) = match asked(settings, &request) {
             Ok(asked) => {
                 let host = self.settings.admission == Admission::Host;
-                let host = (host && matches!(asked, Asked::Upgrade(_))).then(|| AdmissionAsked {
+                let host = (host && matches!(asked, Asked::Upgrade(..))).then(|| AdmissionAsked {
                     session: id,
                     path: request.path.to_owned(),
                     query: request.query.unwrap_or_default().to_owned(),
@@ -123,7 +124,8 @@ impl Shard {
         };
         match asked {
             Asked::Answer(answer) => self.refuse(id, &answer),
-            Asked::Upgrade(response) => {
+            Asked::Upgrade(protocol, response) => {
+                session.protocol = protocol;
                 if let Some(host) = host {
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
@@ -246,25 +248,22 @@ impl Shard {
 
 /// Decides on a request head. An error may carry a line for the log.
 fn asked(
-    settings: &super::settings::ListenerSettings,
+    settings: &ListenerSettings,
     request: &Request<'_>,
 ) -> Result<Asked, (Reject, Option<String>)> {
     let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
     if let Err(log) = origin::check(&settings.origins, request) {
         return Err((reject(403, "origin or host not allowed"), Some(log)));
     }
-    let is_native = settings.native
-        && settings
-            .native_path
-            .as_deref()
-            .is_none_or(|path| path == request.path);
     match upgrade {
-        Some(upgrade) if is_native => {
+        Some(upgrade) => {
+            let Some(protocol) = protocol_at(settings, request.path) else {
+                return Err((reject(404, "no such path"), None));
+            };
             let mut response = Vec::new();
             handshake::switching(&upgrade, None, &mut response);
-            Ok(Asked::Upgrade(response))
+            Ok(Asked::Upgrade(protocol, response))
         }
-        Some(_) => Err((reject(404, "no such path"), None)),
         None => {
             let mut answer = Vec::new();
             if request.method != "GET" && request.method != "HEAD" {
@@ -281,7 +280,10 @@ fn asked(
                 if request.method == "HEAD" {
                     answer.truncate(answer.len() - body.len());
                 }
-            } else if settings.native_path.as_deref() == Some(request.path) {
+            } else if [&settings.echo_path, &settings.native_path]
+                .iter()
+                .any(|path| path.as_deref() == Some(request.path))
+            {
                 return Err((reject(426, "this path speaks WebSocket"), None));
             } else {
                 return Err((reject(404, "no such path"), None));
@@ -289,6 +291,19 @@ fn asked(
             Ok(Asked::Answer(answer))
         }
     }
+}
+
+/// What is spoken over WebSocket at a path.
+fn protocol_at(settings: &ListenerSettings, path: &str) -> Option<Protocol> {
+    if settings.echo_path.as_deref() == Some(path) {
+        return Some(Protocol::Echo);
+    }
+    let is_native = settings.native
+        && settings
+            .native_path
+            .as_deref()
+            .is_none_or(|native| native == path);
+    is_native.then_some(Protocol::Native)
 }
 
 fn reject(status: u16, reason: &'static str) -> Reject {

@@ -23,8 +23,8 @@ use hashbrown::HashMap;
 
 use crate::address::{ClientId, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
+use crate::protocol::Event;
 use crate::protocol::native::{self, Stamp};
-use crate::protocol::{Event, Protocol};
 use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode};
@@ -140,7 +140,8 @@ pub struct Shard {
     is_quiet: bool,
     /// All sessions have been told to leave, or will be: nobody comes in behind them (drain).
     is_leaving: bool,
-    /// A turn took as many messages of a connection as it may, and there are more.
+    /// Bytes of a connection wait for nothing but the next turn: there were more messages than one turn takes, or
+    /// the answers to those before them have been read now.
     has_leftovers: bool,
     /// News of interest waits for room in a ring.
     has_news: bool,
@@ -290,7 +291,7 @@ impl Shard {
         self.outbox_bytes -= before - session.outbox.charged();
         self.stats.sent_bytes += bytes as u64;
         self.stats.delivered += deliveries;
-        if session.outbox.charged() <= self.settings.limits.outbox_bytes_soft {
+        if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
             session.soft_since_ms = None;
         }
         let is_stalled = session.is_open() && session.stall.is_some();
@@ -358,7 +359,7 @@ impl Shard {
             session.outbox.settle(&mut self.logs);
             self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         }
-        if session.outbox.charged() <= self.settings.limits.outbox_bytes_soft {
+        if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
             // What was skipped counts no more either.
             session.soft_since_ms = None;
         } else if session.is_open() {
@@ -419,7 +420,7 @@ impl Shard {
                 continue;
             }
             session.timer_ms = u64::MAX;
-            let (due_ms, due) = session.deadline(&self.settings.limits);
+            let (due_ms, due) = session.deadline(&self.settings);
             if due_ms <= self.now.ms {
                 self.come_due(id, due);
             }
@@ -463,7 +464,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let (at_ms, _) = session.deadline(&self.settings.limits);
+        let (at_ms, _) = session.deadline(&self.settings);
         if at_ms < session.timer_ms {
             session.timer_ms = at_ms;
             self.timers.set(at_ms, id);
@@ -475,7 +476,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let limit = self.settings.limits.replies_bytes_max;
+        let limit = session.limits(&self.settings).replies_bytes_max;
         let replies = session.outbox.reply_bytes();
         let has_unread = replies >= limit || session.is_paused && replies > limit / 2;
         let wanted = match session.state {
@@ -512,9 +513,8 @@ impl Shard {
     }
 
     fn tell_frame(&mut self, id: SessionId, opcode: Opcode, payload: &[u8], reply: bool) {
-        let mut framed = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX + payload.len());
-        frame::encode_header(opcode, payload.len(), &mut framed);
-        framed.extend_from_slice(payload);
+        let mut header = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX);
+        frame::encode_header(opcode, payload.len(), &mut header);
         let Some(session) = self
             .sessions
             .find(id)
@@ -523,10 +523,10 @@ impl Shard {
             return;
         };
         let before = session.outbox.charged();
-        let queued =
-            session
-                .outbox
-                .push_words(&framed, reply, self.settings.limits.outbox_bytes_max);
+        let bytes_max = session.limits(&self.settings).outbox_bytes_max;
+        let queued = session
+            .outbox
+            .push_words([&header, payload], reply, bytes_max);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         match queued {
             Queued::Yes { .. } => mark_dirty(session, &mut self.dirty),
@@ -627,8 +627,7 @@ fn frame_text(text: &[u8], out: &mut bytes::BytesMut) {
     out.extend_from_slice(text);
 }
 
-// The one protocol so far; `tell` and `transmit` will choose by it.
-const _: Protocol = Protocol::Native;
-
+#[cfg(test)]
+mod echo_tests;
 #[cfg(test)]
 mod tests;

@@ -268,31 +268,37 @@ impl Outbox {
         }
     }
 
-    /// Queues words for this session alone. `replies`: answers to what it sent itself.
-    pub fn push_words(&mut self, words: &[u8], replies: bool, bytes_max: usize) -> Queued {
-        if !self.fits(words.len(), bytes_max) {
+    /// Queues words for this session alone: the header of a frame, and its payload. `replies`: answers to what it
+    /// sent itself.
+    pub fn push_words(&mut self, words: [&[u8]; 2], replies: bool, bytes_max: usize) -> Queued {
+        if !self.fits(words[0].len() + words[1].len(), bytes_max) {
             return Queued::Full;
         }
         self.append_words(words, replies);
         Queued::Yes { skipped: 0 }
     }
 
-    fn append_words(&mut self, words: &[u8], replies: bool) {
-        self.charged += words.len();
+    fn append_words(&mut self, words: [&[u8]; 2], replies: bool) {
+        let size = words[0].len() + words[1].len();
+        self.charged += size;
         if replies {
-            self.reply_bytes += words.len();
+            self.reply_bytes += size;
         }
         match self.parts.back_mut() {
             Some(Part::Words {
                 bytes,
                 replies: same,
             }) if *same == replies && bytes.len() < SEND_BYTES_MAX => {
-                bytes.extend_from_slice(words);
+                bytes.reserve(size);
+                bytes.extend_from_slice(words[0]);
+                bytes.extend_from_slice(words[1]);
             }
-            _ => self.parts.push_back(Part::Words {
-                bytes: BytesMut::from(words),
-                replies,
-            }),
+            _ => {
+                let mut bytes = BytesMut::with_capacity(size);
+                bytes.extend_from_slice(words[0]);
+                bytes.extend_from_slice(words[1]);
+                self.parts.push_back(Part::Words { bytes, replies });
+            }
         }
     }
 
@@ -369,7 +375,7 @@ impl Outbox {
 
     /// Puts the last words of a session behind everything that waits, whatever the bounds say.
     pub fn push_last(&mut self, words: &[u8]) {
-        self.append_words(words, false);
+        self.append_words([words, &[]], false);
     }
 
     /// Gives up every whole frame that waits; says how many deliveries were among them.

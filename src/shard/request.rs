@@ -200,11 +200,12 @@ impl Shard {
         tag: Tag,
         timeout_ms: Option<u64>,
     ) -> Result<(), Wait> {
-        let limits = &self.settings.limits;
-        let (requests_max, copied_bytes_max) = (limits.requests_max, limits.outbox_bytes_soft);
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
+        let limits = session.limits(&self.settings);
+        let (requests_max, limit_ms) = (limits.requests_max, limits.request_timeout_ms);
+        let copied_bytes_max = limits.outbox_bytes_soft;
         let serving = session.serving.get_or_insert_default();
         if serving.own.len() >= requests_max {
             let outcome = Outcome::refused(
@@ -219,7 +220,6 @@ impl Shard {
             self.answer(id, &tag, &outcome);
             return Ok(());
         };
-        let limit_ms = self.settings.limits.request_timeout_ms;
         let timeout_ms = timeout_ms.unwrap_or(limit_ms).min(limit_ms);
         let from = self.client_id(id);
         let number = self.requests.next_number();
@@ -287,8 +287,6 @@ impl Shard {
         from: ClientId,
         timeout_ms: u64,
     ) {
-        let limits = &self.settings.limits;
-        let (requests_max, soft) = (limits.requests_max, limits.outbox_bytes_soft);
         let handler = match self.find_receiver(&receiver, event) {
             Ok(handler) => handler,
             Err(outcome) => return self.send_answer(shard, number, outcome, true),
@@ -296,8 +294,11 @@ impl Shard {
         let Some(session) = self.sessions.find(handler) else {
             return;
         };
+        let limits = session.limits(&self.settings);
         let serving = session.serving.get_or_insert_default();
-        if serving.asked.len() >= requests_max || session.outbox.charged() > soft {
+        if serving.asked.len() >= limits.requests_max
+            || session.outbox.charged() > limits.outbox_bytes_soft
+        {
             let outcome = Outcome::refused(Code::Busy, "the handler is behind with its answers");
             return self.send_answer(shard, number, outcome, false);
         }
@@ -339,7 +340,7 @@ impl Shard {
             Receiver::Session(id) => self
                 .sessions
                 .find(*id)
-                .filter(|session| session.is_open())
+                .filter(|session| session.is_open() && session.protocol.has_events())
                 .map(|session| session.id)
                 .ok_or_else(|| Outcome::refused(Code::NoHandler, "this client is not connected")),
         }
@@ -518,9 +519,10 @@ impl Shard {
             self.tell_refused(id, Action::Handle, Code::NotAllowed, reason, None, tag);
             return Ok(());
         }
+        let handlers_max = session.limits(&self.settings).handlers_max;
         let serving = session.serving.get_or_insert_default();
         if !serving.events.contains(&event) {
-            if serving.events.len() >= self.settings.limits.handlers_max {
+            if serving.events.len() >= handlers_max {
                 let reason = "this connection handles as many events as it may";
                 self.tell_refused(id, Action::Handle, Code::Limit, reason, None, tag);
                 return Ok(());

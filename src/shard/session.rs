@@ -16,12 +16,13 @@ use hashbrown::HashMap;
 
 use crate::address::{RemoteAddress, SessionId};
 use crate::limits::Limits;
-use crate::protocol::{Command, Encoding, Refusal, Tag};
+use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
 use crate::topic::Filter;
 use crate::topic::tree::FilterId;
 use crate::ws::fragment::Reader;
 
 use super::outbox::Outbox;
+use super::settings::Settings;
 
 /// Where a session is in its life.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ pub struct Session {
     pub listener: u16,
     /// Where it is in its life.
     pub state: State,
+    /// What it speaks, from its request head on.
+    pub protocol: Protocol,
     /// What changes the bytes of its deliveries.
     pub encoding: Encoding,
     /// Frames into messages.
@@ -137,6 +140,7 @@ impl Session {
                 head: Vec::new(),
                 dealt: false,
             },
+            protocol: Protocol::Native,
             encoding: Encoding::NativeText,
             reader: Reader::default(),
             outbox: Outbox::default(),
@@ -156,6 +160,14 @@ impl Session {
             soft_since_ms: None,
             leave_ms: None,
             timer_ms: u64::MAX,
+        }
+    }
+
+    /// The limits of its class. Whoever asks for a limit of a session asks here.
+    pub fn limits<'a>(&self, settings: &'a Settings) -> &'a Limits {
+        match self.protocol {
+            Protocol::Native => &settings.limits,
+            Protocol::Echo => &settings.echo_limits,
         }
     }
 
@@ -179,7 +191,8 @@ impl Session {
     }
 
     /// The next moment at which something must be looked at, and what.
-    pub fn deadline(&self, limits: &Limits) -> (u64, Due) {
+    pub fn deadline(&self, settings: &Settings) -> (u64, Due) {
+        let limits = self.limits(settings);
         let mut next = match &self.state {
             State::Handshake { .. } | State::Admission { .. } => (
                 self.last_input_ms + limits.connect_timeout_ms,
@@ -325,10 +338,11 @@ mod tests {
 
     #[test]
     fn each_state_has_its_deadline() {
-        let limits = Limits::default();
+        let settings = crate::shard::testing::settings(1);
+        let limits = settings.limits.clone();
         let silence = open(|_| {}).ping_after_ms(&limits);
         let check = |session: &Session, expected: Option<(u64, Due)>| {
-            let (at_ms, due) = session.deadline(&limits);
+            let (at_ms, due) = session.deadline(&settings);
             let found = (at_ms != u64::MAX).then_some((at_ms, due));
             assert_eq!(found, expected, "{session:?}");
         };

@@ -13,6 +13,9 @@ pub struct ListenerSettings {
     pub native: bool,
     /// Its only path; `None`: `/` and any other path.
     pub native_path: Option<String>,
+    /// The path whose messages are sent back as they came; before the paths of all protocols. No option
+    /// reaches it: it is for conformance suites.
+    pub echo_path: Option<String>,
     /// Does `GET /` answer with the console?
     pub http: bool,
     /// Do its clients count as dwsps peers, whose `fromPeerServer` is believed?
@@ -42,8 +45,11 @@ pub struct Settings {
     pub broker: u64,
     /// How many shards there are.
     pub shards: usize,
-    /// Bounds and timings. `outbox_total_bytes_max` is resolved (not 0).
+    /// Bounds and timings: the broker's own, and those of sessions that have no class of their own
+    /// (`Session::limits`). `outbox_total_bytes_max` is resolved (not 0).
     pub limits: Limits,
+    /// Those of sessions that are echoed.
+    pub echo_limits: Limits,
     /// Rights.
     pub access: Access,
     /// Slow-consumer policies.

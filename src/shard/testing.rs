@@ -77,6 +77,7 @@ pub fn settings(shards: usize) -> Settings {
     let listener = ListenerSettings {
         native: true,
         native_path: None,
+        echo_path: None,
         http: true,
         trust_peer_flag: false,
         client_services: true,
@@ -89,13 +90,15 @@ pub fn settings(shards: usize) -> Settings {
         dealt: true,
         ..listener.clone()
     };
+    let limits = Limits {
+        outbox_total_bytes_max: 1024 * MIB,
+        ..Limits::default()
+    };
     Settings {
         broker: 7,
         shards,
-        limits: Limits {
-            outbox_total_bytes_max: 1024 * MIB,
-            ..Limits::default()
-        },
+        echo_limits: limits.clone(),
+        limits,
         access: Access::default(),
         slow: SlowRules::default(),
         listeners: vec![listener, dealt],
@@ -495,7 +498,7 @@ impl House {
                     .is_paused,
                 session.is_paused
             );
-            let (due_ms, due) = session.deadline(&limits);
+            let (due_ms, due) = session.deadline(&shard.settings);
             assert!(
                 session.timer_ms <= due_ms,
                 "a deadline has a timer: {due:?} {session:?}"

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
@@ -37,21 +38,30 @@ pub struct Broker {
 impl Broker {
     /// On a loopback port of its own, with these further arguments; two shards unless they say otherwise.
     pub fn start(arguments: &[&str]) -> Broker {
-        Broker::launch(None, &[], arguments)
+        Broker::launch(command(), None, &[], arguments)
+    }
+
+    /// The same with another program that has the flags and the ready line of the broker.
+    pub fn start_binary(binary: &Path, arguments: &[&str]) -> Broker {
+        Broker::launch(command_of(binary), None, &[], arguments)
     }
 
     /// The same with a configuration file. A file with `[[listener]]` brings its own listeners.
     pub fn start_with_config(config: &str, arguments: &[&str]) -> Broker {
-        Broker::launch(Some(config), &[], arguments)
+        Broker::launch(command(), Some(config), &[], arguments)
     }
 
     /// The same with environment variables.
     pub fn start_with_env(env: &[(&str, &str)], arguments: &[&str]) -> Broker {
-        Broker::launch(None, env, arguments)
+        Broker::launch(command(), None, env, arguments)
     }
 
-    fn launch(config: Option<&str>, env: &[(&str, &str)], arguments: &[&str]) -> Broker {
-        let mut command = command();
+    fn launch(
+        mut command: Command,
+        config: Option<&str>,
+        env: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Broker {
         command.envs(env.iter().copied());
         let given = |option: &str| arguments.contains(&option);
         if !given("--listen") && !config.is_some_and(brings_listeners) {
@@ -339,6 +349,10 @@ pub fn run_command_within(command: &mut Command, within: Duration) -> Finished {
 pub fn command() -> Command {
     let binary =
         std::env::var_os("E2E_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pubsub").into());
+    command_of(Path::new(&binary))
+}
+
+fn command_of(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PUBSUB_") {

@@ -3,6 +3,7 @@
 //! It says what it does before it does it, goes on after a failed step so that one run shows everything, and ends
 //! with a table of the steps and one line that counts the tests.
 
+mod autobahn;
 mod process;
 mod setup;
 mod steps;

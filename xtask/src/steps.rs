@@ -4,8 +4,8 @@ use std::process::Command;
 
 use crate::Verdict;
 use crate::process::{cargo, first_line, run};
-use crate::setup;
 use crate::tally::Tally;
+use crate::{autobahn, setup};
 
 /// A step. The order is that of the closing table: what fails fast comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,16 +14,18 @@ pub enum Step {
     Fmt,
     Clippy,
     Test,
+    Autobahn,
     Doc,
     Loom,
 }
 
 impl Step {
-    pub const ALL: [Step; 6] = [
+    pub const ALL: [Step; 7] = [
         Step::Setup,
         Step::Fmt,
         Step::Clippy,
         Step::Test,
+        Step::Autobahn,
         Step::Doc,
         Step::Loom,
     ];
@@ -35,6 +37,7 @@ impl Step {
             Step::Fmt => "fmt",
             Step::Clippy => "clippy",
             Step::Test => "test",
+            Step::Autobahn => "autobahn",
             Step::Doc => "doc",
             Step::Loom => "loom",
         }
@@ -43,12 +46,15 @@ impl Step {
     /// What it does, said before it starts.
     pub fn about(self) -> &'static str {
         match self {
-            Step::Setup => "Node, its packages and Chromium, for the tests with real clients",
+            Step::Setup => {
+                "Node, its packages, Chromium and Autobahn, for the tests with real clients"
+            }
             Step::Fmt => "is the code formatted?",
             Step::Clippy => "lints of every target, warnings are errors",
             Step::Test => {
                 "every test of the workspace: unit, property, simulation, end to end, tidy"
             }
+            Step::Autobahn => "RFC 6455 as the Autobahn test suite reads it",
             Step::Doc => "the crate's documents, warnings are errors",
             Step::Loom => "ring and doorbell in every interleaving",
         }
@@ -64,6 +70,7 @@ impl Step {
                 component("clippy", &lint.split(' ').collect::<Vec<_>>())
             }
             Step::Test => tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
+            Step::Autobahn => autobahn::run(),
             Step::Doc => {
                 let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
                 let (ended_well, tally) = run(command.env("RUSTDOCFLAGS", "-D warnings"));

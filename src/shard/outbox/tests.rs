@@ -107,8 +107,8 @@ fn an_empty_outbox_takes_one_whole_message_of_any_size() {
         assert_eq!((desk.outbox.charged(), desk.outbox.deliveries()), (0, 0));
     }
     let mut outbox = Outbox::default();
-    assert_eq!(outbox.push_words(&[1; MAX + 1], true, MAX), YES);
-    assert_eq!(outbox.push_words(&[1], true, MAX), Queued::Full);
+    assert_eq!(outbox.push_words([&[1; MAX + 1], &[]], true, MAX), YES);
+    assert_eq!(outbox.push_words([&[1], &[]], true, MAX), Queued::Full);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_gap_does_not_keep_the_message_alive() {
     let range = logs.append(&mut OpenLog::default(), 10, |out| {
         out.resize(out.len() + 10, 0)
     });
-    assert_eq!(outbox.push_words(&[0; MAX], false, MAX), YES);
+    assert_eq!(outbox.push_words([&[0; MAX], &[]], false, MAX), YES);
     for policy in [Policy::DropOldest, Policy::Conflate] {
         let name = message.slice(..3);
         let mut frame = || logs.copy(range);
@@ -551,7 +551,7 @@ fn take(step: Step, desk: &mut Desk, model: &mut Model) {
         }
         Step::Words(size, replies) => {
             let words = desk.frame(size);
-            let queued = desk.outbox.push_words(&words, replies, MAX);
+            let queued = desk.outbox.push_words([&words, &[]], replies, MAX);
             assert_eq!(queued == YES, model.fits(size, MAX));
             if queued == YES {
                 model.words(&words, replies);

@@ -1,0 +1,154 @@
+//! The broker as a program: configuration, log, ready line, signals, exit codes (DESIGN 5.1).
+//!
+//! The `pubsub` binary is this and a command line; so is `examples/conformance`, so that what a conformance suite
+//! tests is what runs. A host that embeds the broker has a log and signals of its own: it uses
+//! [`broker`](crate::broker).
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::ArgMatches;
+use crossbeam_channel::{Receiver, after, bounded, select};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::admin::{self, AdminState, BrokerInfo, Key, Phase, Readiness};
+use crate::broker::{Broker, Failure, StartError};
+use crate::config::{self, Config, LogFormat};
+use crate::shard::settings::Settings;
+
+/// Bad usage or configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// The broker failed.
+pub const EXIT_INTERNAL: u8 = 70;
+
+/// Runs a broker with these options (those of [`config::arguments`]) until a signal or a failure ends it.
+/// `prepare` may change the settings of the shards before they start: it is the way to what no option reaches.
+pub fn serve(matches: &ArgMatches, prepare: impl FnOnce(&mut Settings)) -> ExitCode {
+    let loaded = match config::load(matches, config::environment()) {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    start_log(&loaded.config);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match run(&loaded.config, prepare) {
+        Ok(code) => code,
+        Err(StartError::Usage(reason)) => fail(EXIT_USAGE, &reason),
+        Err(StartError::Internal(error)) => fail(EXIT_INTERNAL, &error),
+    }
+}
+
+/// Says why, on standard error, and which exit code that is.
+pub fn fail(code: u8, reason: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("pubsub: {reason}");
+    ExitCode::from(code)
+}
+
+fn start_log(config: &Config) {
+    let log = tracing_subscriber::fmt()
+        .with_max_level(tracing::level_filters::LevelFilter::from(config.log))
+        .with_writer(io::stderr)
+        .with_ansi(false);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode, StartError> {
+    // Before anything is announced, so that a signal that follows the ready line is heard.
+    let signals = signals()?;
+    let mut broker = Broker::start_prepared(config, prepare)?;
+    tracing::info!("{}", broker.pinning);
+    tracing::info!("driver: {}", broker.driver);
+    let ready = Arc::new(Readiness::default());
+    let admin = match broker.admin.take() {
+        None => None,
+        Some(listener) => Some(admin::start(
+            listener,
+            AdminState {
+                shards: broker.shards(),
+                ready: ready.clone(),
+                key: config.admin_key.as_ref().map(|key| Key::new(key.reveal())),
+                loopback: config.admin.as_ref().is_some_and(|at| at.is_loopback()),
+                message_bytes_max: config.limits.message_bytes_max,
+                info: BrokerInfo {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    driver: broker.driver.to_owned(),
+                    pinning: broker.pinning.clone(),
+                },
+            },
+        )?),
+    };
+    ready.set(Phase::Ready);
+    let mut line = "pubsub ready".to_owned();
+    for bound in &broker.listening {
+        line += &format!(" listen={bound}");
+    }
+    if let Some(admin) = &admin {
+        line += &format!(" admin={}", admin.address());
+    }
+    line.push('\n');
+    // Nobody may be there to read it; that is no reason not to serve.
+    let _ = io::stdout()
+        .write_all(line.as_bytes())
+        .and_then(|()| io::stdout().flush());
+    let code = attend(config, &broker, &signals, &ready);
+    if code == ExitCode::SUCCESS {
+        broker.stop();
+    }
+    Ok(code)
+}
+
+/// Waits for a signal, or for a shard that fails; drains.
+fn attend(
+    config: &Config,
+    broker: &Broker,
+    signals: &Receiver<i32>,
+    ready: &Readiness,
+) -> ExitCode {
+    let failed = |failure: &Failure| {
+        fail(
+            EXIT_INTERNAL,
+            &format_args!("shard {} has ended: {}", failure.shard, failure.reason),
+        )
+    };
+    select! {
+        recv(broker.failures()) -> failure => return failure.map_or(ExitCode::from(EXIT_INTERNAL), |f| failed(&f)),
+        recv(signals) -> _ => {}
+    }
+    ready.set(Phase::Draining);
+    let drain = Duration::from_millis(config.drain_ms);
+    let delay = Duration::from_millis(config.drain_delay_ms);
+    tracing::info!(?delay, spread = ?drain, "draining; a second signal ends at once");
+    select! {
+        recv(broker.failures()) -> failure => return failure.map_or(ExitCode::from(EXIT_INTERNAL), |f| failed(&f)),
+        recv(signals) -> _ => return ExitCode::SUCCESS,
+        recv(after(delay)) -> _ => {}
+    }
+    let started = Instant::now();
+    let is_second = std::cell::Cell::new(false);
+    broker.drain(drain, &|_| {
+        is_second.set(is_second.get() || signals.try_recv().is_ok());
+        is_second.get()
+    });
+    tracing::info!(took = ?started.elapsed(), "drained");
+    ExitCode::SUCCESS
+}
+
+/// SIGTERM and SIGINT as values.
+fn signals() -> io::Result<Receiver<i32>> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let (sender, receiver) = bounded(8);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = sender.try_send(signal);
+            }
+        })?;
+    Ok(receiver)
+}

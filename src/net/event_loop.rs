@@ -248,7 +248,10 @@ impl<D: Driver> EventLoop<D> {
                 break;
             };
             match freight {
-                Freight::Parcel(parcel) => self.shard.take_parcel(from, parcel),
+                Freight::Parcel(parcel) => {
+                    self.shard.take_parcel(from, parcel);
+                    self.flush_urgent();
+                }
                 Freight::Handover(handover) => self.arrivals.push(*handover),
             }
         }
@@ -259,8 +262,10 @@ impl<D: Driver> EventLoop<D> {
     pub fn route(&mut self) {
         self.open_lanes();
         self.shard.resume();
+        self.flush_urgent();
         for word in std::mem::take(&mut self.words) {
             self.obey(word);
+            self.flush_urgent();
         }
         let mut input = std::mem::take(&mut self.input);
         for input in input.drain(..) {
@@ -268,6 +273,7 @@ impl<D: Driver> EventLoop<D> {
                 Input::Taken(taken) => self.route_taken(taken),
                 Input::Arrived { session, mut bytes } => self.shard.receive(session, &mut bytes),
             }
+            self.flush_urgent();
         }
         self.input = input;
         self.shard.fire_timers();
@@ -435,6 +441,36 @@ impl<D: Driver> EventLoop<D> {
             self.driver.wake(shard);
         }
         self.open_lanes();
+    }
+
+    /// In the middle of a turn: sends to those whose outbox has filled up, as long as their sockets take it.
+    ///
+    /// What the rings must have before anybody is told (edges before acks) is published first.
+    fn flush_urgent(&mut self) {
+        if !self.shard.is_urgent() {
+            return;
+        }
+        self.publish();
+        let mut urgent = self.shard.take_urgent();
+        while !urgent.is_empty() {
+            for &session in &urgent {
+                self.flush_session(session);
+            }
+            let mut sent = Vec::new();
+            if self.driver.settle(&mut sent).is_err() {
+                // The next take will say what is wrong.
+                return;
+            }
+            urgent.clear();
+            for taken in sent {
+                if let Taken::Sent { session } = taken {
+                    self.shard.sent(session);
+                    if self.shard.has_waiting(session) {
+                        urgent.push(session);
+                    }
+                }
+            }
+        }
     }
 
     /// Sends what a session has; false if there is more than one turn sends.

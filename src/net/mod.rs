@@ -90,6 +90,15 @@ pub trait Driver {
     /// Sends these frames; the caller has no other send of this session under way.
     fn send(&mut self, session: SessionId, chunks: Chunks) -> Sending;
 
+    /// Tells of the sends that are done already, without waiting for anything: [`Taken::Sent`] only. What else has
+    /// come is kept for the next [`Driver::take`].
+    ///
+    /// # Errors
+    /// Only what a bug or a broken machine causes.
+    fn settle(&mut self, _sent: &mut Vec<Taken<Self::Socket>>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Called when all sends of a turn were started.
     ///
     /// # Errors

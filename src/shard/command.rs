@@ -12,9 +12,9 @@ use crate::topic::Filter;
 use crate::ws::fragment::{Incoming, ReaderLimits};
 use crate::ws::frame::Opcode;
 
-use super::Shard;
 use super::parcel::Key;
 use super::session::Held;
+use super::{Ending, Shard};
 
 /// A command that can't take effect yet, given back.
 pub(super) struct Wait(pub Box<Command>);
@@ -40,7 +40,11 @@ impl Shard {
         let mut offset = 0;
         let mut messages = 0;
         let mut completed = false;
-        while offset < input.len() && messages < turn_messages_max && self.is_flowing(id) {
+        while offset < input.len()
+            && messages < turn_messages_max
+            && self.urgent.is_empty()
+            && self.is_flowing(id)
+        {
             match reader.next(limits, &mut input[offset..]) {
                 Ok((taken, incoming)) => {
                     if let Some(incoming) = incoming {
@@ -494,6 +498,9 @@ impl Shard {
         if let Some(session) = self.sessions.find(id)
             && session.is_open()
         {
+            if session.is_input_ended && session.stall.is_none() {
+                return self.ended(id, Ending::EndOfInput);
+            }
             self.resume_later(id);
         }
         self.update_reading(id);

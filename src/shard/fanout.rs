@@ -157,7 +157,13 @@ impl Shard {
                         .outbox
                         .push_conflated(&mut delivery, limits.outbox_bytes_max),
                 };
-                self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+                let after = session.outbox.charged();
+                self.outbox_bytes = self.outbox_bytes + after - before;
+                // Half of what may wait: high time to see what the socket takes of it.
+                let urgent = session.limits(&self.settings).outbox_bytes_soft / 2;
+                if before <= urgent && after > urgent && !session.outbox.is_in_flight() {
+                    self.urgent.push(session.id);
+                }
                 match queued {
                     Queued::Yes { skipped } => {
                         self.stats.announced += skipped;

@@ -125,6 +125,8 @@ pub struct Shard {
     timers: Timers<SessionId>,
     /// Sessions whose outbox has something to send.
     dirty: Vec<SessionId>,
+    /// Of these, those that can't wait for the turn's end.
+    urgent: Vec<SessionId>,
     /// Sessions with something that waits.
     resuming: Vec<SessionId>,
     effects: Vec<Effect>,
@@ -167,6 +169,7 @@ impl Shard {
             requests: Requests::default(),
             timers: Timers::default(),
             dirty: Vec::new(),
+            urgent: Vec::new(),
             resuming: Vec::new(),
             effects: Vec::new(),
             stats: ShardStats {
@@ -208,6 +211,7 @@ impl Shard {
         }
         self.now = now;
         self.logs.next_turn();
+        self.urgent.clear();
         self.stats.turns += 1;
     }
 
@@ -273,6 +277,10 @@ impl Shard {
             (State::Discarding { .. }, _) | (State::Closing { .. }, Ending::Failed) => {
                 self.finish(id, false)
             }
+            (State::Open, Ending::EndOfInput) if session.stall.is_some() => {
+                // What it sent before counts; with the last of it the session ends.
+                session.is_input_ended = true;
+            }
             (State::Handshake { .. } | State::Admission { .. } | State::Open, _) => {
                 self.release(id, CloseReason::ConnectionLost);
                 self.finish(id, false);
@@ -311,6 +319,18 @@ impl Shard {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Sessions whose outbox has filled up in the course of this turn, though nothing of it is in flight. They
+    /// are to be flushed now: a reader is slow if its *socket* does not take what it is sent, not because one turn
+    /// brought much. Until then no more messages are read.
+    pub fn take_urgent(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.urgent)
+    }
+
+    /// Is there such a session?
+    pub fn is_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
     /// The next send of a session; it is in flight until [`Shard::sent`] or [`Shard::ended`].
     pub fn transmit(&mut self, id: SessionId) -> Option<Chunks> {
         let session = self.sessions.find(id)?;
@@ -339,6 +359,13 @@ impl Shard {
         session.sending_ms = Some(self.now.ms);
         self.stats.sends += 1;
         Some(chunks)
+    }
+
+    /// Does something wait for a session, with nothing in flight?
+    pub fn has_waiting(&mut self, id: SessionId) -> bool {
+        self.sessions
+            .find(id)
+            .is_some_and(|session| session.outbox.has_waiting() && !session.outbox.is_in_flight())
     }
 
     /// Puts a session back on the list of those that may have something to send: for the next turn.

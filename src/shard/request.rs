@@ -528,16 +528,15 @@ impl Shard {
                 return Ok(());
             }
             serving.events.insert(event.clone());
-            self.handlers
-                .entry(event.clone())
-                .or_default()
-                .sessions
-                .push(id);
             self.interest.add(&Key::Service(event.clone()));
             self.announce();
         }
         if !self.interest.is_announced(&Key::Service(event.clone())) {
             return Err(Wait::from(Command::Handle { event, tag }));
+        }
+        let handlers = self.handlers.entry(event.clone()).or_default();
+        if !handlers.sessions.contains(&id) {
+            handlers.sessions.push(id);
         }
         self.tell(
             id,

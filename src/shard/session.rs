@@ -100,6 +100,8 @@ pub struct Session {
     pub is_dirty: bool,
     /// Has the driver been told to stop reading?
     pub is_paused: bool,
+    /// The client will send no more; the session ends with the last command of its stall.
+    pub is_input_ended: bool,
     /// Is it in the shard's list of sessions to resume?
     pub is_resuming: bool,
     /// When a ping went out, if nothing has come since.
@@ -147,6 +149,7 @@ impl Session {
             is_dirty: false,
             is_paused: false,
             is_resuming: false,
+            is_input_ended: false,
             pinged_ms: None,
             sending_ms: None,
             bad_texts: 0,

@@ -140,6 +140,11 @@ pub struct Uring<K: Kernel> {
     accepts: Vec<Accept>,
     /// Buffers that the shard reads this turn.
     lent: Vec<u16>,
+    /// Buffers of what is kept for the next turn.
+    lent_early: Vec<u16>,
+    /// Taken while sends were settled: for the next turn.
+    early: Vec<Taken<Direct>>,
+    is_settling: bool,
     /// Receives to arm with the next turn.
     rearm: VecDeque<SessionId>,
     completions: Vec<Completion>,
@@ -198,6 +203,9 @@ impl<K: Kernel> Uring<K> {
             slots: Vec::new(),
             accepts,
             lent: Vec::new(),
+            lent_early: Vec::new(),
+            early: Vec::new(),
+            is_settling: false,
             rearm: VecDeque::new(),
             completions: Vec::new(),
             turn: 0,
@@ -427,7 +435,11 @@ impl<K: Kernel> Uring<K> {
                     }
                     slot.turn_bytes += size;
                     let is_over = slot.turn_bytes >= CONNECTION_BYTES_MAX;
-                    self.lent.push(id);
+                    if self.is_settling {
+                        self.lent_early.push(id);
+                    } else {
+                        self.lent.push(id);
+                    }
                     let buffer = Buffer {
                         start: usize::from(id),
                         size,
@@ -599,12 +611,17 @@ impl<K: Kernel> Driver for Uring<K> {
         for id in self.lent.drain(..) {
             self.kernel.give_back(id);
         }
+        std::mem::swap(&mut self.lent, &mut self.lent_early);
+        let mut wait = wait;
+        if !self.early.is_empty() {
+            taken.append(&mut self.early);
+            wait = Some(Duration::ZERO);
+        }
         // After the buffers are back, and before anybody whose receive is armed gets them.
         for session in std::mem::take(&mut self.rearm) {
             self.arm(session);
         }
         self.arm_accepts();
-        let mut wait = wait;
         if let Some(until_ms) = self
             .accepts
             .iter()
@@ -646,6 +663,27 @@ impl<K: Kernel> Driver for Uring<K> {
         );
         self.push_send(session, chunks);
         Sending::Pending
+    }
+
+    fn settle(&mut self, sent: &mut Vec<Taken<Direct>>) -> io::Result<()> {
+        // Sends complete while they are begun, if the socket has room.
+        self.kernel.enter(Some(Duration::ZERO))?;
+        let mut completions = std::mem::take(&mut self.completions);
+        self.kernel.reap(&mut completions);
+        let mut early = std::mem::take(&mut self.early);
+        self.is_settling = true;
+        for completion in completions.drain(..) {
+            self.complete(completion, &mut early);
+        }
+        self.is_settling = false;
+        self.completions = completions;
+        for taken in early {
+            match taken {
+                Taken::Sent { .. } => sent.push(taken),
+                other => self.early.push(other),
+            }
+        }
+        Ok(())
     }
 
     fn submit(&mut self) -> io::Result<()> {

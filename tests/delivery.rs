@@ -601,3 +601,49 @@ fn conflate_keeps_the_newest() {
         assert!(gaps >= 1, "{topic}");
     }
 }
+
+/// Thirty publishers say 60 KB each at one moment, again and again: far more in a turn than an outbox may hold, but the
+/// reader reads.
+#[test]
+fn a_burst_does_not_make_a_prompt_reader_slow() {
+    const PUBLISHERS: u64 = 30;
+    const ROUNDS: u64 = 5;
+    for shards in ["1", "2"] {
+        let broker = Broker::start(&["--shards", shards]);
+        let mut reader = Client::connect(&broker);
+        reader.subscribe("burst");
+        let reading = thread::spawn(move || {
+            let mut last = HashMap::new();
+            for _ in 0..PUBLISHERS * ROUNDS {
+                let (publisher, number) = publisher_and_number(&reader.delivery());
+                assert_eq!(
+                    last.insert(publisher, number),
+                    number.checked_sub(1),
+                    "{publisher}"
+                );
+            }
+        });
+        let start = std::sync::Arc::new(std::sync::Barrier::new(PUBLISHERS as usize));
+        let publishing: Vec<_> = (0..PUBLISHERS)
+            .map(|publisher| {
+                let mut client = Client::connect(&broker);
+                let start = start.clone();
+                thread::spawn(move || {
+                    for number in 0..ROUNDS {
+                        let filling = "x".repeat(60_000);
+                        start.wait();
+                        client.publish(
+                            "burst",
+                            json!({"p": publisher, "n": number, "fill": filling}),
+                        );
+                    }
+                })
+            })
+            .collect();
+        for publisher in publishing {
+            publisher.join().expect("a publisher");
+        }
+        reading.join().expect("the reader");
+        assert_eq!(broker.sum("closed_slow"), 0);
+    }
+}

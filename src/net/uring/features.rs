@@ -248,7 +248,11 @@ mod tests {
                 Err(io::Error::from_raw_os_error(code))
             })
             .expect_err("refused");
-            assert!(refusal(&error).contains(part), "{code}: {}", refusal(&error));
+            assert!(
+                refusal(&error).contains(part),
+                "{code}: {}",
+                refusal(&error)
+            );
             tries
         };
         assert_eq!(check(libc::EPERM, "seccomp"), 1);

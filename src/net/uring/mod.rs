@@ -387,10 +387,7 @@ impl<K: Kernel> Uring<K> {
             generation: tag.generation,
         };
         let kind = tag.kind;
-        let Some(slot) = self
-            .find(session)
-            .filter(|slot| slot.is_under_way(kind))
-        else {
+        let Some(slot) = self.find(session).filter(|slot| slot.is_under_way(kind)) else {
             // Of an earlier connection of this slot, or of nothing we asked: dropped, its buffer returned.
             if let Some(buffer) = *buffer {
                 self.kernel.give_back(buffer);

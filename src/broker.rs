@@ -141,6 +141,7 @@ impl Broker {
         let starting = Starting {
             settings,
             plan: &plan,
+            coalesce_us: config.coalesce_us,
             failed,
         };
         let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
@@ -340,6 +341,7 @@ type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
 struct Starting<'a> {
     settings: Arc<Settings>,
     plan: &'a Plan,
+    coalesce_us: u64,
     failed: Sender<Failure>,
 }
 
@@ -363,7 +365,8 @@ impl Starting<'_> {
                     .iter()
                     .map(|of_shard| of_shard.iter().map(Listening::try_clone).collect())
                     .collect::<io::Result<_>>()?;
-                match self.start_uring(sockets, &wakers, clock) {
+                let wanted = wanted_features().map_err(StartError::Usage)?;
+                match self.start_uring(wanted, sockets, &wakers, clock) {
                     Ok(started) => return Ok(started),
                     Err(reason) if io == Io::Uring => {
                         return Err(StartError::Usage(format!("io_uring: {reason}")));
@@ -387,16 +390,17 @@ impl Starting<'_> {
 
     fn start_uring(
         &self,
+        wanted: Features,
         by_shard: Vec<Vec<Listening>>,
         wakers: &Arc<[Waker]>,
         clock: Clock,
     ) -> Result<(Started, String), String> {
         let shards = by_shard.len();
-        let wanted = wanted_features()?;
         let rings: RingFds = (0..shards).map(|_| AtomicI32::new(-1)).collect();
         // Each ring has a table of its own, as long as the descriptors that a process may have.
         let slots_max = descriptors().min(SLOTS_MAX);
         let connections = shards * slots_max.saturating_sub(DESCRIPTORS_RESERVED).max(1);
+        let coalesce = Duration::from_micros(self.coalesce_us);
         let (told, features) = bounded(shards);
         let started = self.start_on(
             by_shard,
@@ -410,6 +414,7 @@ impl Starting<'_> {
                     rings.clone(),
                     listening,
                     slots_max,
+                    coalesce,
                     clock,
                 )?;
                 let _ = told.send(driver.features().clone());

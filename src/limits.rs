@@ -20,6 +20,9 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const RING_ENTRIES_MAX: usize = 4096;
 /// The bytes that may wait in the ring between two shards. An empty ring always takes one entry.
 pub const RING_BYTES_MAX: usize = MIB;
+/// What one turn takes of all connections together, more or less: enough to join what came together, and not so much
+/// that a reader who must read it all has no chance in between.
+pub const TURN_BYTES_MAX: usize = 256 * KIB;
 /// The largest piece of one turn's shared log: what a slow reader can pin with one small frame.
 pub const LOG_SEGMENT_BYTES_MAX: usize = 16 * KIB;
 /// The most that one send takes.

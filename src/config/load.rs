@@ -20,7 +20,7 @@ use super::{Config, Secret};
 use crate::shard::auth::Who;
 
 /// Names of the environment that begin like an option and are none.
-const ENVIRONMENT_OTHERS: [&str; 2] = ["PUBSUB_FAULT", "PUBSUB_REGENERATE"];
+const ENVIRONMENT_OTHERS: [&str; 3] = ["PUBSUB_FAULT", "PUBSUB_REGENERATE", "PUBSUB_URING_WITHOUT"];
 
 /// A configuration, and what its author may want to hear.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -44,6 +44,8 @@ pub struct Config {
     pub cores: Option<Vec<usize>>,
     /// The kernel interface of the shards.
     pub io: Io,
+    /// How long a shard under load waits for more input, in microseconds; 0 for not at all.
+    pub coalesce_us: u64,
     /// Slow-consumer policies, in the order written.
     pub slow: Vec<SlowRule>,
     /// Origins that pass beside those of the same host (promise 23).
@@ -78,6 +80,7 @@ impl Default for Config {
             shards: None,
             cores: None,
             io: Io::Auto,
+            coalesce_us: 0,
             slow: Vec::new(),
             allow_origin: Vec::new(),
             insecure_open: false,

@@ -545,6 +545,16 @@ pub static OPTIONS: &[Opt] = &[
         kind: word!(io: Io),
     },
     Opt {
+        name: "coalesce-us",
+        placeholder: "US",
+        section: Section::Threads,
+        help: "How long a shard waits for more input after a turn that was full; 0 is off, 20 to 50 is a good start",
+        more: "More messages then share a turn and a send: less CPU for a little delay, under sustained load only. It \
+               needs io_uring of Linux 6.12 and has no effect on epoll or an older kernel.",
+        example: "",
+        kind: Kind::Number(number!(coalesce_us, 0, 1000)),
+    },
+    Opt {
         name: "max-connections",
         placeholder: "N",
         section: Section::Limits,

@@ -339,7 +339,11 @@ loopback, clients' or operators', is refused at start unless `--insecure-open` s
 
 ## Other environment names
 
-`PUBSUB_FAULT` plants a fault for tests (`panic:PLACE:N`). It has no flag and no key.
+Neither has a flag or a key.
+
+- `PUBSUB_FAULT` plants a fault for tests (`panic:PLACE:N`).
+- `PUBSUB_URING_WITHOUT` is a list of kernel features to do without, as `deferred,messages`: it shows what an older
+  kernel would do. Names and versions are in [io_uring](io_uring.md).
 "#;
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
-use crate::limits::{KIB, MIB};
+use crate::limits::{KIB, TURN_BYTES_MAX};
 use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
@@ -29,7 +29,7 @@ use super::waker::Waker;
 use super::{Buffer, Driver, Sending, Taken};
 
 /// What one turn reads at most, of all connections.
-const ARENA_BYTES: usize = MIB;
+const ARENA_BYTES: usize = TURN_BYTES_MAX;
 /// What one turn reads at most of one connection (promise 10).
 const CONNECTION_BYTES_MAX: usize = 64 * KIB;
 /// Frames of one send up to this size are copied together; above it the kernel gathers them.

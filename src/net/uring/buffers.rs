@@ -1,13 +1,14 @@
-#![allow(
-    unsafe_code,
-    reason = "the kernel writes into these buffers and reads their ring"
-)]
 //! The provided buffers of one shard: a pool that the kernel fills, and the ring by which it gets them.
 //!
 //! One allocation holds the ring's entries, a second one the buffers. Both live until after the ring that uses
 //! them is gone ([`super::ring`] sees to that). A buffer is either the kernel's (in the ring) or ours (named by a
 //! completion, until [`Buffers::give_back`]); `is_ours` keeps the two apart, so that neither a doubled nor an
-//! invented completion can lend the same bytes twice.
+//! invented completion can lend the same bytes twice. The unsafe code is what hands out the bytes and moves the tail.
+
+#![allow(
+    unsafe_code,
+    reason = "the kernel writes into these buffers and reads their ring"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
@@ -20,7 +21,8 @@ use io_uring::types::BufRingEntry;
 /// The one group of a shard's ring.
 pub const GROUP: u16 = 0;
 
-const PAGE: usize = 4096;
+/// The largest page of any machine: the ring must begin on one.
+const PAGE: usize = 64 * 1024;
 
 /// The pool.
 pub struct Buffers {

@@ -37,7 +37,10 @@ pub enum Kind {
     Receive,
     Send,
     Cancel,
+    /// Of writing.
     Shutdown,
+    /// Of both directions.
+    Abort,
     Close,
     SendFd,
     InstallFd,
@@ -51,12 +54,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::Accept,
         Kind::Receive,
         Kind::Send,
         Kind::Cancel,
         Kind::Shutdown,
+        Kind::Abort,
         Kind::Close,
         Kind::SendFd,
         Kind::InstallFd,
@@ -65,6 +69,13 @@ impl Kind {
         Kind::Wake,
         Kind::Woken,
     ];
+}
+
+impl Kind {
+    /// Its place in a set of kinds.
+    pub fn bit(self) -> u16 {
+        1 << self as u16
+    }
 }
 
 impl Tag {
@@ -131,11 +142,13 @@ pub trait Kernel {
     /// Queues an operation; it begins with the next [`Kernel::enter`] at the latest, in the order queued.
     fn push(&mut self, tag: Tag, operation: Operation);
 
-    /// Begins everything that is queued, and waits for a completion (`None`: for ever, zero: not at all).
+    /// Begins everything that is queued, and waits for a completion (`None`: for ever, zero: not at all). For the time
+    /// `gather` (zero: none) it goes on waiting for more than the first. While completions overflow their queue nothing
+    /// new begins: they are to be reaped first.
     ///
     /// # Errors
     /// Only what a bug or a broken machine causes.
-    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()>;
+    fn enter(&mut self, wait: Option<Duration>, gather: Duration) -> io::Result<()>;
 
     /// Takes the completions that are there.
     fn reap(&mut self, completions: &mut Vec<Completion>);
@@ -151,9 +164,6 @@ pub trait Kernel {
 
     /// Lets go of a listener whose accept has ended.
     fn drop_listener(&mut self, listener: u16);
-
-    /// The slots that there are.
-    fn slots_max(&self) -> usize;
 
     /// Times the completion queue was too small.
     fn overflows(&self) -> u64;

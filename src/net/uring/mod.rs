@@ -9,15 +9,18 @@
 //!   the loop goes on collecting until there are no more, or what arrived together would be answered apart.
 //!
 //! The rules for what a kernel may do to us (PROMISES, "io_uring hazards"):
-//! - A slot is closed only when every operation on it has completed for the last time; `operations` counts them.
+//! - A slot is closed only when every operation on it has completed for the last time; `under_way` knows them. There is
+//!   at most one of each kind, so a completion of one that is not under way is as stale as one of another generation.
 //!   To abort: shut down both directions, cancel by tag, await the last completions, close.
 //! - A completion whose generation is not the slot's belongs to an earlier connection and is dropped, its buffer
 //!   returned.
-//! - A receive that found no buffer is armed again when buffers have been returned, in the order of need.
+//! - A receive that found no buffer is armed again when buffers have been returned, in the order of need: whoever got
+//!   something this turn waits behind whoever got nothing.
 //! - A connection that brought more than a turn's measure is not read until the next turn.
 //! - An accept that found no slot rests until one is freed, or a moment.
 //!
-//! The driver is safe code over a [`Kernel`]; the tests put a malicious one below it.
+//! The driver is safe code over a [`Kernel`]; the tests put a malicious one below it. This file is a single state machine:
+//! the life of a slot.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +30,7 @@ use std::time::Duration;
 use bytes::Buf as _;
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
-use crate::limits::KIB;
+use crate::limits::{KIB, TURN_BYTES_MAX};
 use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
@@ -44,6 +47,10 @@ mod buffers;
 pub mod features;
 pub mod kernel;
 pub mod ring;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
 
 /// What one turn reads at most of one connection (promise 10).
 const CONNECTION_BYTES_MAX: usize = 64 * KIB;
@@ -55,6 +62,15 @@ const PASSES_MAX: usize = 16;
 const BUFFERS_PER_TURN: usize = 512;
 /// How long an accept rests that found no slot, in ms.
 const ACCEPT_REST_MS: u64 = 100;
+/// A turn that brought so many receives was full: another one is likely to follow at once.
+const RECEIVES_OF_FULL_TURN: usize = 64;
+/// Errors that say nothing about a socket but that this attempt is over.
+const PASSING: [i32; 4] = [
+    libc::ECANCELED,
+    libc::EINTR,
+    libc::EAGAIN,
+    libc::ECONNABORTED,
+];
 
 /// A connection in the table of the ring that it was sent to.
 #[derive(Debug)]
@@ -90,13 +106,14 @@ enum Receive {
 struct Slot {
     generation: u32,
     state: State,
-    /// Operations whose last completion has not come.
-    operations: u32,
+    /// Operations whose last completion has not come, a bit for each [`Kind`].
+    under_way: u16,
     receive: Receive,
     wants_reading: bool,
     /// No more bytes will come.
     is_ended: bool,
-    is_sending: bool,
+    /// It is gone, and that was said.
+    is_failed: bool,
     /// The turn it was last read in, and how much.
     turn: u64,
     turn_bytes: usize,
@@ -109,15 +126,19 @@ impl Slot {
         Slot {
             generation,
             state: State::Free,
-            operations: 0,
+            under_way: 0,
             receive: Receive::Idle,
             wants_reading: false,
             is_ended: false,
-            is_sending: false,
+            is_failed: false,
             turn: 0,
             turn_bytes: 0,
             address: None,
         }
+    }
+
+    fn is_under_way(&self, kind: Kind) -> bool {
+        self.under_way & kind.bit() != 0
     }
 }
 
@@ -129,13 +150,15 @@ struct Accept {
     is_armed: bool,
     is_stopped: bool,
     rests_until_ms: Option<u64>,
+    /// It failed last time, and that was logged.
+    is_failing: bool,
 }
 
 /// The driver over a kernel.
 pub struct Uring<K: Kernel> {
     kernel: K,
     features: Features,
-    clock: Clock,
+    clock: Box<dyn Fn() -> Now>,
     slots: Vec<Slot>,
     accepts: Vec<Accept>,
     /// Buffers that the shard reads this turn.
@@ -145,10 +168,20 @@ pub struct Uring<K: Kernel> {
     /// Taken while sends were settled: for the next turn.
     early: Vec<Taken<Direct>>,
     is_settling: bool,
-    /// Receives to arm with the next turn.
+    /// Receives to arm with the next turn: first those that found no buffer and got nothing this turn.
+    hungry: VecDeque<SessionId>,
+    /// And then everybody else.
     rearm: VecDeque<SessionId>,
     completions: Vec<Completion>,
+    /// Taken over from the kernel and not looked at.
+    reaped: VecDeque<Completion>,
+    /// Bytes that this turn has taken.
+    turn_bytes: usize,
     turn: u64,
+    /// How long a turn may wait for more after a full one; zero for not at all.
+    coalesce: Duration,
+    /// Receives that the last turn brought.
+    received: usize,
 }
 
 /// The driver over the real ring.
@@ -166,6 +199,7 @@ impl UringDriver {
         rings: RingFds,
         listeners: Vec<Listening>,
         slots_max: usize,
+        coalesce: Duration,
         clock: Clock,
     ) -> Result<UringDriver, String> {
         let (ring, features) = features::set_up(wanted)?;
@@ -180,13 +214,20 @@ impl UringDriver {
             slots_max,
         )
         .map_err(|error| format!("no buffer ring or table of direct descriptors: {error}"))?;
-        Ok(Uring::new(kernel, features, &indexes, clock))
+        let clock = Box::new(move || clock.now());
+        Ok(Uring::new(kernel, features, &indexes, coalesce, clock))
     }
 }
 
 impl<K: Kernel> Uring<K> {
     /// A driver that accepts from listeners with these indexes in the settings.
-    pub fn new(kernel: K, features: Features, listeners: &[u16], clock: Clock) -> Uring<K> {
+    pub fn new(
+        kernel: K,
+        features: Features,
+        listeners: &[u16],
+        coalesce: Duration,
+        clock: Box<dyn Fn() -> Now>,
+    ) -> Uring<K> {
         let accepts = listeners
             .iter()
             .map(|&index| Accept {
@@ -194,10 +235,16 @@ impl<K: Kernel> Uring<K> {
                 is_armed: false,
                 is_stopped: false,
                 rests_until_ms: None,
+                is_failing: false,
             })
             .collect();
         let mut driver = Uring {
             kernel,
+            coalesce: if features.min_timeout {
+                coalesce
+            } else {
+                Duration::ZERO
+            },
             features,
             clock,
             slots: Vec::new(),
@@ -206,9 +253,13 @@ impl<K: Kernel> Uring<K> {
             lent_early: Vec::new(),
             early: Vec::new(),
             is_settling: false,
+            hungry: VecDeque::new(),
             rearm: VecDeque::new(),
             completions: Vec::new(),
+            reaped: VecDeque::new(),
+            turn_bytes: 0,
             turn: 0,
+            received: 0,
         };
         driver.arm_accepts();
         driver
@@ -225,6 +276,27 @@ impl<K: Kernel> Uring<K> {
         &mut self.kernel
     }
 
+    /// Takes completions over from the kernel; how many there were.
+    fn reap(&mut self) -> usize {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.kernel.reap(&mut completions);
+        let count = completions.len();
+        self.reaped.extend(completions.drain(..));
+        self.completions = completions;
+        count
+    }
+
+    /// Looks at what was reaped, until the turn has as many bytes as one turn takes; true if it has.
+    fn take_reaped(&mut self, taken: &mut Vec<Taken<Direct>>) -> bool {
+        while self.turn_bytes < TURN_BYTES_MAX {
+            let Some(completion) = self.reaped.pop_front() else {
+                return false;
+            };
+            self.complete(completion, taken);
+        }
+        true
+    }
+
     fn find(&mut self, session: SessionId) -> Option<&mut Slot> {
         self.slots
             .get_mut(session.slot as usize)
@@ -237,12 +309,13 @@ impl<K: Kernel> Uring<K> {
             .filter(|slot| matches!(slot.state, State::Open))
     }
 
-    /// Queues an operation on a slot; its last completion will be counted off.
+    /// Queues an operation on a slot, to be crossed off by its last completion.
     fn begin(&mut self, session: SessionId, kind: Kind, operation: Operation) {
         if let Some(slot) = self.find(session) {
-            slot.operations += 1;
+            debug_assert!(!slot.is_under_way(kind), "one {kind:?} at a time");
+            slot.under_way |= kind.bit();
+            self.kernel.push(tag(kind, session), operation);
         }
-        self.kernel.push(tag(kind, session), operation);
     }
 
     fn cancel(&mut self, session: SessionId, kind: Kind) {
@@ -307,7 +380,7 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn arm_accepts(&mut self) {
-        let now_ms = self.clock.now().ms;
+        let now_ms = (self.clock)().ms;
         for (listener, accept) in self.accepts.iter_mut().enumerate() {
             let rests = accept
                 .rests_until_ms
@@ -338,6 +411,7 @@ impl<K: Kernel> Uring<K> {
             Kind::Receive
             | Kind::Send
             | Kind::Shutdown
+            | Kind::Abort
             | Kind::Close
             | Kind::SendFd
             | Kind::InstallFd
@@ -347,7 +421,8 @@ impl<K: Kernel> Uring<K> {
             slot: tag.slot,
             generation: tag.generation,
         };
-        let Some(slot) = self.find(session).filter(|slot| slot.operations > 0) else {
+        let kind = tag.kind;
+        let Some(slot) = self.find(session).filter(|slot| slot.is_under_way(kind)) else {
             // Of an earlier connection of this slot, or of nothing we asked: dropped, its buffer returned.
             if let Some(buffer) = *buffer {
                 self.kernel.give_back(buffer);
@@ -355,9 +430,9 @@ impl<K: Kernel> Uring<K> {
             return;
         };
         if !completion.more {
-            slot.operations -= 1;
+            slot.under_way &= !kind.bit();
         }
-        match tag.kind {
+        match kind {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
             Kind::SendFd => self.fd_sent(session, completion.result, taken),
@@ -369,7 +444,7 @@ impl<K: Kernel> Uring<K> {
                 }
             }
             Kind::Close => self.closed(session),
-            Kind::Shutdown | Kind::Linger => {}
+            Kind::Shutdown | Kind::Abort | Kind::Linger => {}
             Kind::Accept | Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken => {
                 unreachable!("returned above")
             }
@@ -382,15 +457,19 @@ impl<K: Kernel> Uring<K> {
             return;
         };
         let index = accept.index;
+        let error = -completion.result;
         if !completion.more {
             accept.is_armed = false;
             if accept.is_stopped {
                 self.kernel.drop_listener(completion.tag.slot as u16);
-            } else if completion.result < 0 {
+            } else if error > 0 && !PASSING.contains(&error) {
                 // No slot or no memory: the clients that are here are served as before.
-                accept.rests_until_ms = Some(self.clock.now().ms + ACCEPT_REST_MS);
+                accept.rests_until_ms = Some((self.clock)().ms + ACCEPT_REST_MS);
             }
         }
+        // Said once, or the log would fill while nothing can be done.
+        let is_news = !accept.is_failing;
+        accept.is_failing = error > 0;
         match u32::try_from(completion.result) {
             Ok(slot) => {
                 let address = RemoteAddress::default();
@@ -404,11 +483,12 @@ impl<K: Kernel> Uring<K> {
                     address,
                 });
             }
-            Err(_) if completion.result == -libc::ECANCELED => {}
-            Err(_) => {
-                let error = io::Error::from_raw_os_error(-completion.result);
-                tracing::warn!(%error, "can't accept");
+            Err(_) if PASSING.contains(&error) => {}
+            Err(_) if is_news => {
+                let error = io::Error::from_raw_os_error(error);
+                tracing::warn!(%error, "can't accept; trying again until it works");
             }
+            Err(_) => {}
         }
         self.arm_accepts();
     }
@@ -440,6 +520,8 @@ impl<K: Kernel> Uring<K> {
                     } else {
                         self.lent.push(id);
                     }
+                    self.received += 1;
+                    self.turn_bytes += size;
                     let buffer = Buffer {
                         start: usize::from(id),
                         size,
@@ -473,12 +555,12 @@ impl<K: Kernel> Uring<K> {
                     ending: Ending::EndOfInput,
                 });
             }
+            // It got nothing though it wants: the first to be served when buffers are back.
+            result if result == -libc::ENOBUFS && slot.turn != turn => {
+                self.hungry.push_back(session);
+            }
             // It ended for a reason of the ring's, not of the connection's.
-            result if result > 0 => self.rearm.push_back(session),
-            result
-                if [libc::ENOBUFS, libc::ECANCELED, libc::EINTR, libc::EAGAIN]
-                    .contains(&-result) =>
-            {
+            result if result > 0 || result == -libc::ENOBUFS || PASSING.contains(&-result) => {
                 self.rearm.push_back(session);
             }
             _ => self.failed(session, taken),
@@ -487,7 +569,10 @@ impl<K: Kernel> Uring<K> {
 
     /// The connection is gone: said once.
     fn failed(&mut self, session: SessionId, taken: &mut Vec<Taken<Direct>>) {
-        if let Some(slot) = self.open(session) {
+        if let Some(slot) = self.open(session)
+            && !slot.is_failed
+        {
+            slot.is_failed = true;
             slot.is_ended = true;
             slot.wants_reading = false;
             taken.push(Taken::Ended {
@@ -498,22 +583,27 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn sent(&mut self, session: SessionId, completion: Completion, taken: &mut Vec<Taken<Direct>>) {
-        let Some(slot) = self.find(session) else {
+        let Some(mut chunks) = completion.chunks else {
             return;
         };
-        slot.is_sending = false;
-        let (Some(mut chunks), State::Open) = (completion.chunks, &slot.state) else {
-            return;
+        let is_leaving = match self.find(session).map(|slot| &slot.state) {
+            Some(State::Open) => false,
+            // What was on its way when the connection was let go belongs to it.
+            Some(State::Leaving { .. }) => true,
+            Some(State::Free | State::Closing | State::Closed) | None => return,
         };
         let sent = match usize::try_from(completion.result) {
             Ok(sent) => sent,
             Err(_) if [libc::EINTR, libc::EAGAIN].contains(&-completion.result) => 0,
+            // One that leaves fails where it arrives.
             Err(_) => return self.failed(session, taken),
         };
         let is_stuck = completion.result == 0;
         advance(&mut chunks, sent);
         if chunks.is_empty() {
-            taken.push(Taken::Sent { session });
+            if !is_leaving {
+                taken.push(Taken::Sent { session });
+            }
         } else if is_stuck {
             self.failed(session, taken);
         } else {
@@ -523,9 +613,6 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn push_send(&mut self, session: SessionId, chunks: Chunks) {
-        if let Some(slot) = self.find(session) {
-            slot.is_sending = true;
-        }
         self.begin(
             session,
             Kind::Send,
@@ -574,7 +661,7 @@ impl<K: Kernel> Uring<K> {
 
     /// What a connection that leaves or closes does next, once nothing of it is under way.
     fn go_on(&mut self, session: SessionId) {
-        let Some(slot) = self.find(session).filter(|slot| slot.operations == 0) else {
+        let Some(slot) = self.find(session).filter(|slot| slot.under_way == 0) else {
             return;
         };
         match &mut slot.state {
@@ -618,6 +705,9 @@ impl<K: Kernel> Driver for Uring<K> {
             wait = Some(Duration::ZERO);
         }
         // After the buffers are back, and before anybody whose receive is armed gets them.
+        for session in std::mem::take(&mut self.hungry) {
+            self.arm(session);
+        }
         for session in std::mem::take(&mut self.rearm) {
             self.arm(session);
         }
@@ -625,26 +715,35 @@ impl<K: Kernel> Driver for Uring<K> {
         if let Some(until_ms) = self
             .accepts
             .iter()
+            .filter(|accept| !accept.is_stopped)
             .filter_map(|accept| accept.rests_until_ms)
             .min()
         {
-            let rest = Duration::from_millis(until_ms.saturating_sub(self.clock.now().ms).max(1));
+            let rest = Duration::from_millis(until_ms.saturating_sub((self.clock)().ms).max(1));
             wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
         }
+        let is_full = std::mem::take(&mut self.received) >= RECEIVES_OF_FULL_TURN;
+        let mut gather = self.coalesce;
+        if !is_full || wait == Some(Duration::ZERO) {
+            gather = Duration::ZERO;
+        }
+        self.turn_bytes = 0;
+        if self.take_reaped(taken) {
+            // The last turn's measure was full: what was reaped then is this turn's.
+            return self.kernel.enter(Some(Duration::ZERO), Duration::ZERO);
+        }
+        if !taken.is_empty() {
+            (wait, gather) = (Some(Duration::ZERO), Duration::ZERO);
+        }
         for _ in 0..PASSES_MAX {
-            self.kernel.enter(wait)?;
-            let mut completions = std::mem::take(&mut self.completions);
-            self.kernel.reap(&mut completions);
-            let count = completions.len();
-            for completion in completions.drain(..) {
-                self.complete(completion, taken);
-            }
-            self.completions = completions;
+            self.kernel.enter(wait, gather)?;
+            let count = self.reap();
+            let is_full = self.take_reaped(taken);
             let has_more = count >= COMPLETIONS_PER_ENTER || self.kernel.has_deferred();
-            if !has_more || self.lent.len() >= BUFFERS_PER_TURN {
+            if is_full || !has_more || self.lent.len() >= BUFFERS_PER_TURN {
                 break;
             }
-            wait = Some(Duration::ZERO);
+            (wait, gather) = (Some(Duration::ZERO), Duration::ZERO);
         }
         Ok(())
     }
@@ -657,26 +756,23 @@ impl<K: Kernel> Driver for Uring<K> {
         let Some(slot) = self.open(session) else {
             return Sending::Failed;
         };
-        debug_assert!(
-            !slot.is_sending,
-            "at most one send is under way per connection"
-        );
+        if slot.is_failed {
+            return Sending::Failed;
+        }
         self.push_send(session, chunks);
         Sending::Pending
     }
 
     fn settle(&mut self, sent: &mut Vec<Taken<Direct>>) -> io::Result<()> {
         // Sends complete while they are begun, if the socket has room.
-        self.kernel.enter(Some(Duration::ZERO))?;
-        let mut completions = std::mem::take(&mut self.completions);
-        self.kernel.reap(&mut completions);
+        self.kernel.enter(Some(Duration::ZERO), Duration::ZERO)?;
+        self.reap();
         let mut early = std::mem::take(&mut self.early);
         self.is_settling = true;
-        for completion in completions.drain(..) {
+        while let Some(completion) = self.reaped.pop_front() {
             self.complete(completion, &mut early);
         }
         self.is_settling = false;
-        self.completions = completions;
         for taken in early {
             match taken {
                 Taken::Sent { .. } => sent.push(taken),
@@ -697,14 +793,18 @@ impl<K: Kernel> Driver for Uring<K> {
         };
         slot.wants_reading = reading;
         if reading {
-            self.arm(session);
+            // With the next turn, behind those that waited for a buffer longer.
+            self.rearm.push_back(session);
         } else {
             self.disarm(session);
         }
     }
 
     fn shutdown_write(&mut self, session: SessionId) {
-        if self.open(session).is_some() {
+        if self
+            .open(session)
+            .is_some_and(|slot| !slot.is_under_way(Kind::Shutdown))
+        {
             self.begin(
                 session,
                 Kind::Shutdown,
@@ -722,8 +822,8 @@ impl<K: Kernel> Driver for Uring<K> {
         };
         slot.state = State::Closing;
         slot.address = None;
-        let is_busy = slot.receive != Receive::Idle || slot.is_sending;
-        let is_sending = slot.is_sending;
+        let is_sending = slot.is_under_way(Kind::Send);
+        let is_busy = is_sending || slot.is_under_way(Kind::Receive);
         if reset && self.features.socket_options {
             self.begin(
                 session,
@@ -734,7 +834,7 @@ impl<K: Kernel> Driver for Uring<K> {
         if is_busy {
             self.begin(
                 session,
-                Kind::Shutdown,
+                Kind::Abort,
                 Operation::Shutdown {
                     slot: session.slot,
                     both: true,
@@ -768,6 +868,7 @@ impl<K: Kernel> Driver for Uring<K> {
     fn stop_accepting(&mut self) {
         for (listener, accept) in self.accepts.iter_mut().enumerate() {
             accept.is_stopped = true;
+            accept.rests_until_ms = None;
             if accept.is_armed {
                 let accepting = Tag {
                     kind: Kind::Accept,
@@ -796,7 +897,7 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn now(&self) -> Now {
-        self.clock.now()
+        (self.clock)()
     }
 
     fn overflows(&self) -> u64 {
@@ -818,12 +919,16 @@ fn next(generation: u32) -> u32 {
 
 /// Takes the first `sent` bytes off.
 fn advance(chunks: &mut Chunks, mut sent: usize) {
-    while let Some(first) = chunks.first_mut() {
-        if first.len() > sent {
-            first.advance(sent);
-            return;
-        }
-        sent -= first.len();
-        chunks.remove(0);
+    let whole = chunks
+        .iter()
+        .take_while(|chunk| {
+            let is_whole = chunk.len() <= sent;
+            sent -= if is_whole { chunk.len() } else { 0 };
+            is_whole
+        })
+        .count();
+    chunks.drain(..whole);
+    if let Some(first) = chunks.first_mut() {
+        first.advance(sent);
     }
 }

@@ -1,12 +1,14 @@
-#![allow(
-    unsafe_code,
-    reason = "entries of the submission queue point to our memory"
-)]
-//! The real ring: operations become entries, and their memory is kept until the kernel has done with it.
+//! The real ring: operations become entries, and their memory is kept until the kernel has done with it. The unsafe
+//! code of the driver is here and in [`super::buffers`].
 //!
 //! Invariant: whatever an entry points to lives in `sends` (by slot) or in `buffers` from before it is queued
 //! until its last completion was reaped; when the ring is dropped with operations under way, that memory is
 //! leaked rather than freed under the kernel's hands.
+
+#![allow(
+    unsafe_code,
+    reason = "entries of the submission queue point to our memory"
+)]
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -37,8 +39,12 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 const PARTS_MAX: usize = 1024;
 /// `IORING_MSG_RING_CQE_SKIP`: the other ring gets no completion.
 const MSG_RING_CQE_SKIP: u32 = 1;
+/// Completions that a gathering wait waits for, if they come in its time.
+const GATHERED: usize = 1024;
 /// `IORING_ENTER_GETEVENTS`.
 const ENTER_GETEVENTS: u32 = 1;
+/// Enters that a ring which is dropped may take to collect what it cancelled.
+const LAST_PASSES: usize = 64;
 
 /// The rings of all shards, by shard; -1 where there is none.
 pub type RingFds = Arc<[AtomicI32]>;
@@ -48,24 +54,23 @@ struct InFlight {
     chunks: Chunks,
     /// For a gathering send: both in boxes, so that they stay where they are.
     gather: Option<Box<(libc::msghdr, SmallVec<[libc::iovec; 8]>)>>,
+    /// Its entry's number: those from `queued - len` on are not the kernel's yet.
+    order: u64,
 }
 
-// SAFETY: the pointers inside point to the chunks beside them, which are Send; they move with the ring only.
-unsafe impl Send for InFlight {}
-
-/// One shard's ring.
+/// One shard's ring. Not `Send`: it points to what the kernel knows as this thread's.
 pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
     /// By slot.
     sends: ManuallyDrop<Vec<Option<InFlight>>>,
-    under_way: usize,
+    /// Entries that ever went into the submission queue or the backlog.
+    queued: u64,
     listeners: Vec<Option<Listening>>,
     waker: Waker,
     wakers: Arc<[Waker]>,
     rings: RingFds,
     features: Features,
-    slots_max: usize,
     overflows: u64,
     /// Entries that the submission queue had no room for, because the kernel wanted completions reaped first.
     backlog: Vec<squeue::Entry>,
@@ -93,13 +98,12 @@ impl Ring {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             sends: ManuallyDrop::new(Vec::new()),
-            under_way: 0,
+            queued: 0,
             listeners: listeners.into_iter().map(Some).collect(),
             waker: wakers[own].clone(),
             wakers,
             rings,
             features,
-            slots_max,
             overflows: 0,
             backlog: Vec::new(),
         };
@@ -128,12 +132,21 @@ impl Ring {
     }
 
     fn queue(&mut self, entry: squeue::Entry) {
-        if self.backlog.is_empty() && self.try_queue(&entry) {
-            return;
-        }
-        // The queue is full: what is in it begins now, without waiting for anything.
-        if self.backlog.is_empty() && self.enter_raw(0, 0).is_ok() && self.try_queue(&entry) {
-            return;
+        self.queued += 1;
+        self.queue_again(entry);
+    }
+
+    /// Entries keep their order: once one waits in the backlog, all that follow do.
+    fn queue_again(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            if self.try_queue(&entry) {
+                return;
+            }
+            // The queue is full: what is in it begins now, without waiting for anything; unless completions are to be
+            // reaped first.
+            if !self.has_overflowed() && self.enter_raw(true, 0).is_ok() && self.try_queue(&entry) {
+                return;
+            }
         }
         self.backlog.push(entry);
     }
@@ -145,15 +158,26 @@ impl Ring {
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
 
-    fn enter_raw(&mut self, want: u32, flags: u32) -> io::Result<()> {
+    /// Enters without waiting, and lets what is queued begin or not.
+    fn enter_raw(&mut self, begins: bool, flags: u32) -> io::Result<()> {
         let queued = self.ring.submission().len() as u32;
-        // SAFETY: no argument is passed along.
+        let queued = if begins { queued } else { 0 };
+        // SAFETY: no argument is passed along. What the queue's entries point to is kept (see `try_queue`).
         let entered = unsafe {
             self.ring
                 .submitter()
-                .enter::<libc::sigset_t>(queued, want, flags, None)
+                .enter::<libc::sigset_t>(queued, 0, flags, None)
         };
         entered.map(drop)
+    }
+
+    fn has_overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// Entries that the kernel has not seen.
+    fn unseen(&mut self) -> u64 {
+        (self.ring.submission().len() + self.backlog.len()) as u64
     }
 
     fn entry(&mut self, tag: Tag, operation: Operation) -> Option<squeue::Entry> {
@@ -234,10 +258,10 @@ impl Ring {
             self.sends[index].is_none(),
             "at most one send is under way per connection"
         );
-        self.under_way += 1;
         let in_flight = self.sends[index].insert(InFlight {
             chunks,
             gather: None,
+            order: self.queued,
         });
         if let [chunk] = in_flight.chunks.as_slice() {
             return opcode::Send::new(Fixed(slot), chunk.as_ptr(), chunk.len() as u32)
@@ -290,7 +314,6 @@ impl Ring {
                     .sends
                     .get_mut(tag.slot as usize)
                     .and_then(Option::take)?;
-                self.under_way -= 1;
                 completion.chunks = Some(in_flight.chunks);
             }
             Kind::Waker => {
@@ -317,26 +340,40 @@ impl Kernel for Ring {
         }
     }
 
-    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        for entry in std::mem::take(&mut self.backlog) {
-            self.queue(entry);
-        }
-        let wait = if self.backlog.is_empty() {
-            wait
+    fn enter(&mut self, wait: Option<Duration>, gather: Duration) -> io::Result<()> {
+        let has_overflowed = self.has_overflowed();
+        if has_overflowed {
+            self.overflows += 1;
         } else {
-            Some(Duration::ZERO)
-        };
-        let result = match wait {
-            Some(Duration::ZERO) => self.enter_raw(0, ENTER_GETEVENTS),
-            Some(wait) => {
-                let timespec = Timespec::from(wait);
-                let arguments = SubmitArgs::new().timespec(&timespec);
-                self.ring
-                    .submitter()
-                    .submit_with_args(1, &arguments)
-                    .map(drop)
+            for entry in std::mem::take(&mut self.backlog) {
+                self.queue_again(entry);
             }
-            None => self.ring.submitter().submit_and_wait(1).map(drop),
+        }
+        let is_short_of_room = has_overflowed || !self.backlog.is_empty();
+        let timespec = wait.map(Timespec::from);
+        let mut arguments = SubmitArgs::new();
+        if let Some(timespec) = &timespec {
+            arguments = arguments.timespec(timespec);
+        }
+        let result = if is_short_of_room {
+            // What the kernel keeps beside the full queue moves into it; nothing new begins before it was reaped.
+            self.enter_raw(!has_overflowed, ENTER_GETEVENTS)
+        } else if wait == Some(Duration::ZERO) {
+            self.enter_raw(true, ENTER_GETEVENTS)
+        } else if !gather.is_zero() {
+            // Returns at once if so many are there, and after this time if any is.
+            let arguments = arguments.min_wait_usec(gather.as_micros() as u32);
+            self.ring
+                .submitter()
+                .submit_with_args(GATHERED, &arguments)
+                .map(drop)
+        } else if wait.is_some() {
+            self.ring
+                .submitter()
+                .submit_with_args(1, &arguments)
+                .map(drop)
+        } else {
+            self.ring.submitter().submit_and_wait(1).map(drop)
         };
         match result.as_ref().map_err(io::Error::raw_os_error) {
             Ok(()) => Ok(()),
@@ -361,7 +398,8 @@ impl Kernel for Ring {
     }
 
     fn has_deferred(&self) -> bool {
-        // SAFETY: only flags are read; no other submission queue is borrowed meanwhile, as this thread is the only user.
+        // SAFETY: no other submission queue is borrowed meanwhile: `&self` on the one thread that has this ring (it is
+        // neither Send nor Sync). Only flags are read; dropping the queue stores the tail that it had.
         let queue = unsafe { self.ring.submission_shared() };
         queue.taskrun() || queue.cq_overflow()
     }
@@ -380,12 +418,9 @@ impl Kernel for Ring {
         }
     }
 
-    fn slots_max(&self) -> usize {
-        self.slots_max
-    }
-
     fn overflows(&self) -> u64 {
-        // SAFETY: as in `has_deferred`.
+        // Those that were kept aside, and those that even for that there was no memory.
+        // SAFETY: as in `has_deferred`, of the completion queue.
         self.overflows + u64::from(unsafe { self.ring.completion_shared() }.overflow())
     }
 }
@@ -396,21 +431,31 @@ impl Drop for Ring {
             let own: RawFd = self.ring.as_raw_fd();
             let _ = ring.compare_exchange(own, -1, Ordering::AcqRel, Ordering::Relaxed);
         }
-        // Everything under way is cancelled, and the kernel waits until it is.
+        // Everything under way is cancelled, and the kernel waits until it is. What it has not seen stays unseen: a
+        // ring that is given up before its first turn must accept nobody.
         let patience = Timespec::from(Duration::from_secs(1));
         let cancelled = self
             .ring
             .submitter()
             .register_sync_cancel(Some(patience), CancelBuilder::any());
+        // The last completions: their memory and descriptors come home.
+        let mut completions = Vec::new();
+        for _ in 0..LAST_PASSES {
+            let entered = self.enter_raw(false, ENTER_GETEVENTS);
+            let count = completions.len();
+            self.reap(&mut completions);
+            if entered.is_err() || completions.len() == count {
+                break;
+            }
+        }
+        drop(completions);
+        let seen = self.queued - self.unseen();
+        let is_busy = self.sends.iter().flatten().any(|send| send.order < seen);
         // SAFETY: each is dropped at most once, here, and not used after. The ring goes first; the memory that it
-        // was told of follows only if nothing is under way any more, and is leaked otherwise.
+        // was told of follows only if nothing that the kernel has seen is under way any more, and is leaked otherwise.
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
-            let is_quiet = match cancelled {
-                Ok(()) => true,
-                Err(error) => error.raw_os_error() == Some(libc::ENOENT),
-            };
-            if is_quiet && self.under_way == 0 {
+            if cancelled.is_ok() && !is_busy {
                 ManuallyDrop::drop(&mut self.buffers);
                 ManuallyDrop::drop(&mut self.sends);
             }

@@ -50,9 +50,18 @@ impl Broker {
         Broker::launch(None, env, arguments)
     }
 
+    /// The same by a command that was made with [`command`] and changed.
+    pub fn start_by(command: Command, arguments: &[&str]) -> Broker {
+        Broker::launch_by(command, None, arguments)
+    }
+
     fn launch(config: Option<&str>, env: &[(&str, &str)], arguments: &[&str]) -> Broker {
         let mut command = command();
         command.envs(env.iter().copied());
+        Broker::launch_by(command, config, arguments)
+    }
+
+    fn launch_by(mut command: Command, config: Option<&str>, arguments: &[&str]) -> Broker {
         let given = |option: &str| arguments.contains(&option);
         if !given("--listen") && !config.is_some_and(brings_listeners) {
             command.args(["--listen", "127.0.0.1:0"]);

@@ -11,6 +11,7 @@ pub mod broker;
 pub mod client;
 pub mod option;
 pub mod raw;
+pub mod seccomp;
 
 use std::time::{Duration, Instant};
 

@@ -28,7 +28,7 @@ fn has_ring() -> bool {
     let line = driver_line(&mut Broker::start(&["--io", "auto"]));
     let has_ring = line.contains("driver: io_uring");
     if !has_ring {
-        println!("skipped: {line}");
+        common::skip("uring", &line);
     }
     has_ring
 }

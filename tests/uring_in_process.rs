@@ -39,7 +39,7 @@ fn start(path: &Path) -> Option<(Broker, String)> {
     let broker = match Broker::start(&config) {
         Ok(broker) => broker,
         Err(StartError::Usage(why)) if why.contains("io_uring") => {
-            println!("skipped: {why}");
+            common::skip("uring_in_process", &why);
             return None;
         }
         Err(error) => panic!("{error}"),

@@ -483,7 +483,7 @@ mod tests {
         let (_, features) = match set_up(&Features::ALL) {
             Ok(had) => had,
             Err(why) => {
-                println!("skipped: {why}");
+                let _ = writeln!(io::stderr(), "skipped: ring: {why}");
                 return None;
             }
         };

@@ -26,9 +26,9 @@ use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
 use crate::net::event_loop::{EventLoop, Population};
 use crate::net::listener::{self, Bound, Listening};
-use crate::net::uring::UringDriver;
 use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
+use crate::net::uring::{UringDriver, Wanted};
 use crate::net::waker::Waker;
 use crate::shard::Shard;
 use crate::shard::auth::Access;
@@ -375,7 +375,7 @@ impl Starting<'_> {
 
     fn start_uring(
         &self,
-        wanted: Features,
+        features: Features,
         by_shard: Vec<Vec<Listening>>,
         wakers: &Arc<[Waker]>,
         clock: Clock,
@@ -385,23 +385,19 @@ impl Starting<'_> {
         // Each ring has a table of its own, as long as the descriptors that a process may have.
         let slots_max = descriptors().min(SLOTS_MAX);
         let connections = shards * slots_max.saturating_sub(DESCRIPTORS_RESERVED).max(1);
-        let coalesce = Duration::from_micros(self.coalesce_us);
+        let wanted = Wanted {
+            features,
+            slots_max,
+            coalesce: Duration::from_micros(self.coalesce_us),
+        };
         let (told, features) = bounded(shards);
         let started = self.start_on(
             by_shard,
             wakers,
             connections,
             move |own, wakers, listening| {
-                let driver = UringDriver::start(
-                    own,
-                    &wanted,
-                    wakers,
-                    rings.clone(),
-                    listening,
-                    slots_max,
-                    coalesce,
-                    clock,
-                )?;
+                let driver =
+                    UringDriver::start(own, &wanted, wakers, rings.clone(), listening, clock)?;
                 let _ = told.send(driver.features().clone());
                 Ok(driver)
             },

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_utils::sync::WaitGroup;
 
 use crate::address::ShardId;
 use crate::config::{Config, Io, ListenAddr};
@@ -430,6 +431,7 @@ impl Starting<'_> {
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         let mut goes: Vec<Sender<()>> = Vec::new();
+        let ended = WaitGroup::new();
         let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
         for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
             let id = ports.shard();
@@ -447,6 +449,7 @@ impl Starting<'_> {
             let (settings, wakers) = (self.settings.clone(), wakers.clone());
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
+            let ended = ended.clone();
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
@@ -472,11 +475,17 @@ impl Starting<'_> {
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
                     // The state of a shard that panicked is not to be trusted: its loop is never entered again.
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
-                        Ok(Ok(())) => return,
-                        Ok(Err(error)) => error.to_string(),
-                        Err(_) => "a panic".to_owned(),
+                        Ok(Ok(())) => None,
+                        Ok(Err(error)) => Some(error.to_string()),
+                        Err(_) => Some("a panic".to_owned()),
                     };
-                    let _ = failed.send(Failure { shard: id, reason });
+                    if let Some(reason) = reason {
+                        let _ = failed.send(Failure { shard: id, reason });
+                    }
+                    // Shards send to each other's rings by descriptor. None is closed while another shard may still
+                    // do so: the number could be somebody else's by then.
+                    ended.wait();
+                    drop(event_loop);
                 });
             threads.push(thread.map_err(|error| error.to_string())?);
             goes.push(go);

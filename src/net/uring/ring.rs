@@ -153,8 +153,9 @@ impl Ring {
 
     fn try_queue(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: what the entry points to is in `sends` or `buffers` or static, and stays there until the
-        // operation's last completion has been reaped (the invariant of this file); descriptors are direct ones, or
-        // those of listeners and rings, which outlive this ring or fail with an error.
+        // operation's last completion has been reaped (the invariant of this file); descriptors are direct ones, those of
+        // listeners, which outlive their accept, or those of other rings, which the broker closes only when no shard
+        // runs any more.
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
 

@@ -1,5 +1,5 @@
 //! The real ring: operations become entries, and their memory is kept until the kernel has done with it. The unsafe
-//! code of the driver is here and in [`super::buffers`].
+//! code of the driver is here and in `buffers`.
 //!
 //! Invariant: whatever an entry points to lives in `sends` (by slot) or in `buffers` from before it is queued
 //! until its last completion was reaped; when the ring is dropped with operations under way, that memory is

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_utils::sync::WaitGroup;
 
 use crate::address::ShardId;
 use crate::config::{Config, Io, ListenAddr};
@@ -26,9 +27,9 @@ use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
 use crate::net::event_loop::{EventLoop, Population};
 use crate::net::listener::{self, Bound, Listening};
-use crate::net::uring::UringDriver;
 use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
+use crate::net::uring::{UringDriver, Wanted};
 use crate::net::waker::Waker;
 use crate::shard::Shard;
 use crate::shard::auth::Access;
@@ -390,7 +391,7 @@ impl Starting<'_> {
 
     fn start_uring(
         &self,
-        wanted: Features,
+        features: Features,
         by_shard: Vec<Vec<Listening>>,
         wakers: &Arc<[Waker]>,
         clock: Clock,
@@ -400,23 +401,19 @@ impl Starting<'_> {
         // Each ring has a table of its own, as long as the descriptors that a process may have.
         let slots_max = descriptors().min(SLOTS_MAX);
         let connections = shards * slots_max.saturating_sub(DESCRIPTORS_RESERVED).max(1);
-        let coalesce = Duration::from_micros(self.coalesce_us);
+        let wanted = Wanted {
+            features,
+            slots_max,
+            coalesce: Duration::from_micros(self.coalesce_us),
+        };
         let (told, features) = bounded(shards);
         let started = self.start_on(
             by_shard,
             wakers,
             connections,
             move |own, wakers, listening| {
-                let driver = UringDriver::start(
-                    own,
-                    &wanted,
-                    wakers,
-                    rings.clone(),
-                    listening,
-                    slots_max,
-                    coalesce,
-                    clock,
-                )?;
+                let driver =
+                    UringDriver::start(own, &wanted, wakers, rings.clone(), listening, clock)?;
                 let _ = told.send(driver.features().clone());
                 Ok(driver)
             },
@@ -449,6 +446,7 @@ impl Starting<'_> {
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         let mut goes: Vec<Sender<()>> = Vec::new();
+        let ended = WaitGroup::new();
         let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
         for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
             let id = ports.shard();
@@ -466,6 +464,7 @@ impl Starting<'_> {
             let (settings, wakers) = (self.settings.clone(), wakers.clone());
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
+            let ended = ended.clone();
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
@@ -491,11 +490,17 @@ impl Starting<'_> {
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
                     // The state of a shard that panicked is not to be trusted: its loop is never entered again.
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
-                        Ok(Ok(())) => return,
-                        Ok(Err(error)) => error.to_string(),
-                        Err(_) => "a panic".to_owned(),
+                        Ok(Ok(())) => None,
+                        Ok(Err(error)) => Some(error.to_string()),
+                        Err(_) => Some("a panic".to_owned()),
                     };
-                    let _ = failed.send(Failure { shard: id, reason });
+                    if let Some(reason) = reason {
+                        let _ = failed.send(Failure { shard: id, reason });
+                    }
+                    // Shards send to each other's rings by descriptor. None is closed while another shard may still
+                    // do so: the number could be somebody else's by then.
+                    ended.wait();
+                    drop(event_loop);
                 });
             threads.push(thread.map_err(|error| error.to_string())?);
             goes.push(go);

@@ -28,6 +28,7 @@ fn samples(name: &str) -> [&'static str; 2] {
         "shards" => ["3", "128"],
         "drain" => ["0.5", "20"],
         "max-headers" => ["65", "100"],
+        "coalesce-us" => ["20", "50"],
         _ => ["3000", "5000"],
     }
 }
@@ -350,6 +351,7 @@ fn strange_environment_names_are_warnings() {
     let env = [
         ("PUBSUB_MAX_MESAGE", "1"),
         ("PUBSUB_FAULT", "panic:frame:1"),
+        ("PUBSUB_URING_WITHOUT", "deferred"),
         ("PUBSUB_SERVICE_HOST", "10.0.0.1"),
         ("PUBSUB_PORT", "tcp://10.0.0.1:8000"),
         ("PUBSUB_PORT_8000_TCP_ADDR", "10.0.0.1"),

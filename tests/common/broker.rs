@@ -56,6 +56,11 @@ impl Broker {
         Broker::launch(command(), None, env, arguments)
     }
 
+    /// The same by a command that was made with [`command`] and changed.
+    pub fn start_by(command: Command, arguments: &[&str]) -> Broker {
+        Broker::launch_by(command, None, arguments)
+    }
+
     fn launch(
         mut command: Command,
         config: Option<&str>,
@@ -63,6 +68,10 @@ impl Broker {
         arguments: &[&str],
     ) -> Broker {
         command.envs(env.iter().copied());
+        Broker::launch_by(command, config, arguments)
+    }
+
+    fn launch_by(mut command: Command, config: Option<&str>, arguments: &[&str]) -> Broker {
         let given = |option: &str| arguments.contains(&option);
         if !given("--listen") && !config.is_some_and(brings_listeners) {
             command.args(["--listen", "127.0.0.1:0"]);

@@ -11,7 +11,9 @@ pub mod broker;
 pub mod client;
 pub mod option;
 pub mod raw;
+pub mod seccomp;
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Finished, run};
@@ -30,6 +32,11 @@ pub fn wait_for<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
     }
+}
+
+/// Says that a test, or a part of it, is skipped, and why: past libtest's capture, so that it is counted.
+pub fn skip(name: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
 }
 
 /// The seed of a random test: `E2E_SEED` replays one, otherwise it is new. Printed, so that a failure shows it.

@@ -1,9 +1,11 @@
 //! The steps of `cargo xtask test`, in the order in which they run.
 
-use std::process::Command;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use crate::Verdict;
-use crate::process::{cargo, first_line, run};
+use crate::process::{cargo, first_line, root, run};
 use crate::tally::Tally;
 use crate::{autobahn, setup};
 
@@ -15,6 +17,7 @@ pub enum Step {
     Clippy,
     Test,
     Autobahn,
+    Epoll,
     Doc,
     Loom,
 }
@@ -26,6 +29,7 @@ impl Step {
         Step::Clippy,
         Step::Test,
         Step::Autobahn,
+        Step::Epoll,
         Step::Doc,
         Step::Loom,
     ];
@@ -38,6 +42,7 @@ impl Step {
             Step::Clippy => "clippy",
             Step::Test => "test",
             Step::Autobahn => "autobahn",
+            Step::Epoll => "epoll",
             Step::Doc => "doc",
             Step::Loom => "loom",
         }
@@ -55,6 +60,7 @@ impl Step {
                 "every test of the workspace: unit, property, simulation, end to end, tidy"
             }
             Step::Autobahn => "RFC 6455 as the Autobahn test suite reads it",
+            Step::Epoll => "the end-to-end tests once more, without io_uring",
             Step::Doc => "the crate's documents, warnings are errors",
             Step::Loom => "ring and doorbell in every interleaving",
         }
@@ -71,6 +77,7 @@ impl Step {
             }
             Step::Test => tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
             Step::Autobahn => autobahn::run(),
+            Step::Epoll => epoll(),
             Step::Doc => {
                 let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
                 let (ended_well, tally) = run(command.env("RUSTDOCFLAGS", "-D warnings"));
@@ -107,6 +114,55 @@ fn component(name: &str, arguments: &[&str]) -> (Verdict, Tally) {
     (verdict(ended_well), tally)
 }
 
+/// Runs the end-to-end tests on epoll, if it was not epoll that ran them already.
+fn epoll() -> (Verdict, Tally) {
+    let was_asked_for = std::env::var("E2E_IO").is_ok_and(|io| io == "epoll");
+    if was_asked_for || !has_ring() {
+        let why = "the tests ran on epoll already".to_owned();
+        println!("skipped: {why}");
+        return (Verdict::Skipped(why), Tally::default());
+    }
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    for name in end_to_end() {
+        command.args(["--test", &name]);
+    }
+    tests(command.env("E2E_IO", "epoll"))
+}
+
+/// The test files that start a broker, but those that choose its driver themselves.
+fn end_to_end() -> Vec<String> {
+    let files = fs::read_dir(root().join("tests"));
+    let paths = files
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|file| file.path());
+    let mut names: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("\nmod common;\n")))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(|name| !name.starts_with("uring"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Does a broker start here that must have io_uring?
+fn has_ring() -> bool {
+    let mut command = cargo(&["run", "--quiet", "--bin", "pubsub", "--"]);
+    command.args(["--io", "uring", "--listen", "127.0.0.1:0", "--admin", "off"]);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut child) = command.stdout(Stdio::piped()).spawn() else {
+        return false;
+    };
+    let output = child.stdout.take().expect("stdout is piped");
+    let mut line = String::new();
+    let is_read = BufReader::new(output).read_line(&mut line).is_ok();
+    let _ = child.kill();
+    let _ = child.wait();
+    is_read && line.starts_with("pubsub ready")
+}
+
 /// Runs tests. Finding none is a failure: a filter that fits nothing proves nothing.
 fn tests(command: &mut Command) -> (Verdict, Tally) {
     let (ended_well, tally) = run(command);
@@ -131,6 +187,24 @@ mod tests {
         check(one, Verdict::Passed);
         check(&format!("{one}; exit 101"), Verdict::Failed);
         check("true", Verdict::Failed);
+    }
+
+    #[test]
+    fn end_to_end_tests_are_found() {
+        let names = end_to_end();
+        for name in [
+            "native",
+            "delivery",
+            "dwsps",
+            "limits",
+            "websocket",
+            "binary",
+        ] {
+            assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
+        }
+        for name in ["uring", "tidy", "configuration"] {
+            assert!(names.iter().all(|found| found != name), "{name}: {names:?}");
+        }
     }
 
     #[test]

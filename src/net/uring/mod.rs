@@ -184,6 +184,17 @@ pub struct Uring<K: Kernel> {
     received: usize,
 }
 
+/// What a ring is asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// To be used if the kernel has them.
+    pub features: Features,
+    /// The length of its table of connections.
+    pub slots_max: usize,
+    /// How long a turn waits for more after a full one; zero for not at all.
+    pub coalesce: Duration,
+}
+
 /// The driver over the real ring.
 pub type UringDriver = Uring<Ring>;
 
@@ -194,15 +205,13 @@ impl UringDriver {
     /// A sentence that says why there is no ring here.
     pub fn start(
         own: ShardId,
-        wanted: &Features,
+        wanted: &Wanted,
         wakers: Arc<[Waker]>,
         rings: RingFds,
         listeners: Vec<Listening>,
-        slots_max: usize,
-        coalesce: Duration,
         clock: Clock,
     ) -> Result<UringDriver, String> {
-        let (ring, features) = features::set_up(wanted)?;
+        let (ring, features) = features::set_up(&wanted.features)?;
         let indexes: Vec<u16> = listeners.iter().map(Listening::index).collect();
         let kernel = Ring::new(
             ring,
@@ -211,11 +220,17 @@ impl UringDriver {
             listeners,
             wakers,
             rings,
-            slots_max,
+            wanted.slots_max,
         )
         .map_err(|error| format!("no buffer ring or table of direct descriptors: {error}"))?;
         let clock = Box::new(move || clock.now());
-        Ok(Uring::new(kernel, features, &indexes, coalesce, clock))
+        Ok(Uring::new(
+            kernel,
+            features,
+            &indexes,
+            wanted.coalesce,
+            clock,
+        ))
     }
 }
 

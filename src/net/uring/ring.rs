@@ -1,5 +1,5 @@
 //! The real ring: operations become entries, and their memory is kept until the kernel has done with it. The unsafe
-//! code of the driver is here and in [`super::buffers`].
+//! code of the driver is here and in `buffers`.
 //!
 //! Invariant: whatever an entry points to lives in `sends` (by slot) or in `buffers` from before it is queued
 //! until its last completion was reaped; when the ring is dropped with operations under way, that memory is
@@ -153,8 +153,9 @@ impl Ring {
 
     fn try_queue(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: what the entry points to is in `sends` or `buffers` or static, and stays there until the
-        // operation's last completion has been reaped (the invariant of this file); descriptors are direct ones, or
-        // those of listeners and rings, which outlive this ring or fail with an error.
+        // operation's last completion has been reaped (the invariant of this file); descriptors are direct ones, those of
+        // listeners, which outlive their accept, or those of other rings, which the broker closes only when no shard
+        // runs any more.
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
 
@@ -460,5 +461,192 @@ impl Drop for Ring {
                 ManuallyDrop::drop(&mut self.sends);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::address::SessionId;
+    use crate::net::listener::{Bound, bind_tcp};
+    use crate::net::uring::Uring;
+    use crate::net::uring::features::set_up;
+    use crate::net::{Driver, Taken};
+    use crate::shard::Now;
+
+    /// A driver on a ring with queues of this size, and the address that it listens on; none where there is no ring.
+    fn driver(submissions: u32, completions: u32) -> Option<(Uring<Ring>, String)> {
+        let (_, features) = match set_up(&Features::ALL) {
+            Ok(had) => had,
+            Err(why) => {
+                let _ = writeln!(io::stderr(), "skipped: ring: {why}");
+                return None;
+            }
+        };
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(completions);
+        builder.setup_submit_all().setup_single_issuer();
+        builder.setup_defer_taskrun().setup_taskrun_flag();
+        let ring = builder.build(submissions).expect("as before");
+        let (bound, listeners) = bind_tcp(0, "127.0.0.1", 0, 1).expect("a port");
+        let Bound::Tcp(address) = bound else {
+            unreachable!("it was TCP")
+        };
+        let wakers = [Waker::new().expect("an eventfd")].into();
+        let rings: RingFds = [AtomicI32::new(-1)].into();
+        let ring = Ring::new(ring, features.clone(), 0, listeners, wakers, rings, 64)
+            .expect("tables and buffers");
+        let clock = Box::new(|| Now { ms: 0, unix_ms: 0 });
+        let driver = Uring::new(ring, features, &[0], Duration::ZERO, clock);
+        Some((driver, address.to_string()))
+    }
+
+    /// What a test keeps of a connection.
+    struct Session {
+        id: SessionId,
+        received: Vec<u8>,
+        sent: usize,
+    }
+
+    fn turn(driver: &mut Uring<Ring>, sessions: &mut Vec<Session>) {
+        let mut taken = Vec::new();
+        let wait = Some(Duration::from_secs(5));
+        driver.take(wait, &mut taken).expect("a ring");
+        for taken in taken {
+            match taken {
+                Taken::Accepted { session, .. } => sessions.push(Session {
+                    id: session,
+                    received: Vec::new(),
+                    sent: 0,
+                }),
+                Taken::Received { session, buffer } => {
+                    let bytes = driver.bytes(buffer).to_vec();
+                    let mut sessions = sessions.iter_mut();
+                    let of = sessions.find(|of| of.id == session).expect("one of ours");
+                    of.received.extend(bytes);
+                }
+                Taken::Sent { session } => {
+                    let mut sessions = sessions.iter_mut();
+                    sessions.find(|of| of.id == session).expect("ours").sent += 1;
+                }
+                Taken::Ended { .. } | Taken::Detached { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn queues_that_are_too_small_lose_nothing() {
+        const CLIENTS: usize = 40;
+        const ROUNDS: usize = 5;
+        let Some((mut driver, address)) = driver(4, 8) else {
+            return;
+        };
+        let connect = |_| TcpStream::connect(&address).expect("it listens");
+        let mut clients: Vec<TcpStream> = (0..CLIENTS).map(connect).collect();
+        let mut sessions = Vec::new();
+        while sessions.len() < CLIENTS {
+            turn(&mut driver, &mut sessions);
+        }
+        for round in 0..ROUNDS {
+            for (number, client) in clients.iter_mut().enumerate() {
+                client.write_all(&[number as u8; 3]).expect("it is read");
+            }
+            // Far more sends at once than either queue has room for.
+            for session in &sessions {
+                driver.send(
+                    session.id,
+                    smallvec::smallvec![Bytes::from_static(b"hello")],
+                );
+            }
+            let is_done = |session: &Session| {
+                session.sent > round && session.received.len() == 3 * (round + 1)
+            };
+            while !sessions.iter().all(is_done) {
+                turn(&mut driver, &mut sessions);
+            }
+        }
+        assert!(driver.overflows() > 0, "the overflow is counted");
+        for client in &mut clients {
+            let mut read = [0; 5 * ROUNDS];
+            client.read_exact(&mut read).expect("all of it");
+            assert_eq!(read, b"hello".repeat(ROUNDS)[..]);
+        }
+        for session in &sessions {
+            let of = session.received[0];
+            assert!(session.received.iter().all(|&byte| byte == of));
+        }
+    }
+
+    #[test]
+    fn a_send_of_many_parts_arrives_whole() {
+        let Some((mut driver, address)) = driver(64, 128) else {
+            return;
+        };
+        let mut client = TcpStream::connect(&address).expect("it listens");
+        let mut sessions = Vec::new();
+        while sessions.is_empty() {
+            turn(&mut driver, &mut sessions);
+        }
+        // One part; few that are joined; few that are gathered; more than one gathering send may have.
+        for (parts, size) in [(1, 100_000), (3, 10), (5, 9_000), (PARTS_MAX * 2 + 7, 17)] {
+            let chunks: Chunks = (0..parts)
+                .map(|part| Bytes::from(vec![part as u8; size]))
+                .collect();
+            let expected: Vec<u8> = chunks.iter().flatten().copied().collect();
+            let before = sessions[0].sent;
+            driver.send(sessions[0].id, chunks);
+            let mut reader = client.try_clone().expect("a descriptor");
+            let reading = std::thread::spawn(move || {
+                let mut read = vec![0; expected.len()];
+                reader.read_exact(&mut read).expect("all of it");
+                assert!(read == expected, "{parts} parts of {size}");
+            });
+            while sessions[0].sent == before {
+                turn(&mut driver, &mut sessions);
+            }
+            reading.join().expect("as sent");
+        }
+        client.write_all(b"x").expect("still there");
+        while sessions[0].received.is_empty() {
+            turn(&mut driver, &mut sessions);
+        }
+    }
+
+    #[test]
+    fn a_ring_may_be_dropped_with_everything_under_way() {
+        let Some((mut driver, address)) = driver(64, 128) else {
+            return;
+        };
+        let mut client = TcpStream::connect(&address).expect("it listens");
+        let mut sessions = Vec::new();
+        while sessions.is_empty() {
+            turn(&mut driver, &mut sessions);
+        }
+        // Nobody reads it: stuck in the kernel, gathered from many parts.
+        let chunks: Chunks = (0..900).map(|_| Bytes::from(vec![7; 30_000])).collect();
+        driver.send(sessions[0].id, chunks);
+        client.write_all(b"x").expect("it is read");
+        while sessions[0].received.is_empty() {
+            turn(&mut driver, &mut sessions);
+        }
+        assert_eq!(sessions[0].sent, 0);
+        // And one that the kernel has not seen.
+        let _late = TcpStream::connect(&address).expect("it listens");
+        while sessions.len() < 2 {
+            turn(&mut driver, &mut sessions);
+        }
+        driver.send(
+            sessions[1].id,
+            smallvec::smallvec![Bytes::from(vec![1; 100])],
+        );
+        client.write_all(b"y").expect("it waits");
+        drop(driver);
+        // Bytes that come now meet no ring.
+        let _ = client.write_all(&[9; 5_000]);
     }
 }

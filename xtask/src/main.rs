@@ -1,9 +1,11 @@
-//! The project's own commands: `cargo xtask test` is the whole gate, here and in CI.
+//! The project's own commands: `cargo xtask test` is the whole gate, here and in CI; `cargo xtask fuzz` goes on for as
+//! long as one lets it.
 //!
-//! It says what it does before it does it, goes on after a failed step so that one run shows everything, and ends
+//! The gate says what it does before it does it, goes on after a failed step so that one run shows everything, and ends
 //! with a table of the steps and one line that counts the tests.
 
 mod autobahn;
+mod fuzz;
 mod process;
 mod setup;
 mod steps;
@@ -12,15 +14,21 @@ mod tally;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use fuzz::Plan;
 use steps::Step;
 use tally::Tally;
 
 const USAGE: &str = "\
 usage: cargo xtask test [--only STEP[,STEP...]] [--list]
+       cargo xtask fuzz [TARGET] [--minutes N] [--keep]
 
   test          set up what the tests need, check format and lints, run every test, build the documents
   --only STEPS  only these steps, in their usual order
   --list        name the steps and end
+
+  fuzz          fuzz each target (or one), installing cargo-fuzz if it is missing
+  --minutes N   for so long each (10)
+  --keep        put what was found, minimised, into fuzz/corpus
 ";
 
 /// What became of a step.
@@ -44,6 +52,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match parse(&arguments) {
         Ok(Request::Test(steps)) => test(&steps),
+        Ok(Request::Fuzz(plan)) => {
+            if plan.carry_out() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Ok(Request::List) => {
             for step in Step::ALL {
                 println!("{:8} {}", step.name(), step.about());
@@ -64,6 +79,7 @@ fn main() -> ExitCode {
 #[derive(PartialEq, Eq, Debug)]
 enum Request {
     Test(Vec<Step>),
+    Fuzz(Plan),
     List,
     Help,
 }
@@ -72,6 +88,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
     let mut words = arguments.iter().map(String::as_str);
     match words.next() {
         Some("test") => {}
+        Some("fuzz") => return Plan::parse(words).map(Request::Fuzz),
         Some("help" | "--help" | "-h") => return Ok(Request::Help),
         Some(other) => return Err(format!("no such command: {other}")),
         None => return Err("a command is missing".to_owned()),
@@ -171,6 +188,7 @@ mod tests {
             Ok(Request::Test(vec![Step::Fmt, Step::Doc])),
         );
         check("test --list", Ok(Request::List));
+        check("fuzz", Ok(Request::Fuzz(Plan::default())));
         check("--help", Ok(Request::Help));
         check("", Err("a command is missing"));
         check("tset", Err("no such command: tset"));

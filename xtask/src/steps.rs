@@ -23,7 +23,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 7] = [
+    pub const ALL: [Step; 8] = [
         Step::Setup,
         Step::Fmt,
         Step::Clippy,

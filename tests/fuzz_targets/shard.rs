@@ -1,0 +1,334 @@
+//! Whole shards, fed with anything. The input: five bytes for the settings, then steps, each a letter (of a byte the
+//! lowest five bits count) and its arguments, mostly digits. So inputs can be read and written:
+//! `g00 s01 g10 p112` opens two connections, subscribes one, lets the other publish; each space is a turn.
+//!
+//! What has to be so is in `shards` (each turn, and when all is over) and in `received` (each message).
+
+use bytes::Bytes;
+use pubsub::address::{ClientId, ShardId};
+use pubsub::limits::{KIB, Limits, SEND_BYTES_MAX};
+use pubsub::shard::Ending;
+use pubsub::shard::auth::{Access, AccessRule, Who};
+use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
+use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
+use pubsub::topic::Filter;
+use pubsub::ws::origin::OriginRules;
+
+use super::input::Input;
+use super::shards::{World, frame};
+
+const BROKER: u64 = 0x0102_0304_0506;
+const CLIENTS: usize = 8;
+const STEPS_MAX: usize = 600;
+
+const TOPICS: [&str; 8] = ["a", "a.b", "a.b.c", "x", "d.1", "c.1", "c.2", "secret.x"];
+const FILTERS: [&str; 16] = [
+    "a", "=a", "a.*", "*", "a.b", "d", "c.1", "c", "secret", "=a.b", "*.b", "a.b.c", "x", "d.1",
+    "c.2", "=*.*",
+];
+const EVENTS: [&str; 4] = ["add", "log", "e", "none"];
+/// By `listener`: what a client asks for that knows where it is.
+const PATHS: [&str; 3] = ["/", "/", "/ws"];
+
+pub fn run(input: &[u8]) {
+    let mut input = Input::new(input);
+    let settings = settings(&mut input);
+    let (end, settles) = (input.below(4), input.below(4) != 0);
+    // The largest publication of the steps is larger than a send, where the limits allow one so large.
+    let unit = if settings.limits.message_bytes_max > SEND_BYTES_MAX {
+        128
+    } else {
+        24
+    };
+    let mut world = World::new(settings, CLIENTS);
+    for _ in 0..STEPS_MAX {
+        if input.is_empty() {
+            break;
+        }
+        step(&mut world, &mut input, unit);
+    }
+    if settles {
+        world.settle();
+    }
+    match end {
+        0 => (0..CLIENTS).for_each(|client| world.end(client, Ending::Failed)),
+        1 => world.close_all(0),
+        2 => {
+            // Half of them do not read their last words.
+            for client in world.clients.iter_mut().flatten().step_by(2) {
+                client.is_fast = false;
+            }
+            world.close_all(1000);
+        }
+        _ => (0..CLIENTS).for_each(|client| world.end(client, Ending::EndOfInput)),
+    }
+    world.turn_all();
+    // Who came too late to be closed, or waits with unread bytes behind its end.
+    (0..CLIENTS).for_each(|client| {
+        if world.clients[client]
+            .as_ref()
+            .is_some_and(|client| client.is_fast)
+        {
+            world.end(client, Ending::Failed);
+        }
+    });
+    world.finish();
+}
+
+fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
+    let letter = (input.byte() & 31) + b'a' - 1;
+    match letter {
+        b'a' => {
+            let (client, listener) = (input.below(CLIENTS), input.below(4));
+            world.connect(client, (listener % 3) as u16, listener == 3);
+        }
+        b'g' => {
+            let (client, listener) = (input.below(CLIENTS), input.below(3));
+            world.connect(client, listener as u16, false);
+            let head = format!(
+                "GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                PATHS[listener]
+            );
+            world.send(client, head.as_bytes());
+        }
+        b'b' => {
+            let (shard, topic) = (input.below(3), TOPICS[input.below(8)]);
+            let size = input.below(10);
+            world.publish_as_host(shard, topic, Bytes::copy_from_slice(input.take(size)));
+        }
+        b'c' => {
+            let client = input.below(CLIENTS);
+            world.send(client, &frame(0x88, &1000_u16.to_be_bytes()));
+        }
+        b'd' => world.read(input.below(CLIENTS)),
+        b'e' => {
+            let (client, event) = (input.below(CLIENTS), EVENTS[input.below(4)]);
+            say(
+                world,
+                client,
+                &format!(r#"{{"type":"event","event":"{event}","data":[]}}"#),
+            );
+        }
+        b'f' => {
+            let client = input.below(CLIENTS);
+            let size = usize::from(input.byte());
+            let bytes = input.take(size);
+            if let Some(client) = &mut world.clients[client] {
+                client.is_wild = true;
+            }
+            world.send(client, bytes);
+        }
+        b'h' | b'n' => {
+            let (client, event) = (input.below(CLIENTS), EVENTS[input.below(4)]);
+            let what = if letter == b'h' { "handle" } else { "unhandle" };
+            say(
+                world,
+                client,
+                &format!(r#"{{"type":"{what}","event":"{event}"}}"#),
+            );
+        }
+        b'i' => {
+            let (client, other) = (input.below(CLIENTS), input.below(CLIENTS));
+            let place = world.clients[other]
+                .as_ref()
+                .and_then(|client| client.place);
+            if let Some((shard, session)) = place {
+                let shard = ShardId(shard as u8);
+                let to = ClientId {
+                    broker: BROKER,
+                    shard,
+                    session,
+                };
+                let text = r#"{"type":"request","event":"e","id":"i","to":"client:"#;
+                say(world, client, &format!(r#"{text}{to}"}}"#));
+            }
+        }
+        b'j' => world.admit(input.below(2) == 0),
+        b'k' => world.end(input.below(CLIENTS), Ending::Failed),
+        b'l' => {
+            let (source, target) = (input.below(3), input.below(3));
+            let (entries, bytes) = (input.below(10), 64 << input.below(10));
+            world.bound(source, target, entries, bytes);
+        }
+        b'm' => {
+            let scale = input.below(10);
+            world.pass(1 << (2 * scale));
+        }
+        b'o' => world.end(input.below(CLIENTS), Ending::EndOfInput),
+        b'p' | b'x' => {
+            let (client, topic) = (input.below(CLIENTS), TOPICS[input.below(8)]);
+            let size = input.below(10);
+            world.publish(client, topic, letter == b'p', unit * size.pow(3));
+        }
+        b'q' => {
+            let (client, event) = (input.below(CLIENTS), EVENTS[input.below(4)]);
+            let timeout = 1_u64 << (2 * input.below(10));
+            say(
+                world,
+                client,
+                &format!(r#"{{"type":"request","event":"{event}","id":1,"timeout":{timeout}}}"#),
+            );
+        }
+        b'r' => {
+            let client = input.below(CLIENTS);
+            let asked = world.clients[client]
+                .as_mut()
+                .and_then(|client| client.asked.pop_front());
+            let number = asked.unwrap_or(1);
+            let outcome = if input.below(2) == 0 {
+                r#""data":{"x":1}"#
+            } else {
+                r#""error":{"code":"no","reason":"because"}"#
+            };
+            say(
+                world,
+                client,
+                &format!(r#"{{"type":"reply","id":{number},{outcome}}}"#),
+            );
+        }
+        b's' | b'u' => {
+            let (client, filter) = (input.below(CLIENTS), FILTERS[input.below(16)]);
+            let what = if letter == b's' {
+                "subscribe"
+            } else {
+                "unsubscribe"
+            };
+            say(
+                world,
+                client,
+                &format!(r#"{{"type":"{what}","topic":"{filter}"}}"#),
+            );
+        }
+        b't' => {
+            let client = input.below(CLIENTS);
+            let size = usize::from(input.byte());
+            let text = input.take(size);
+            // Nobody else may number publications.
+            if !text.windows(6).any(|window| window == b"\"from\"") {
+                world.send(client, &frame(0x81, text));
+            }
+        }
+        b'v' => {
+            if let Some(client) = &mut world.clients[input.below(CLIENTS)] {
+                client.is_fast = !client.is_fast;
+            }
+        }
+        b'w' => {
+            let client = input.below(CLIENTS);
+            match input.below(4) {
+                0 => say(world, client, r#"{"type":"whoami"}"#),
+                1 => say(world, client, r#"{"type":"ping","id":[1]}"#),
+                2 => world.send(client, &frame(0x89, b"are you there?")),
+                _ => world.send(client, &frame(0x8A, b"")),
+            }
+        }
+        b'y' => match input.below(4) {
+            0 => world.quiesce(),
+            spread => {
+                world.quiesce();
+                world.close_all(spread as u64 * 100);
+            }
+        },
+        b'z' => {
+            let shard = input.below(3) % world.shards.len();
+            world.turn(shard);
+        }
+        // A space, among others.
+        _ => world.turn_all(),
+    }
+}
+
+fn say(world: &mut World, client: usize, text: &str) {
+    world.send(client, &frame(0x81, text.as_bytes()));
+}
+
+fn settings(input: &mut Input<'_>) -> Settings {
+    let shards = [2, 1, 3][input.below(3)];
+    let is_big = input.byte() % 2 == 1;
+    let flags = input.below(8);
+    let small = Limits {
+        message_bytes_max: 4 * KIB,
+        message_ms_max: 500,
+        outbox_bytes_max: 16 * KIB,
+        outbox_bytes_soft: 4 * KIB,
+        outbox_soft_ms: 1000,
+        outbox_total_bytes_max: 40 * KIB,
+        replies_bytes_max: KIB,
+        handshake_bytes_max: KIB,
+        handshake_headers_max: 8,
+        subscriptions_max: 6,
+        handlers_max: 2,
+        requests_max: 3,
+        bad_texts_max: 2,
+        turn_bytes_max: 8 * KIB,
+        turn_messages_max: 4,
+        ..Limits::default()
+    };
+    let limits = if is_big {
+        Limits {
+            outbox_bytes_max: 256 * KIB,
+            outbox_total_bytes_max: 1024 * KIB,
+            outbox_bytes_soft: 128 * KIB,
+            message_bytes_max: 100 * KIB,
+            turn_bytes_max: 64 * KIB,
+            ..small
+        }
+    } else {
+        small
+    };
+    let slow = |prefix: &'static str, policy| SlowRule {
+        prefix: Bytes::from_static(prefix.as_bytes()),
+        policy,
+    };
+    let rule = |filter: &'static str, who| AccessRule {
+        filter: Filter::dotted(Bytes::from_static(filter.as_bytes())).expect("a filter"),
+        who,
+        subscribe: true,
+        publish: true,
+    };
+    let rules = if flags & 1 == 0 {
+        Vec::new()
+    } else {
+        vec![
+            rule("secret", Who::Nobody),
+            rule("x", Who::Authenticated),
+            rule("*", Who::Anyone),
+        ]
+    };
+    let open = ListenerSettings {
+        native: true,
+        native_path: None,
+        http: true,
+        trust_peer_flag: false,
+        client_services: true,
+        origins: OriginRules::default(),
+        dealt: flags & 2 != 0,
+    };
+    let dealt = ListenerSettings {
+        dealt: true,
+        ..open.clone()
+    };
+    let strict = ListenerSettings {
+        native_path: Some("/ws".to_owned()),
+        trust_peer_flag: true,
+        client_services: false,
+        ..open.clone()
+    };
+    Settings {
+        broker: BROKER,
+        shards,
+        limits,
+        access: Access::new(rules),
+        slow: SlowRules::new(vec![
+            slow("d", SlowPolicy::DropOldest),
+            slow("c", SlowPolicy::Conflate),
+        ]),
+        listeners: vec![open, dealt, strict],
+        admission: if flags & 4 == 0 {
+            Admission::Open
+        } else {
+            Admission::Host
+        },
+    }
+}

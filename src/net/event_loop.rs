@@ -29,6 +29,7 @@ use crate::message::Payload;
 use crate::shard::parcel::Parcel;
 use crate::shard::{Effect, Ending, Shard};
 
+use super::clock::Clock;
 use super::control::{Control, Reply};
 use super::{Driver, Sending, Taken};
 
@@ -93,6 +94,7 @@ enum Input<S> {
 pub struct EventLoop<D: Driver> {
     shard: Shard,
     driver: D,
+    clock: Clock,
     ports: Ports<Freight<D::Socket>>,
     control: Receiver<Control>,
     population: Arc<Population>,
@@ -126,6 +128,7 @@ impl<D: Driver> EventLoop<D> {
         EventLoop {
             shard,
             driver,
+            clock: Clock::default(),
             ports,
             control,
             population,
@@ -191,7 +194,12 @@ impl<D: Driver> EventLoop<D> {
         let result = self.driver.take(wait, &mut self.taken);
         self.ports.awake();
         self.input.extend(self.taken.drain(..).map(Input::Taken));
-        let now = self.driver.now();
+        let stalled_ms = self.clock.stalled_ms();
+        let now = self.clock.turn(self.driver.now(), wait);
+        if self.clock.stalled_ms() > stalled_ms {
+            let late_ms = self.clock.stalled_ms() - stalled_ms;
+            tracing::warn!(shard = %self.shard.id(), late_ms, "this thread did not run; deadlines wait for it");
+        }
         self.shard.begin_turn(now);
         result
     }
@@ -201,7 +209,7 @@ impl<D: Driver> EventLoop<D> {
         if !self.arrivals.is_empty() || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
-        let now_ms = self.driver.now().ms;
+        let now_ms = self.clock.at(self.driver.now()).ms;
         let until_due = self
             .shard
             .next_deadline_ms()

@@ -15,6 +15,7 @@ use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
 pub mod affinity;
+pub mod clock;
 pub mod control;
 pub mod epoll;
 pub mod event_loop;

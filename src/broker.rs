@@ -26,6 +26,7 @@ use crate::net::event_loop::{EventLoop, Population};
 use crate::net::listener::{self, Bound, Listening};
 use crate::shard::Shard;
 use crate::shard::auth::Access;
+use crate::shard::fault::Fault;
 use crate::shard::settings::{Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::ws::origin::OriginRules;
@@ -306,6 +307,7 @@ fn settings(
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         admission: Admission::Open,
+        fault: Fault::new(config.fault),
     })
 }
 
@@ -369,7 +371,7 @@ fn start_shards(
                 let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.to_string(),
-                    Err(_) => "a panic".to_owned(),
+                    Err(panic) => format!("a panic: {}", panic_text(panic.as_ref())),
                 };
                 let _ = failed.send(Failure { shard: id, reason });
             })?;
@@ -379,6 +381,17 @@ fn start_shards(
             .map_err(|_| io::Error::other("a shard's thread ended at once"))??;
     }
     Ok((senders.into(), threads))
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "without words"
+    }
 }
 
 /// How many connections the descriptors of this process allow.

@@ -339,7 +339,9 @@ loopback, clients' or operators', is refused at start unless `--insecure-open` s
 
 ## Other environment names
 
-`PUBSUB_FAULT` plants a fault for tests (`panic:PLACE:N`). It has no flag and no key.
+`PUBSUB_FAULT=panic:PLACE:N` plants a fault for tests: the Nth passage of the place panics. `handshake`, `frame`,
+`decode` and `encode` end one connection (1011, or 500 before the upgrade); `shard` ends the process with exit code 70.
+It has no flag and no key.
 "#;
 
 #[cfg(test)]

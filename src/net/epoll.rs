@@ -88,6 +88,8 @@ struct Listener {
     listening: Listening,
     /// Not watched until then.
     rests_until: Option<Instant>,
+    /// The last accept failed; the log was told.
+    is_short: bool,
 }
 
 /// The driver.
@@ -140,6 +142,7 @@ impl Epoll {
                     Some(Listener {
                         listening,
                         rests_until: None,
+                        is_short: false,
                     })
                 })
                 .collect(),
@@ -260,16 +263,23 @@ impl Epoll {
                 Err(error) => {
                     // No descriptors or memory: the clients that are here are served as before, and the listener
                     // is looked at again later instead of being ready all the time.
-                    tracing::warn!(%error, "can't accept");
+                    if !listener.is_short {
+                        listener.is_short = true;
+                        tracing::warn!(%error, "can't accept; new clients wait");
+                    }
                     listener.rests_until = Some(Instant::now() + ACCEPT_REST);
                     let _ = epoll::delete(&self.epoll, listener.listening.socket());
                     return;
                 }
             };
+            let was_short = std::mem::take(&mut listener.is_short);
             let (listener, address) = (
                 listener.listening.index(),
                 listener.listening.remote(&socket),
             );
+            if was_short {
+                tracing::info!("accepting again");
+            }
             if let Ok(session) = self.insert(socket) {
                 taken.push(Taken::Accepted {
                     session,
@@ -286,6 +296,7 @@ impl Epoll {
             if let Some(Listener {
                 listening,
                 rests_until,
+                ..
             }) = listener
                 && rests_until.is_some_and(|until| until <= Instant::now())
             {

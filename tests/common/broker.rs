@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, prlimit,
+};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -37,21 +39,44 @@ pub struct Broker {
 impl Broker {
     /// On a loopback port of its own, with these further arguments; two shards unless they say otherwise.
     pub fn start(arguments: &[&str]) -> Broker {
-        Broker::launch(None, &[], arguments)
+        Broker::launch(command(), None, &[], arguments)
     }
 
     /// The same with a configuration file. A file with `[[listener]]` brings its own listeners.
     pub fn start_with_config(config: &str, arguments: &[&str]) -> Broker {
-        Broker::launch(Some(config), &[], arguments)
+        Broker::launch(command(), Some(config), &[], arguments)
     }
 
     /// The same with environment variables.
     pub fn start_with_env(env: &[(&str, &str)], arguments: &[&str]) -> Broker {
-        Broker::launch(None, env, arguments)
+        Broker::launch(command(), None, env, arguments)
     }
 
-    fn launch(config: Option<&str>, env: &[(&str, &str)], arguments: &[&str]) -> Broker {
-        let mut command = command();
+    /// The same with at most this many descriptors from its start.
+    pub fn start_with_descriptors(count: u64, arguments: &[&str]) -> Broker {
+        let broker = command();
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(broker.get_program());
+        for (name, value) in broker.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Broker::launch(shell, None, &[], arguments)
+    }
+
+    fn launch(
+        mut command: Command,
+        config: Option<&str>,
+        env: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Broker {
         command.envs(env.iter().copied());
         let given = |option: &str| arguments.contains(&option);
         if !given("--listen") && !config.is_some_and(brings_listeners) {
@@ -194,6 +219,38 @@ impl Broker {
             .parse()
             .expect("VmRSS in kB");
         kib * 1024
+    }
+
+    /// Open file descriptors now.
+    pub fn descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.pid());
+        let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        entries.count() as u64
+    }
+
+    /// From now on it may open no descriptor above this many.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit {
+            current: Some(count),
+            // Ours, which the broker inherited: raising it takes a privilege.
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("prlimit");
+    }
+
+    /// CPU time that it has used, all threads together.
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // Behind the name, which may hold anything: state is field 3, utime 14, stime 15, in ticks of 10 ms.
+        let behind = stat.rsplit_once(") ").expect("a name in brackets").1;
+        let ticks: u64 = behind
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+            .sum();
+        Duration::from_millis(10 * ticks)
     }
 
     /// Sends a signal.

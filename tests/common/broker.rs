@@ -30,7 +30,8 @@ pub struct Broker {
     pub admin: Option<String>,
     /// The whole ready line.
     pub ready_line: String,
-    stdout: Receiver<String>,
+    /// Behind a lock, so that threads can share the broker.
+    stdout: Mutex<Receiver<String>>,
     log: Log,
     /// Removed with the broker.
     _config: Option<NamedTempFile>,
@@ -130,7 +131,7 @@ impl Broker {
             listens,
             admin,
             ready_line,
-            stdout,
+            stdout: Mutex::new(stdout),
             log,
             _config: config,
         }
@@ -283,7 +284,7 @@ impl Broker {
     pub fn more_stdout(&self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
-            match self.stdout.recv_timeout(DEADLINE) {
+            match self.stdout.lock().unwrap().recv_timeout(DEADLINE) {
                 Ok(line) => lines.push(line),
                 Err(RecvTimeoutError::Disconnected) => return lines,
                 Err(RecvTimeoutError::Timeout) => panic!("standard output stays open"),

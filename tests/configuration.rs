@@ -376,7 +376,7 @@ fn a_planted_fault_is_told_and_a_wrong_one_refused() {
         &[],
         &[("PUBSUB_FAULT", "panic:outbox:1")],
         "",
-        "PUBSUB_FAULT=panic:outbox:1: wants panic:PLACE:N",
+        "wants panic:PLACE:N, PLACE one of handshake, frame, decode, encode, shard and N from 1",
     );
 }
 

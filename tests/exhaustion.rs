@@ -222,7 +222,7 @@ fn declared_sizes_cost_nothing() {
 /// Out of descriptors: the listener rests, and nobody who is here notices.
 #[test]
 fn without_descriptors_old_clients_are_served_as_before() {
-    const WAITING: usize = 30;
+    const WAITING: usize = 16;
     let broker = Broker::start(&[]);
     let mut groups = clients_by_shard(&broker, 2, 4);
     wait_for("those who were over to be gone", || {

@@ -47,7 +47,7 @@ pub fn non_readers(options: &Options) -> Vec<Row> {
         [(4, 420 * MIB, 48 * MIB, 7), (100, 780 * MIB, 192 * MIB, 8)]
     {
         for policy in ["close", "drop-oldest"] {
-            let grown = offer(options, count, offered, policy);
+            let (grown, announced) = offer(options, count, offered, policy);
             rows.push(Row::new(
                 promise,
                 format!(
@@ -55,16 +55,18 @@ pub fn non_readers(options: &Options) -> Vec<Row> {
                     mib(offered),
                     mib(allowed)
                 ),
-                format!("+ {}", mib(grown)),
-                grown <= allowed,
+                format!("+ {}, {announced} announced", mib(grown)),
+                // Without any the kernel's buffers took it all, and nothing was shown.
+                grown <= allowed && announced > 0,
             ));
         }
     }
     rows
 }
 
-/// Offers so many bytes in all to non-readers; what the resident memory grew by at most.
-fn offer(options: &Options, count: usize, offered: u64, policy: &str) -> u64 {
+/// Offers so many bytes in all to non-readers; what the resident memory grew by at most, and how many deliveries
+/// were announced instead of made.
+fn offer(options: &Options, count: usize, offered: u64, policy: &str) -> (u64, u64) {
     const SIZE: u64 = 60_000;
     let broker = Broker::start(options, &["--slow", &format!("*={policy}")]);
     let mut publisher = Client::connect(&broker.listen).expect("a publisher");
@@ -85,7 +87,10 @@ fn offer(options: &Options, count: usize, offered: u64, policy: &str) -> u64 {
             }
         }
     }
-    broker.peak().saturating_sub(before)
+    (
+        broker.peak().saturating_sub(before),
+        broker.sum("announced"),
+    )
 }
 
 /// 600 000 pongs and acks that nobody reads.
@@ -131,7 +136,6 @@ pub fn replies(options: &Options) -> Vec<Row> {
 pub fn subscriptions(options: &Options) -> Vec<Row> {
     const COUNT: usize = 100_000;
     let broker = Broker::start(options, &["--max-subscriptions", "100000"]);
-    let mut bystander = Client::connect(&broker.listen).expect("a bystander");
     let mut client = Client::connect(&broker.listen).expect("a client");
     let before = broker.rss();
     let mut writer = client.writer();
@@ -150,17 +154,15 @@ pub fn subscriptions(options: &Options) -> Vec<Row> {
     let acked = acked.count();
     writing.join().expect("the writer");
     let grown = broker.rss().saturating_sub(before);
-    // Both shards are asked in turn while they are freed: two bystanders would be no more certain of them.
+    // The sums are asked of every shard, and each answers between two turns: so this waits for the longest turn.
     drop(client);
     let begun = Instant::now();
     let mut worst = Duration::ZERO;
-    while broker.sum("subscriptions") > 0 && begun.elapsed() < DEADLINE {
-        for _ in 0..20 {
-            let asked = Instant::now();
-            bystander.send(r#"{"type":"ping"}"#).expect("a ping");
-            bystander.text().expect("a pong");
-            worst = worst.max(asked.elapsed());
-        }
+    let mut left = COUNT as u64;
+    while left > 0 && begun.elapsed() < DEADLINE {
+        let asked = Instant::now();
+        left = broker.sum("subscriptions");
+        worst = worst.max(asked.elapsed());
     }
     vec![
         Row::new(
@@ -173,7 +175,7 @@ pub fn subscriptions(options: &Options) -> Vec<Row> {
             17,
             "freeing them stalls nobody > 500 ms",
             format!("worst {:.1} ms", worst.as_secs_f64() * 1e3),
-            worst <= Duration::from_millis(500),
+            left == 0 && worst <= Duration::from_millis(500),
         ),
     ]
 }

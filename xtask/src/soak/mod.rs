@@ -133,7 +133,7 @@ fn has_driver(options: &Options) -> Result<(), String> {
 fn line(row: &Row) -> String {
     let ok = if row.ok { "ok" } else { "MISSED" };
     format!(
-        "| {:>2} | {:58} | {:46} | {ok:6} |\n",
+        "| {:>2} | {:66} | {:55} | {ok:6} |\n",
         row.promise, row.figure, row.measured
     )
 }
@@ -141,7 +141,7 @@ fn line(row: &Row) -> String {
 fn table(driver: &str, rows: &[Row]) -> String {
     let mut text = format!("{driver}\n\n");
     text += &format!(
-        "| {:2} | {:58} | {:46} | {:6} |\n",
+        "| {:2} | {:66} | {:55} | {:6} |\n",
         "P", "figure", "measured", "ok"
     );
     text += &format!(

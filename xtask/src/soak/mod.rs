@@ -146,8 +146,8 @@ fn table(driver: &str, rows: &[Row]) -> String {
     );
     text += &format!(
         "| -- | {} | {} | ------ |\n",
-        "-".repeat(58),
-        "-".repeat(46)
+        "-".repeat(66),
+        "-".repeat(55)
     );
     for row in rows {
         text += &line(row);

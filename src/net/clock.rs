@@ -6,7 +6,7 @@
 //! (promise 27: timeouts count the server's own turns, not just the clock).
 //!
 //! Invariant: it never goes back, and between two turns it advances by at most the wait asked for and
-//! [`STALL_MS`].
+//! `STALL_MS`.
 
 use std::time::Duration;
 

@@ -34,12 +34,15 @@ impl fmt::Display for ShardId {
 }
 
 /// A set of shards, one bit each.
+///
+/// In halves: a `u128` is aligned to 16 bytes, which costs every entry of the interest and every remote filter up to
+/// 15 of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct ShardSet(u128);
+pub struct ShardSet([u64; 2]);
 
 impl ShardSet {
     /// No shard at all.
-    pub const EMPTY: ShardSet = ShardSet(0);
+    pub const EMPTY: ShardSet = ShardSet([0; 2]);
 
     /// The shards `0..count`.
     pub fn first(count: usize) -> ShardSet {
@@ -49,46 +52,46 @@ impl ShardSet {
 
     /// Adds a shard; true if it was not there.
     pub fn insert(&mut self, shard: ShardId) -> bool {
-        let before = self.0;
-        self.0 |= 1 << shard.0;
-        self.0 != before
+        let before = *self;
+        *self = ShardSet::of(self.bits() | 1 << shard.0);
+        *self != before
     }
 
     /// Takes a shard out; true if it was there.
     pub fn remove(&mut self, shard: ShardId) -> bool {
-        let before = self.0;
-        self.0 &= !(1 << shard.0);
-        self.0 != before
+        let before = *self;
+        *self = ShardSet::of(self.bits() & !(1 << shard.0));
+        *self != before
     }
 
     /// Is this shard in the set?
     pub fn contains(self, shard: ShardId) -> bool {
-        self.0 & (1 << shard.0) != 0
+        self.bits() & (1 << shard.0) != 0
     }
 
     /// Are all shards of `other` in this set?
     pub fn is_superset(self, other: ShardSet) -> bool {
-        other.0 & !self.0 == 0
+        other.bits() & !self.bits() == 0
     }
 
     /// The shards of either set.
     pub fn union(self, other: ShardSet) -> ShardSet {
-        ShardSet(self.0 | other.0)
+        ShardSet::of(self.bits() | other.bits())
     }
 
     /// True if no shard is in the set.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self == ShardSet::EMPTY
     }
 
     /// How many shards are in the set.
     pub fn len(self) -> usize {
-        self.0.count_ones() as usize
+        self.bits().count_ones() as usize
     }
 
     /// The shards in rising order.
     pub fn iter(self) -> impl Iterator<Item = ShardId> {
-        let mut rest = self.0;
+        let mut rest = self.bits();
         std::iter::from_fn(move || {
             (rest != 0).then(|| {
                 let index = rest.trailing_zeros() as u8;
@@ -96,6 +99,15 @@ impl ShardSet {
                 ShardId(index)
             })
         })
+    }
+
+    fn bits(self) -> u128 {
+        let [low, high] = self.0;
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn of(bits: u128) -> ShardSet {
+        ShardSet([bits as u64, (bits >> 64) as u64])
     }
 }
 

@@ -33,6 +33,7 @@ use crate::net::uring::{UringDriver, Wanted};
 use crate::net::waker::Waker;
 use crate::shard::Shard;
 use crate::shard::auth::Access;
+use crate::shard::fault::Fault;
 use crate::shard::settings::{Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::ws::origin::OriginRules;
@@ -331,6 +332,7 @@ fn settings(
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         admission: Admission::Open,
+        fault: Fault::new(config.fault),
     })
 }
 
@@ -492,7 +494,7 @@ impl Starting<'_> {
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                         Ok(Ok(())) => None,
                         Ok(Err(error)) => Some(error.to_string()),
-                        Err(_) => Some("a panic".to_owned()),
+                        Err(panic) => Some(format!("a panic: {}", panic_text(panic.as_ref()))),
                     };
                     if let Some(reason) = reason {
                         let _ = failed.send(Failure { shard: id, reason });
@@ -534,4 +536,15 @@ fn wanted_features() -> Result<Features, String> {
 fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current.map_or(usize::MAX, |current| current as usize)
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "without words"
+    }
 }

@@ -4,6 +4,7 @@
 //! tests is what runs. A host that embeds the broker has a log and signals of its own: it uses
 //! [`broker`](crate::broker).
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub fn serve(matches: &ArgMatches, prepare: impl FnOnce(&mut Settings)) -> ExitC
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    log_panics();
     match run(&loaded.config, prepare) {
         Ok(code) => code,
         Err(StartError::Usage(reason)) => fail(EXIT_USAGE, &reason),
@@ -56,6 +58,19 @@ fn start_log(config: &Config) {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+}
+
+/// Panics go to the log, one event each: a contained one is an incident of one connection, and its trace on
+/// standard error would tear the log's lines. With `RUST_BACKTRACE` set the trace is part of the event.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let text = panic.payload_as_str().unwrap_or("without words");
+        let at = panic.location().map(ToString::to_string);
+        let trace = Backtrace::capture();
+        let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+        tracing::error!(thread = thread.name(), at, trace, "panic: {text}");
+    }));
 }
 
 fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode, StartError> {
@@ -99,6 +114,9 @@ fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode,
     let code = attend(config, &broker, &signals, &ready);
     if code == ExitCode::SUCCESS {
         broker.stop();
+    } else {
+        // Nothing of a broker that lost a shard is worth waiting for.
+        std::mem::forget(admin);
     }
     Ok(code)
 }
@@ -133,8 +151,11 @@ fn attend(
     let is_second = std::cell::Cell::new(false);
     broker.drain(drain, &|_| {
         is_second.set(is_second.get() || signals.try_recv().is_ok());
-        is_second.get()
+        is_second.get() || !broker.failures().is_empty()
     });
+    if let Ok(failure) = broker.failures().try_recv() {
+        return failed(&failure);
+    }
     tracing::info!(took = ?started.elapsed(), "drained");
     ExitCode::SUCCESS
 }

@@ -350,7 +350,7 @@ fn keys_come_from_files_and_stay_hidden() {
 fn strange_environment_names_are_warnings() {
     let env = [
         ("PUBSUB_MAX_MESAGE", "1"),
-        ("PUBSUB_FAULT", "panic:frame:1"),
+        ("PUBSUB_FAULT", ""),
         ("PUBSUB_URING_WITHOUT", "deferred"),
         ("PUBSUB_SERVICE_HOST", "10.0.0.1"),
         ("PUBSUB_PORT", "tcp://10.0.0.1:8000"),
@@ -367,6 +367,19 @@ fn strange_environment_names_are_warnings() {
     );
     let loaded = run(&[], &[("PUBSUB_PORT", "8000")], "").unwrap();
     assert_eq!(loaded.warnings.len(), 1);
+}
+
+#[test]
+fn a_planted_fault_is_told_and_a_wrong_one_refused() {
+    let loaded = run(&[], &[("PUBSUB_FAULT", "panic:frame:1")], "").unwrap();
+    assert_eq!(loaded.config.fault.unwrap().to_string(), "panic:frame:1");
+    assert!(loaded.warnings[0].contains("PUBSUB_FAULT=panic:frame:1"));
+    refused(
+        &[],
+        &[("PUBSUB_FAULT", "panic:outbox:1")],
+        "",
+        "wants panic:PLACE:N, PLACE one of handshake, frame, decode, encode, shard and N from 1",
+    );
 }
 
 #[test]

@@ -18,9 +18,13 @@ use super::listen::{ListenAddr, Listener};
 use super::options::{Draft, ENVIRONMENT_PREFIX, KeySource, Kind, OPTIONS, Opt};
 use super::{Config, Secret};
 use crate::shard::auth::Who;
+use crate::shard::fault::FaultPoint;
 
 /// Names of the environment that begin like an option and are none.
-const ENVIRONMENT_OTHERS: [&str; 3] = ["PUBSUB_FAULT", "PUBSUB_REGENERATE", "PUBSUB_URING_WITHOUT"];
+const ENVIRONMENT_OTHERS: [&str; 3] = [FAULT, "PUBSUB_REGENERATE", "PUBSUB_URING_WITHOUT"];
+
+/// Plants a fault (DESIGN 5.1). No option: nobody sets it by accident, and no file keeps it.
+const FAULT: &str = "PUBSUB_FAULT";
 
 /// A configuration, and what its author may want to hear.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,6 +147,10 @@ pub fn resolve(
     } = draft;
     config.listeners = listeners;
     config.access = contents.access;
+    config.fault = fault(&sources.environment)?;
+    if let Some(fault) = config.fault {
+        warnings.push(format!("{FAULT}={fault}: this broker will fail on purpose"));
+    }
     config.admin_key = match admin_key {
         Some(KeySource::Given(key)) => Some(key),
         Some(KeySource::File(path)) => Some(read_key(&path, read_file)?),
@@ -171,6 +179,18 @@ pub fn resolve(
         warnings,
         file: sources.file.as_ref().map(|(name, _)| PathBuf::from(name)),
     })
+}
+
+fn fault(environment: &[(String, String)]) -> Result<Option<FaultPoint>, ConfigError> {
+    let said = environment
+        .iter()
+        .find(|(name, value)| name == FAULT && !value.is_empty());
+    said.map(|(_, value)| {
+        value
+            .parse()
+            .map_err(|wanted| ConfigError::new(format!("{FAULT}={value}: {wanted}")))
+    })
+    .transpose()
 }
 
 /// Where something was said.

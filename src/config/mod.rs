@@ -27,6 +27,7 @@ pub use secret::Secret;
 use crate::address::SHARDS_MAX;
 use crate::limits::Limits;
 use crate::shard::auth::AccessRule;
+use crate::shard::fault::FaultPoint;
 use crate::shard::slow::SlowRule;
 
 /// What a broker is told before it starts.
@@ -66,6 +67,8 @@ pub struct Config {
     pub log: LogLevel,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// The fault that a test plants. Only the environment can say it.
+    pub fault: Option<FaultPoint>,
 }
 
 impl Default for Config {
@@ -91,6 +94,7 @@ impl Default for Config {
             drain_delay_ms: 0,
             log: LogLevel::Info,
             log_format: LogFormat::Text,
+            fault: None,
         }
     }
 }

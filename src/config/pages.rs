@@ -341,7 +341,8 @@ loopback, clients' or operators', is refused at start unless `--insecure-open` s
 
 Neither has a flag or a key.
 
-- `PUBSUB_FAULT` plants a fault for tests (`panic:PLACE:N`).
+- `PUBSUB_FAULT=panic:PLACE:N` plants a fault for tests: the Nth passage of the place panics. `handshake`, `frame`,
+  `decode` and `encode` end one connection (1011, or 500 before the upgrade); `shard` ends the process with exit code 70.
 - `PUBSUB_URING_WITHOUT` is a list of kernel features to do without, as `deferred,messages`: it shows what an older
   kernel would do. Names and versions are in [io_uring](io_uring.md).
 "#;

@@ -67,6 +67,8 @@ struct Listener {
     listening: Listening,
     /// Not watched until then.
     rests_until: Option<Instant>,
+    /// The last accept failed; the log was told.
+    is_short: bool,
 }
 
 /// The driver.
@@ -119,6 +121,7 @@ impl Epoll {
                     Some(Listener {
                         listening,
                         rests_until: None,
+                        is_short: false,
                     })
                 })
                 .collect(),
@@ -238,16 +241,23 @@ impl Epoll {
                 Err(error) => {
                     // No descriptors or memory: the clients that are here are served as before, and the listener
                     // is looked at again later instead of being ready all the time.
-                    tracing::warn!(%error, "can't accept");
+                    if !listener.is_short {
+                        listener.is_short = true;
+                        tracing::warn!(%error, "can't accept; new clients wait");
+                    }
                     listener.rests_until = Some(Instant::now() + ACCEPT_REST);
                     let _ = epoll::delete(&self.epoll, listener.listening.socket());
                     return;
                 }
             };
+            let was_short = std::mem::take(&mut listener.is_short);
             let (listener, address) = (
                 listener.listening.index(),
                 RemoteAddress::known(&remote_text(&socket)),
             );
+            if was_short {
+                tracing::info!("accepting again");
+            }
             if let Ok(session) = self.insert(socket) {
                 taken.push(Taken::Accepted {
                     session,
@@ -264,6 +274,7 @@ impl Epoll {
             if let Some(Listener {
                 listening,
                 rests_until,
+                ..
             }) = listener
                 && rests_until.is_some_and(|until| until <= Instant::now())
             {

@@ -30,6 +30,7 @@ use crate::shard::parcel::Parcel;
 use crate::shard::{Effect, Ending, Shard};
 
 use super::control::{Control, Reply};
+use super::shard_clock::ShardClock;
 use super::{Driver, Sending, Taken};
 
 /// What travels between shards: words of the pure shards, and connections.
@@ -93,6 +94,7 @@ enum Input<S> {
 pub struct EventLoop<D: Driver> {
     shard: Shard,
     driver: D,
+    clock: ShardClock,
     ports: Ports<Freight<D::Socket>>,
     control: Receiver<Control>,
     population: Arc<Population>,
@@ -125,6 +127,7 @@ impl<D: Driver> EventLoop<D> {
         EventLoop {
             shard,
             driver,
+            clock: ShardClock::default(),
             ports,
             control,
             population,
@@ -189,7 +192,12 @@ impl<D: Driver> EventLoop<D> {
         let result = self.driver.take(wait, &mut self.taken);
         self.ports.awake();
         self.input.extend(self.taken.drain(..).map(Input::Taken));
-        let now = self.driver.now();
+        let stalled_ms = self.clock.stalled_ms();
+        let now = self.clock.turn(self.driver.now(), wait);
+        if self.clock.stalled_ms() > stalled_ms {
+            let late_ms = self.clock.stalled_ms() - stalled_ms;
+            tracing::warn!(shard = %self.shard.id(), late_ms, "this thread did not run; deadlines wait for it");
+        }
         self.shard.begin_turn(now);
         self.shard.stats_mut().cq_overflow = self.driver.overflows();
         result
@@ -200,7 +208,7 @@ impl<D: Driver> EventLoop<D> {
         if !self.arrivals.is_empty() || self.shard.has_work() {
             return Some(Duration::ZERO);
         }
-        let now_ms = self.driver.now().ms;
+        let now_ms = self.clock.at(self.driver.now()).ms;
         let until_due = self
             .shard
             .next_deadline_ms()

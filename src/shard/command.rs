@@ -12,6 +12,7 @@ use crate::topic::Filter;
 use crate::ws::fragment::{Incoming, ReaderLimits};
 use crate::ws::frame::Opcode;
 
+use super::fault::Place;
 use super::parcel::Key;
 use super::session::Held;
 use super::{Ending, Shard};
@@ -45,8 +46,14 @@ impl Shard {
             && self.urgent.is_empty()
             && self.is_flowing(id)
         {
-            match reader.next(limits, &mut input[offset..]) {
-                Ok((taken, incoming)) => {
+            let (frames, rest) = (&mut reader, &mut input[offset..]);
+            let read = self
+                .settings
+                .fault
+                .contain(Place::Frame, move || frames.next(limits, rest));
+            match read {
+                None => self.close(id, CloseReason::Internal),
+                Some(Ok((taken, incoming))) => {
                     if let Some(incoming) = incoming {
                         messages += 1;
                         completed |= matches!(incoming, Incoming::Text(_) | Incoming::Binary(_));
@@ -54,7 +61,7 @@ impl Shard {
                     }
                     offset += taken;
                 }
-                Err(violation) => {
+                Some(Err(violation)) => {
                     self.close_with(
                         id,
                         violation.reason,
@@ -147,7 +154,14 @@ impl Shard {
         };
         let trusted = self.settings.listeners[usize::from(session.listener)].trust_peer_flag;
         self.stats.commands += 1;
-        let held = match native::decode(text, &self.stamp, trusted) {
+        let decoded = self
+            .settings
+            .fault
+            .contain(Place::Decode, || native::decode(text, &self.stamp, trusted));
+        let Some(decoded) = decoded else {
+            return self.close(id, CloseReason::Internal);
+        };
+        let held = match decoded {
             Ok(command) => self
                 .execute(id, command)
                 .err()
@@ -190,6 +204,7 @@ impl Shard {
 
     /// Carries a command out, or gives it back if it must wait.
     fn execute(&mut self, id: SessionId, command: Command) -> Result<(), Wait> {
+        self.settings.fault.pass(Place::Shard);
         match command {
             Command::Subscribe { filter, tag } => self.subscribe(id, filter, tag),
             command if self.has_waiting_subscribes(id) => Err(Wait::from(command)),

@@ -44,6 +44,7 @@ fn shard() -> Shard {
             dealt: false,
         }],
         admission: Admission::Open,
+        fault: crate::shard::fault::Fault::default(),
     };
     let mut shard = Shard::new(ShardId(0), Arc::new(settings), NOW);
     shard.begin_turn(NOW);

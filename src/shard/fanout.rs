@@ -30,8 +30,8 @@ pub struct Subscribers {
 #[derive(Debug)]
 struct Group {
     encoding: Encoding,
-    /// Slots, dense; a session remembers its place.
-    members: Vec<u32>,
+    /// Slots, dense; a session remembers its place. Most filters have one or two, in the room of a vector's head.
+    members: SmallVec<[u32; 4]>,
     log: OpenLog,
 }
 
@@ -47,7 +47,7 @@ impl Subscribers {
             None => {
                 self.groups.push(Group {
                     encoding,
-                    members: Vec::new(),
+                    members: SmallVec::new(),
                     log: OpenLog::default(),
                 });
                 self.groups.len() - 1

@@ -8,6 +8,7 @@ use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
+use super::fault::{self, Place};
 use super::session::State;
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
@@ -64,13 +65,17 @@ impl Shard {
             &mut collected
         };
         let settings = &self.settings.listeners[listener];
-        let request = match http::parse_head(
-            input,
-            limits.handshake_bytes_max,
-            limits.handshake_headers_max,
-        ) {
-            Ok(Some(request)) => request,
-            Ok(None) => {
+        let parsed = self.settings.fault.contain(Place::Handshake, || {
+            http::parse_head(
+                input,
+                limits.handshake_bytes_max,
+                limits.handshake_headers_max,
+            )
+        });
+        let request = match parsed {
+            None => return self.handshake_failed(id),
+            Some(Ok(Some(request))) => request,
+            Some(Ok(None)) => {
                 let collected = if collected.is_empty() {
                     bytes.to_vec()
                 } else {
@@ -82,7 +87,7 @@ impl Shard {
                 };
                 return;
             }
-            Err(reject) => {
+            Some(Err(reject)) => {
                 let mut answer = Vec::new();
                 http::reject_response(reject, &mut answer);
                 return self.refuse(id, &answer);
@@ -97,7 +102,10 @@ impl Shard {
             }
         }
         let head_size = request.head_size;
-        let (asked, host) = match asked(settings, &request) {
+        let Some(asked) = fault::contain(|| asked(settings, &request)) else {
+            return self.handshake_failed(id);
+        };
+        let (asked, host) = match asked {
             Ok(asked) => {
                 let host = self.settings.admission == Admission::Host;
                 let host = (host && matches!(asked, Asked::Upgrade(..))).then(|| AdmissionAsked {
@@ -211,6 +219,13 @@ impl Shard {
         let mut answer = Vec::new();
         http::reject_response(reject(408, "the handshake took too long"), &mut answer);
         self.refuse(id, &answer);
+    }
+
+    /// A bug of ours met its request head. There is no WebSocket yet that a close code could end.
+    fn handshake_failed(&mut self, id: SessionId) {
+        let mut answer = Vec::new();
+        http::reject_response(reject(500, "internal error"), &mut answer);
+        self.close_after(id, CloseReason::Internal, &answer);
     }
 
     /// The session is another shard's: it leaves this table, with all its bytes.

@@ -13,7 +13,8 @@
 //! in here depends on it; nothing outside may change it.
 //!
 //! The files, in the order in which a publish meets them: `handshake`, `session`, `command`, `auth`, `router`
-//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`.
+//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`,
+//! and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -30,6 +31,7 @@ use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode};
 
 use fanout::{Subscribers, mark_dirty};
+use fault::Place;
 use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
@@ -43,6 +45,7 @@ pub mod auth;
 mod closing;
 mod command;
 mod fanout;
+pub mod fault;
 mod handshake;
 mod log;
 pub mod metrics;
@@ -340,20 +343,32 @@ impl Shard {
         if session.outbox.has_gaps() {
             let before = session.outbox.charged();
             let mut words = bytes::BytesMut::new();
+            let mut is_whole = true;
             for (topic, count) in session.outbox.take_gaps() {
-                self.words.clear();
-                native::encode(
-                    &Event::Gap {
-                        topic: &topic,
-                        count,
-                    },
-                    &self.stamp,
-                    &mut self.words,
-                );
-                frame_text(&self.words, &mut words);
+                let gap = Event::Gap {
+                    topic: &topic,
+                    count,
+                };
+                let (stamp, text) = (&self.stamp, &mut self.words);
+                text.clear();
+                let encoded = self
+                    .settings
+                    .fault
+                    .contain(Place::Encode, || native::encode(&gap, stamp, text));
+                match encoded {
+                    Some(()) => frame_text(text, &mut words),
+                    None => is_whole = false,
+                }
             }
             session.outbox.put_first(words);
             self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+            if !is_whole {
+                self.close(id, CloseReason::Internal);
+            }
+        }
+        let session = self.sessions.find(id)?;
+        if session.outbox.is_in_flight() {
+            return None;
         }
         let chunks = session.outbox.transmit(&mut self.logs)?;
         session.sending_ms = Some(self.now.ms);
@@ -534,8 +549,13 @@ impl Shard {
     fn tell(&mut self, id: SessionId, event: &Event<'_>, reply: bool) {
         let mut words = std::mem::take(&mut self.words);
         words.clear();
-        native::encode(event, &self.stamp, &mut words);
-        self.tell_frame(id, Opcode::Text, &words, reply);
+        let encoded = self.settings.fault.contain(Place::Encode, || {
+            native::encode(event, &self.stamp, &mut words)
+        });
+        match encoded {
+            Some(()) => self.tell_frame(id, Opcode::Text, &words, reply),
+            None => self.close(id, CloseReason::Internal),
+        }
         self.words = words;
     }
 

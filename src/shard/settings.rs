@@ -4,6 +4,7 @@ use crate::limits::Limits;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
+use super::fault::Fault;
 use super::slow::SlowRules;
 
 /// One listener, as far as its connections behave differently.
@@ -58,4 +59,6 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// Who lets sessions in.
     pub admission: Admission,
+    /// The fault that tests plant.
+    pub fault: Fault,
 }

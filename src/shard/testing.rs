@@ -103,6 +103,7 @@ pub fn settings(shards: usize) -> Settings {
         slow: SlowRules::default(),
         listeners: vec![listener, dealt],
         admission: Admission::Open,
+        fault: crate::shard::fault::Fault::default(),
     }
 }
 

@@ -11,7 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, prlimit,
+};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -29,7 +31,8 @@ pub struct Broker {
     pub admin: Option<String>,
     /// The whole ready line.
     pub ready_line: String,
-    stdout: Receiver<String>,
+    /// Behind a lock, so that threads can share the broker.
+    stdout: Mutex<Receiver<String>>,
     log: Log,
     /// Removed with the broker.
     _config: Option<NamedTempFile>,
@@ -59,6 +62,25 @@ impl Broker {
     /// The same by a command that was made with [`command`] and changed.
     pub fn start_by(command: Command, arguments: &[&str]) -> Broker {
         Broker::launch_by(command, None, arguments)
+    }
+
+    /// The same with at most this many descriptors from its start.
+    pub fn start_with_descriptors(count: u64, arguments: &[&str]) -> Broker {
+        let broker = command();
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(broker.get_program());
+        for (name, value) in broker.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Broker::launch(shell, None, &[], arguments)
     }
 
     fn launch(
@@ -124,7 +146,7 @@ impl Broker {
             listens,
             admin,
             ready_line,
-            stdout,
+            stdout: Mutex::new(stdout),
             log,
             _config: config,
         }
@@ -215,6 +237,38 @@ impl Broker {
         kib * 1024
     }
 
+    /// Open file descriptors now.
+    pub fn descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.pid());
+        let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        entries.count() as u64
+    }
+
+    /// From now on it may open no descriptor above this many.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit {
+            current: Some(count),
+            // Ours, which the broker inherited: raising it takes a privilege.
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("prlimit");
+    }
+
+    /// CPU time that it has used, all threads together.
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // Behind the name, which may hold anything: state is field 3, utime 14, stime 15, in ticks of 10 ms.
+        let behind = stat.rsplit_once(") ").expect("a name in brackets").1;
+        let ticks: u64 = behind
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+            .sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the broker can be signalled");
@@ -245,7 +299,7 @@ impl Broker {
     pub fn more_stdout(&self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
-            match self.stdout.recv_timeout(DEADLINE) {
+            match self.stdout.lock().unwrap().recv_timeout(DEADLINE) {
                 Ok(line) => lines.push(line),
                 Err(RecvTimeoutError::Disconnected) => return lines,
                 Err(RecvTimeoutError::Timeout) => panic!("standard output stays open"),

@@ -9,6 +9,7 @@ use pubsub::address::{ClientId, ShardId};
 use pubsub::limits::{KIB, Limits, SEND_BYTES_MAX};
 use pubsub::shard::Ending;
 use pubsub::shard::auth::{Access, AccessRule, Who};
+use pubsub::shard::fault::Fault;
 use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
 use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Filter;
@@ -299,6 +300,7 @@ fn settings(input: &mut Input<'_>) -> Settings {
     let open = ListenerSettings {
         native: true,
         native_path: None,
+        echo_path: Some("/echo".to_owned()),
         http: true,
         trust_peer_flag: false,
         client_services: true,
@@ -318,7 +320,9 @@ fn settings(input: &mut Input<'_>) -> Settings {
     Settings {
         broker: BROKER,
         shards,
+        echo_limits: limits.clone(),
         limits,
+        fault: Fault::default(),
         access: Access::new(rules),
         slow: SlowRules::new(vec![
             slow("d", SlowPolicy::DropOldest),

@@ -8,6 +8,7 @@ mod autobahn;
 mod fuzz;
 mod process;
 mod setup;
+mod soak;
 mod steps;
 mod tally;
 
@@ -21,6 +22,7 @@ use tally::Tally;
 const USAGE: &str = "\
 usage: cargo xtask test [--only STEP[,STEP...]] [--list]
        cargo xtask fuzz [TARGET] [--minutes N] [--keep]
+       cargo xtask soak [--io DRIVER[,DRIVER...]] [--only CHECK[,CHECK...]] [--list]
 
   test          set up what the tests need, check format and lints, run every test, build the documents
   --only STEPS  only these steps, in their usual order
@@ -29,6 +31,10 @@ usage: cargo xtask test [--only STEP[,STEP...]] [--list]
   fuzz          fuzz each target (or one), installing cargo-fuzz if it is missing
   --minutes N   for so long each (10)
   --keep        put what was found, minimised, into fuzz/corpus
+  soak          measure the figures of the promises at full size, for minutes, on a release build
+  --io DRIVERS  with these drivers: uring, epoll; by default with each that this build has
+  --only CHECKS only these checks
+  --list        name the checks and end
 ";
 
 /// What became of a step.
@@ -65,6 +71,11 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Ok(Request::Soak { drivers, only }) => soak::run(&drivers, &only),
+        Ok(Request::ListChecks) => {
+            println!("{}", soak::names().join("\n"));
+            ExitCode::SUCCESS
+        }
         Ok(Request::Help) => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -81,6 +92,11 @@ enum Request {
     Test(Vec<Step>),
     Fuzz(Plan),
     List,
+    Soak {
+        drivers: Vec<String>,
+        only: Vec<String>,
+    },
+    ListChecks,
     Help,
 }
 
@@ -89,6 +105,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
     match words.next() {
         Some("test") => {}
         Some("fuzz") => return Plan::parse(words).map(Request::Fuzz),
+        Some("soak") => return parse_soak(words),
         Some("help" | "--help" | "-h") => return Ok(Request::Help),
         Some(other) => return Err(format!("no such command: {other}")),
         None => return Err("a command is missing".to_owned()),
@@ -115,6 +132,35 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
             .filter(|step| all || only.contains(step))
             .collect(),
     ))
+}
+
+/// The drivers that a broker may have, the preferred one first.
+const DRIVERS: [&str; 2] = ["uring", "epoll"];
+
+fn parse_soak<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Request, String> {
+    let (mut drivers, mut only) = (Vec::new(), Vec::new());
+    while let Some(word) = words.next() {
+        let (list, known, what) = match word {
+            "--list" => return Ok(Request::ListChecks),
+            "--help" | "-h" => return Ok(Request::Help),
+            "--io" => (&mut drivers, DRIVERS.to_vec(), "driver"),
+            "--only" => (&mut only, soak::names(), "check"),
+            _ => return Err(format!("no such option: {word}")),
+        };
+        let names = words
+            .next()
+            .ok_or_else(|| format!("{word} wants the name of a {what}"))?;
+        for name in names.split(',') {
+            if !known.contains(&name) {
+                return Err(format!("no such {what}: {name}"));
+            }
+            list.push(name.to_owned());
+        }
+    }
+    if drivers.is_empty() {
+        drivers = DRIVERS.map(str::to_owned).to_vec();
+    }
+    Ok(Request::Soak { drivers, only })
 }
 
 fn test(steps: &[Step]) -> ExitCode {
@@ -195,6 +241,23 @@ mod tests {
         check("test --only", Err("--only wants the names of steps"));
         check("test --only x", Err("no such step: x (see --list)"));
         check("test --fast", Err("no such option: --fast"));
+        let soak = |drivers: &[&str], only: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Ok(Request::Soak {
+                drivers: owned(drivers),
+                only: owned(only),
+            })
+        };
+        check("soak", soak(&["uring", "epoll"], &[]));
+        check("soak --io epoll", soak(&["epoll"], &[]));
+        check(
+            "soak --only idle,churn --io uring",
+            soak(&["uring"], &["idle", "churn"]),
+        );
+        check("soak --list", Ok(Request::ListChecks));
+        check("soak --io kqueue", Err("no such driver: kqueue"));
+        check("soak --only all", Err("no such check: all"));
+        check("soak --only", Err("--only wants the name of a check"));
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Shard {
                 .map(|Wait(command)| Held::Command(command)),
             Err(refusal) => {
                 if matches!(refusal.code, Code::BadJson | Code::BadType) {
-                    if u32::from(session.bad_texts) >= self.settings.limits.bad_texts_max {
+                    if session.bad_texts >= self.settings.limits.bad_texts_max {
                         return self.close(id, CloseReason::BadPayload);
                     }
                     session.bad_texts = session.bad_texts.saturating_add(1);

@@ -101,7 +101,7 @@ pub struct Session {
     /// A ping went out and nothing has come since.
     pub is_pinged: bool,
     /// Bad texts so far.
-    pub bad_texts: u8,
+    pub bad_texts: u32,
     /// Its filters, with its place among the members of each.
     pub subscriptions: HashMap<FilterId, u32, foldhash::fast::FixedState>,
     /// Its requests and what it handles.

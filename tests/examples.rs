@@ -11,12 +11,12 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 
 use common::broker::lines;
-use common::{Broker, Browser, DEADLINE, pair_on_two_shards, skip};
+use common::{Broker, Browser, DEADLINE, missing_node, pair_on_two_shards, skip};
 
 #[test]
 fn bot_terminal_and_browser_meet() {
     let name = "bot_terminal_and_browser_meet";
-    if let Some(why) = missing_node() {
+    if let Some(why) = missing_node(&example("node")) {
         return skip(name, &why);
     }
     let Some(mut browser) = Browser::start() else {
@@ -95,14 +95,6 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("examples")
         .join(name)
-}
-
-fn missing_node() -> Option<String> {
-    if Command::new("node").arg("--version").output().is_err() {
-        return Some("there is no node".to_owned());
-    }
-    let packages = example("node").join("node_modules");
-    (!packages.exists()).then(|| "no packages: run `npm ci` in examples/node".to_owned())
 }
 
 /// Builds the bot, which `cargo test` has done already unless it was told to build one test only.

@@ -13,6 +13,8 @@ pub mod client;
 pub mod option;
 pub mod raw;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Finished, run};
@@ -48,4 +50,13 @@ pub fn seed() -> u64 {
 pub fn skip(name: &str, why: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
+}
+
+/// Why what is in this folder can't be run by Node here, if so. `cargo xtask test --only setup` brings both.
+pub fn missing_node(folder: &Path) -> Option<String> {
+    if Command::new("node").arg("--version").output().is_err() {
+        return Some("there is no node".to_owned());
+    }
+    (!folder.join("node_modules/ws").exists())
+        .then(|| format!("no packages: run `npm ci` in {}", folder.display()))
 }

@@ -50,7 +50,7 @@ impl Step {
                 "every test of the workspace: unit, property, simulation, end to end, tidy"
             }
             Step::Doc => "the crate's documents, warnings are errors",
-            Step::Loom => "ring and doorbell in every interleaving",
+            Step::Loom => "ring and doorbell in all interleavings of small models",
         }
     }
 

@@ -40,7 +40,9 @@ use crate::ws::origin::OriginRules;
 
 /// Words of the control plane that may wait for one shard.
 const CONTROL_WORDS_MAX: usize = 1024;
-/// How long a drain waits until everything taken has been handed on.
+/// How long a drain takes at most, besides what its spread asks for: the process is to be gone within 10 s.
+const DRAIN_TIME: Duration = Duration::from_millis(9_500);
+/// How much of it may pass until everything taken has been handed on.
 const QUIESCE_TIME: Duration = Duration::from_secs(2);
 /// The longest table of direct descriptors of one ring.
 const SLOTS_MAX: usize = 1 << 20;
@@ -171,8 +173,9 @@ impl Broker {
 
     /// Ends all sessions: no new clients; then either everything that was taken is handed on and all sessions get
     /// 1001 at once, or, with a `spread`, one after the other over that time. Returns when all are gone, at the
-    /// latest some 8 s after the last was told; `is_cancelled` is asked meanwhile, and ends it at once.
+    /// latest after 9.5 s and the spread; `is_cancelled` is asked meanwhile, and ends it at once.
     pub fn drain(&self, spread: Duration, is_cancelled: &dyn Fn(Duration) -> bool) {
+        let started = Instant::now();
         self.ask(QUIESCE_TIME, is_cancelled, |reply| Control::StopAccepting {
             reply,
         });
@@ -184,7 +187,7 @@ impl Broker {
             tracing::warn!("some messages could not be handed on before the drain");
         }
         let spread_ms = spread.as_millis() as u64;
-        let grace = Duration::from_secs(8);
+        let grace = DRAIN_TIME.saturating_sub(started.elapsed());
         self.ask(spread + grace, is_cancelled, |reply| Control::Close {
             spread_ms,
             reply,
@@ -379,12 +382,14 @@ impl Starting<'_> {
             }
         };
         let connections = descriptors().saturating_sub(DESCRIPTORS_RESERVED).max(1);
+        let turn_bytes_max = self.settings.limits.turn_bytes_max;
         let started = self.start_on(
             by_shard,
             &wakers,
             connections,
             move |own, wakers, listening| {
-                Epoll::new(own, wakers, listening, clock).map_err(|error| error.to_string())
+                Epoll::new(own, wakers, listening, turn_bytes_max, clock)
+                    .map_err(|error| error.to_string())
             },
         );
         let started = started.map_err(|error| StartError::Internal(io::Error::other(error)))?;
@@ -406,6 +411,7 @@ impl Starting<'_> {
         let wanted = Wanted {
             features,
             slots_max,
+            turn_bytes_max: self.settings.limits.turn_bytes_max,
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);

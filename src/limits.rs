@@ -44,13 +44,14 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// From a message's first fragment to its last; past it the connection is closed with 1008.
     pub message_ms_max: u64,
-    /// What may wait in one outbox; past it the slow-consumer policy of the topic acts.
+    /// What may wait in one outbox; past it the connection is closed with 4008.
     pub outbox_bytes_max: usize,
-    /// What may wait in one outbox for [`Limits::outbox_soft_ms`]; then the policy acts as at the hard limit.
+    /// What may wait in one outbox for [`Limits::outbox_soft_ms`]; then the connection is closed as at the hard
+    /// limit. Deliveries of drop-oldest topics are skipped at once instead.
     pub outbox_bytes_soft: usize,
     /// How long an outbox may stay above the soft limit.
     pub outbox_soft_ms: u64,
-    /// What may wait in all outboxes together; past it the largest are cut first. 0: a quarter of the memory.
+    /// What may wait in all outboxes together; past it the largest are closed first. 0: a quarter of the memory.
     pub outbox_total_bytes_max: usize,
     /// Unread answers (acks, pongs, replies) at which the broker stops to read the connection.
     pub replies_bytes_max: usize,

@@ -8,28 +8,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::broker::run_command_within;
-use common::{Broker, option};
-
-/// Why the Node clients cannot run here, if they cannot. Where everything must be there (`CI` is set), that is a
-/// failure.
-fn missing(folder: &Path) -> Option<String> {
-    let why = if Command::new("node").arg("--version").output().is_err() {
-        "there is no node".to_owned()
-    } else if !folder.join("node_modules/ws").exists() {
-        format!("no packages: run `npm ci` in {}", folder.display())
-    } else {
-        return None;
-    };
-    assert!(std::env::var_os("CI").is_none(), "{why}");
-    Some(why)
-}
+use common::{Broker, missing_node, option, skip};
 
 #[test]
 fn a_dwsps_client_is_at_home() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node");
-    if let Some(why) = missing(&folder) {
-        println!("skipped: {why}");
-        return;
+    if let Some(why) = missing_node(&folder) {
+        return skip("a_dwsps_client_is_at_home", &why);
     }
     let broker = Broker::start(&[
         option::PING_INTERVAL_MS,

@@ -14,6 +14,7 @@ use super::secret::Secret;
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
 use super::{Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;
+use crate::limits::TURN_BYTES_MAX;
 use crate::limits::{KIB, MIB};
 use crate::net::affinity::{read_cpus, write_cpus};
 use crate::shard::slow::{SlowPolicy, SlowRule};
@@ -88,8 +89,8 @@ impl Section {
                  acknowledgement."
             }
             Section::SlowConsumers => {
-                "What waits for a reader waits in its outbox. When that is full, or too full for too long, the \
-                 policy of the topic decides; the reader is always told what it missed."
+                "What waits for a reader waits in its outbox. The policy of the topic decides what becomes of a reader \
+                 that is behind; it is always told that it missed something, by a gap or by the close code 4008."
             }
             Section::Timings => "All in milliseconds, and at most a day.",
             Section::Drain => {
@@ -474,9 +475,9 @@ pub static OPTIONS: &[Opt] = &[
         name: "admin-key",
         placeholder: "KEY",
         section: Section::Listeners,
-        help: "What `POST /publish` asks for beyond loopback, as `Authorization: Bearer KEY`",
-        more: "Without a key such requests are refused there. Everybody on this machine can read a command line: \
-               prefer the file or the environment.",
+        help: "What `POST /publish` asks for, as `Authorization: Bearer KEY`",
+        more: "Without a key everybody on loopback may publish there, and nobody beyond it. Everybody on this machine \
+               can read a command line: prefer the file or the environment.",
         example: r#""a long random text""#,
         kind: Kind::Secret {
             read: |draft, text| {
@@ -633,7 +634,11 @@ pub static OPTIONS: &[Opt] = &[
         help: "What a turn of the event loop takes from one connection, so that a flood delays nobody",
         more: "",
         example: "",
-        kind: Kind::Bytes(number!(limits.turn_bytes_max, KIB as u64, GIB)),
+        kind: Kind::Bytes(number!(
+            limits.turn_bytes_max,
+            KIB as u64,
+            TURN_BYTES_MAX as u64
+        )),
     },
     Opt {
         name: "max-turn-messages",
@@ -649,9 +654,10 @@ pub static OPTIONS: &[Opt] = &[
         placeholder: "PREFIX=POLICY",
         section: Section::SlowConsumers,
         help: "For a topic and those below it: `close` (the default), `drop-oldest` or `conflate`; repeatable",
-        more: "`close` ends the connection with 4008. `drop-oldest` skips the oldest waiting messages of such topics. \
-               `conflate` keeps only the newest message of each topic. Both tell the reader with a gap. The longest \
-               prefix that fits decides; `*` stands for all topics.",
+        more: "`close` ends the connection with 4008 at the bounds below. `drop-oldest` skips the oldest waiting messages \
+               of such topics as soon as `--soft-outbox` would be passed. `conflate` keeps, for a reader that is \
+               behind, only the newest message of each topic. Both tell the reader with a gap, and where skipping does \
+               not help they close as well. The longest prefix that fits decides; `*` stands for all topics.",
         example: r#"["prices=conflate", "log.debug=drop-oldest"]"#,
         kind: Kind::List {
             read: |draft, texts| {
@@ -667,7 +673,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "max-outbox",
         placeholder: "BYTES",
         section: Section::SlowConsumers,
-        help: "What may wait for one connection; past it the policy acts",
+        help: "What may wait for one connection; past it the connection is closed with 4008",
         more: "An empty outbox always takes one whole message.",
         example: "",
         kind: Kind::Bytes(number!(limits.outbox_bytes_max, 1, TIB)),
@@ -676,8 +682,8 @@ pub static OPTIONS: &[Opt] = &[
         name: "soft-outbox",
         placeholder: "BYTES",
         section: Section::SlowConsumers,
-        help: "What may wait for one connection for `--soft-outbox-ms`; then the policy acts as well",
-        more: "Must not be above `--max-outbox`; a default that would be is lowered to it.",
+        help: "What may wait for one connection longer than `--soft-outbox-ms`; past it the close code is 4008 as well",
+        more: "`drop-oldest` makes room at once. Must not be above `--max-outbox`; a default that would be is lowered to it.",
         example: "",
         kind: Kind::Bytes(number!(limits.outbox_bytes_soft, 1, TIB)),
     },
@@ -694,8 +700,9 @@ pub static OPTIONS: &[Opt] = &[
         name: "max-outbox-total",
         placeholder: "BYTES",
         section: Section::SlowConsumers,
-        help: "What may wait for all connections together; past it the largest outboxes are cut first",
-        more: "0 stands for a quarter of the memory of the container or machine, and 128MiB at least.",
+        help: "What may wait for all connections together; past it those with the most are closed first",
+        more: "Each shard has an equal part of it. The close code is 4008, whatever the policy. 0 stands for \
+               a quarter of the memory of the container or machine, and 128MiB at least.",
         example: "",
         kind: Kind::Bytes(number!(limits.outbox_total_bytes_max, 0, 1024 * TIB)),
     },
@@ -722,7 +729,8 @@ pub static OPTIONS: &[Opt] = &[
         placeholder: "MS",
         section: Section::Timings,
         help: "Silence after which a client is pinged",
-        more: "",
+        more: "Each connection is pinged a tenth to three tenths earlier, so that those of one moment are not all pinged \
+               at once.",
         example: "",
         kind: Kind::Number(number!(limits.ping_interval_ms, 1, TIME_MS_MAX)),
     },

@@ -319,14 +319,15 @@ names addresses, these replace the tables; an address that one of the tables nam
 ### `[[access]]`
 
 Rights, in order. For an action the first rule that speaks of it and fits decides. Without any rule everybody may do
-everything; with rules, what none of them allows is refused with `not_allowed`.
+everything; with rules, what none of them allows is refused with `not_allowed`. The operators' `POST /publish` is not
+bound by them.
 
 | key | default | meaning |
 | --- | --- | --- |
 | `filter` | required | the topics: `a.b` is `a.b` and everything below it, `*` stands for one level, a leading `=` means exactly this depth |
 | `who` | required | `anyone`, `authenticated` (nobody yet: there is no authentication to configure), or `nobody` |
 | `subscribe` | the opposite of `publish`; without both `true` | does the rule speak of subscribing? |
-| `publish` | the opposite of `subscribe`; without both `true` | does it speak of publishing? |
+| `publish` | the opposite of `subscribe`; without both `true` | does it speak of publishing? A rule that speaks of neither is an error |
 
 A rule that allows a subscription must cover its whole filter, and one that refuses takes effect as soon as it overlaps:
 a wide subscription never sees what a narrow rule withholds. So put the narrow refusals first.

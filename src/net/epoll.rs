@@ -29,9 +29,7 @@ use super::waker::Waker;
 use super::{Buffer, Driver, Sending, Taken};
 
 /// What one turn reads at most, of all connections.
-const ARENA_BYTES: usize = TURN_BYTES_MAX;
-/// What one turn reads at most of one connection (promise 10).
-const CONNECTION_BYTES_MAX: usize = 64 * KIB;
+pub const ARENA_BYTES: usize = TURN_BYTES_MAX;
 /// Frames of one send up to this size are copied together; above it the kernel gathers them.
 const COPY_BYTES_MAX: usize = 16 * KIB;
 /// Ready descriptors of one pass.
@@ -80,6 +78,8 @@ pub struct Epoll {
     listeners: Vec<Option<Listener>>,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// What one turn reads at most of one connection (promise 10).
+    turn_bytes_max: usize,
     arena: Vec<u8>,
     filled: usize,
     events: Vec<Event>,
@@ -90,7 +90,8 @@ pub struct Epoll {
 }
 
 impl Epoll {
-    /// A driver with these listeners. `wakers[shard]` wakes each shard, this one by `wakers[own]`.
+    /// A driver with these listeners. `wakers[shard]` wakes each shard, this one by `wakers[own]`. A turn reads at most
+    /// `turn_bytes_max` of one connection.
     ///
     /// # Errors
     /// If the kernel has no epoll instance or memory left.
@@ -98,6 +99,7 @@ impl Epoll {
         own: ShardId,
         wakers: Arc<[Waker]>,
         listeners: Vec<Listening>,
+        turn_bytes_max: usize,
         clock: Clock,
     ) -> io::Result<Epoll> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -127,6 +129,7 @@ impl Epoll {
                 .collect(),
             slots: Vec::new(),
             free: Vec::new(),
+            turn_bytes_max: turn_bytes_max.min(ARENA_BYTES),
             arena: vec![0; ARENA_BYTES],
             filled: 0,
             events: Vec::with_capacity(EVENTS_MAX),
@@ -289,7 +292,7 @@ impl Epoll {
         if flags.contains(EventFlags::OUT) {
             self.resume_send(session, taken);
         }
-        let turn = self.turn;
+        let (turn, turn_bytes_max) = (self.turn, self.turn_bytes_max);
         let Some(connection) = self.find(session) else {
             return;
         };
@@ -307,7 +310,7 @@ impl Epoll {
         if connection.turn != turn {
             (connection.turn, connection.turn_bytes) = (turn, 0);
         }
-        let allowed = CONNECTION_BYTES_MAX - connection.turn_bytes;
+        let allowed = turn_bytes_max - connection.turn_bytes;
         let start = self.filled;
         let end = self.arena.len().min(start + allowed);
         if start == end {
@@ -424,7 +427,7 @@ impl Driver for Epoll {
             // A pass that found work may have been overtaken by more; one that found none has seen it all.
             if ready == 0
                 || taken.len() == before
-                || self.filled + CONNECTION_BYTES_MAX > self.arena.len()
+                || self.filled + self.turn_bytes_max > self.arena.len()
             {
                 break;
             }

@@ -8,15 +8,19 @@
 
 pub mod admin;
 pub mod broker;
+pub mod browser;
 pub mod client;
 pub mod option;
 pub mod raw;
 pub mod seccomp;
 
 use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Finished, run};
+pub use browser::Browser;
 pub use client::{Client, End, clients_by_shard, pair_on_two_shards};
 pub use raw::Raw;
 
@@ -47,4 +51,19 @@ pub fn seed() -> u64 {
     );
     println!("replay with E2E_SEED={seed}");
     seed
+}
+
+/// Says that a test lacks what it needs, past libtest's capture, so that whoever counts tests sees it.
+pub fn skip(name: &str, why: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
+}
+
+/// Why what is in this folder can't be run by Node here, if so. `cargo xtask test --only setup` brings both.
+pub fn missing_node(folder: &Path) -> Option<String> {
+    if Command::new("node").arg("--version").output().is_err() {
+        return Some("there is no node".to_owned());
+    }
+    (!folder.join("node_modules/ws").exists())
+        .then(|| format!("no packages: run `npm ci` in {}", folder.display()))
 }

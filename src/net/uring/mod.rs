@@ -177,6 +177,8 @@ pub struct Uring<K: Kernel> {
     reaped: VecDeque<Completion>,
     /// Bytes that this turn has taken.
     turn_bytes: usize,
+    /// What one turn reads at most of one connection.
+    connection_bytes_max: usize,
     turn: u64,
     /// How long a turn may wait for more after a full one; zero for not at all.
     coalesce: Duration,
@@ -191,6 +193,8 @@ pub struct Wanted {
     pub features: Features,
     /// The length of its table of connections.
     pub slots_max: usize,
+    /// What one turn reads at most of one connection, in bytes.
+    pub turn_bytes_max: usize,
     /// How long a turn waits for more after a full one; zero for not at all.
     pub coalesce: Duration,
 }
@@ -224,13 +228,9 @@ impl UringDriver {
         )
         .map_err(|error| format!("no buffer ring or table of direct descriptors: {error}"))?;
         let clock = Box::new(move || clock.now());
-        Ok(Uring::new(
-            kernel,
-            features,
-            &indexes,
-            wanted.coalesce,
-            clock,
-        ))
+        let mut driver = Uring::new(kernel, features, &indexes, wanted.coalesce, clock);
+        driver.connection_bytes_max = wanted.turn_bytes_max;
+        Ok(driver)
     }
 }
 
@@ -273,6 +273,7 @@ impl<K: Kernel> Uring<K> {
             completions: Vec::new(),
             reaped: VecDeque::new(),
             turn_bytes: 0,
+            connection_bytes_max: CONNECTION_BYTES_MAX,
             turn: 0,
             received: 0,
         };
@@ -529,7 +530,7 @@ impl<K: Kernel> Uring<K> {
                         (slot.turn, slot.turn_bytes) = (turn, 0);
                     }
                     slot.turn_bytes += size;
-                    let is_over = slot.turn_bytes >= CONNECTION_BYTES_MAX;
+                    let is_over = slot.turn_bytes >= self.connection_bytes_max;
                     if self.is_settling {
                         self.lent_early.push(id);
                     } else {

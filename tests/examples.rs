@@ -1,0 +1,190 @@
+//! The programs of `examples/`, run as their first lines say: three clients that meet in one room.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::thread;
+
+use common::broker::lines;
+use common::{Broker, Browser, DEADLINE, missing_node, pair_on_two_shards, skip};
+
+#[test]
+fn bot_terminal_and_browser_meet() {
+    let name = "bot_terminal_and_browser_meet";
+    if let Some(why) = missing_node(&example("node")) {
+        return skip(name, &why);
+    }
+    let Some(mut browser) = Browser::start() else {
+        return skip(name, "there is no Chromium");
+    };
+    let bot = build_bot();
+    let broker = Broker::start(&[]);
+    let url = format!("ws://{}/", broker.listen());
+    // Whatever shards the three come to live on, somebody on either shard hears each of them.
+    let (mut one, mut two) = pair_on_two_shards(&broker);
+    one.subscribe("chat");
+    two.subscribe("chat");
+    let mut witnessed = |author: &str, text: &str| {
+        for witness in [&mut one, &mut two] {
+            let message = witness.delivery()["message"].clone();
+            assert_eq!(message["name"], author, "{message}");
+            let said = message["text"].as_str().expect("a text");
+            assert!(said.contains(text), "{said:?} without {text:?}");
+        }
+    };
+
+    let mut bot = Talker::start(Command::new(bot).env("PUBSUB_URL", &url));
+    bot.expect("subscribed: chat.lobby");
+    witnessed("bot", "!load");
+
+    let mut node = Command::new("node");
+    node.args([
+        "chat.mjs",
+        "--name",
+        "ada",
+        "--say",
+        "hello from a terminal",
+    ])
+    .current_dir(example("node"))
+    .env("PUBSUB_URL", &url);
+    let mut node = Talker::start(&mut node);
+    node.expect("subscribed: chat.lobby");
+    bot.expect("received: ada: hello from a terminal");
+    witnessed("ada", "hello from a terminal");
+
+    let page = serve(example("browser").join("index.html"));
+    browser.open(&format!(
+        "{page}?url={url}&name=web&say=hello%20from%20a%20page"
+    ));
+    browser.wait_for("document.querySelector('#status').textContent === 'subscribed'");
+    bot.expect("received: web: hello from a page");
+    node.expect("received: web: hello from a page");
+    witnessed("web", "hello from a page");
+
+    // Somebody types in the terminal; the bot answers; everybody else reads both.
+    node.say("!load");
+    bot.expect("received: ada: !load");
+    node.expect("received: bot: ");
+    browser.wait_for(&shows("received: ada: !load"));
+    browser.wait_for(&shows("received: bot: "));
+    witnessed("ada", "!load");
+    witnessed("bot", "");
+
+    // And on the page.
+    browser.fill("#text", "good bye");
+    browser.click("#form button");
+    browser.wait_for(&shows("received: web: good bye"));
+    bot.expect("received: web: good bye");
+    node.expect("received: web: good bye");
+    witnessed("web", "good bye");
+}
+
+/// Does the page show a line that begins so?
+fn shows(text: &str) -> String {
+    format!(
+        "Array.from(document.querySelectorAll('#log li')).some(line => line.textContent.startsWith('{text}'))"
+    )
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(name)
+}
+
+/// Builds the bot, which `cargo test` has done already unless it was told to build one test only.
+fn build_bot() -> PathBuf {
+    // The folder of this build, which cargo may have been told on its command line: TARGET/PROFILE/deps/us.
+    let us = std::env::current_exe().expect("a test has a path");
+    let profile = us.ancestors().nth(2).expect("TARGET/PROFILE/deps/us");
+    let target = profile.parent().expect("TARGET/PROFILE");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--example", "bot", "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.status().expect("cargo runs");
+    assert!(status.success(), "{cargo:?}: {status}");
+    profile.join("examples/bot")
+}
+
+/// A program that is spoken to by lines.
+struct Talker {
+    child: Child,
+    heard: Receiver<String>,
+}
+
+impl Talker {
+    fn start(command: &mut Command) -> Talker {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let heard = lines(child.stdout.take().expect("stdout is piped"));
+        Talker { child, heard }
+    }
+
+    /// The next line begins so.
+    fn expect(&mut self, beginning: &str) {
+        let line = self
+            .heard
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|error| panic!("{error} where {beginning:?} was waited for"));
+        assert!(line.starts_with(beginning), "{line:?} for {beginning:?}");
+    }
+
+    /// Types a line.
+    fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("stdin is piped");
+        writeln!(stdin, "{line}").expect("it reads");
+    }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves one page to whoever asks, on a port of its own, and gives its URL: a page from the disk would have no origin.
+fn serve(page: PathBuf) -> String {
+    let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{page:?}: {error}"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // Each by itself: browsers open connections that they may need later.
+            let page = page.clone();
+            thread::spawn(move || answer(stream, &page));
+        }
+    });
+    format!("http://{address}/")
+}
+
+fn answer(mut stream: TcpStream, page: &str) {
+    let mut head = BufReader::new(&stream).lines().map_while(Result::ok);
+    let is_page = head.next().is_some_and(|line| line.starts_with("GET /?"));
+    head.find(String::is_empty);
+    let (status, body) = if is_page {
+        ("200 OK", page)
+    } else {
+        ("404 Not Found", "")
+    };
+    // Nobody may be there any more to read it.
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+}

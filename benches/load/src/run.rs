@@ -177,8 +177,8 @@ impl Conductor<'_> {
         let measured = match self.plan.extent {
             Extent::Time { warm_up, measured } => {
                 self.pass("warming up", warm_up)?;
-                self.record();
                 let start = self.sample();
+                self.record_from(start.at_ns);
                 self.pass("measuring", measured)?;
                 let end = self.sample();
                 self.stop()?;
@@ -186,7 +186,6 @@ impl Conductor<'_> {
                 self.between(&start, &end)
             }
             Extent::Messages(messages) | Extent::Memory { messages, .. } => {
-                self.record();
                 self.work_off(messages)?;
                 let mut end = self.sample();
                 // What follows the last delivery was waiting to be looked at.
@@ -204,6 +203,9 @@ impl Conductor<'_> {
 
     /// Lets publishers begin.
     fn start(&self) -> Sample {
+        if !matches!(self.plan.extent, Extent::Time { .. }) {
+            self.record_from(0);
+        }
         let start = self.sample();
         self.shared
             .started_ns
@@ -212,15 +214,11 @@ impl Conductor<'_> {
         start
     }
 
-    /// From now on latency counts.
-    fn record(&self) {
+    /// From this moment on latency counts.
+    fn record_from(&self, ns: u64) {
         if let Pace::Rate(_) = self.plan.pace {
-            let from_ns = match self.plan.extent {
-                Extent::Time { .. } => self.shared.now_ns(),
-                Extent::Messages(_) | Extent::Memory { .. } => 0,
-            };
             let recorded_from_ns = &self.shared.recorded_from_ns;
-            recorded_from_ns.store(from_ns, Ordering::Release);
+            recorded_from_ns.store(ns, Ordering::Release);
         }
     }
 

@@ -712,6 +712,8 @@ impl Connection {
                 Ok(size) => self.sent += size,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
+                // The read will tell why, by a close frame if there is one.
+                Err(Errno::PIPE | Errno::CONNRESET) => self.sent = self.out.len(),
                 Err(error) => return Err(error),
             }
         }

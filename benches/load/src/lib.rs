@@ -2,14 +2,14 @@
 //!
 //! It is a client from the outside and knows nothing of the broker's code, so it can drive others as well: the same
 //! scenarios run over native JSON, over any server that relays WebSocket frames, over Redis and over NATS, with
-//! texts of the same length ([`dialect`]).
+//! texts of the same length (`dialect`).
 //!
-//! The way of a run: [`options`] are read into a [`plan`], whose [`topology`] says who publishes where and who
-//! listens; [`connect`] opens the connections; [`worker`]s, each an epoll loop on a thread of its own, publish and
-//! check; [`run`] tells them when, and measures; [`report`] says what came out.
+//! The way of a run: `options` are read into a `plan`, whose `topology` says who publishes where and who
+//! listens; `connect` opens the connections; `worker`s, each an epoll loop on a thread of its own, publish and
+//! check; `run` tells them when, and measures; `report` says what came out.
 //!
-//! What holds in all of it: nothing is measured that was not checked. Each publication carries a [`stamp`] with its
-//! number, and each subscriber's [`ledger`] knows what it should hear next.
+//! What holds in all of it: nothing is measured that was not checked. Each publication carries a `stamp` with its
+//! number, and each subscriber's `ledger` knows what it should hear next.
 
 mod connect;
 mod cpus;

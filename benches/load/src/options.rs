@@ -9,9 +9,10 @@ use crate::dialect::Protocol;
 pub const LONG_ABOUT: &str = "\
 Load a broker, check every delivery, and say what one costs.
 
-Each publication carries its number; each subscriber knows which one comes next. A delivery that is lost, doubled or \
-out of order is counted, and makes the exit code 1. Start the broker first; with --pid its CPU time per delivery is \
-measured, which says more than deliveries per second when generator and broker share a machine.";
+Each publication carries its number; each subscriber knows which one comes next. A delivery that
+is lost, doubled or out of order is counted, and makes the exit code 1. Start the broker first.
+With --pid its CPU time per delivery is measured, which says more than deliveries per second when
+generator and broker share a machine.";
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\

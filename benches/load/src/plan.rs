@@ -154,7 +154,7 @@ impl Plan {
             targets,
             pace,
             extent,
-            patience: seconds("--patience", options.patience)?,
+            patience: patience(options.patience, pace, topology)?,
             meter: Meter::new(&options.pids, cores)?,
             threads: options.threads,
             cpus: options.cpus.clone(),
@@ -178,6 +178,15 @@ fn seconds(option: &str, seconds: f64) -> Result<Duration, String> {
         Ok(duration) if seconds <= 1e6 => Ok(duration),
         _ => Err(format!("{option} {seconds} is no time to wait")),
     }
+}
+
+/// A slow schedule is no reason to lose it.
+fn patience(given: f64, pace: Pace, topology: Topology) -> Result<Duration, String> {
+    let interval = match pace {
+        Pace::Window(_) => 0.0,
+        Pace::Rate(rate) => topology.subscribers_each as f64 / rate as f64,
+    };
+    Ok(seconds("--patience", given)? + Duration::from_secs_f64(interval))
 }
 
 fn check_numbers(
@@ -284,6 +293,8 @@ mod tests {
         assert_eq!(rooms.quota(7), u64::MAX);
         let latency = plan("--protocol redis latency --rate 7 --url unix:/tmp/r").unwrap();
         assert_eq!(latency.pace, Pace::Rate(7));
+        // 100 subscribers, so a publication in 14 s.
+        assert!(latency.patience > Duration::from_secs(19));
         assert_eq!(latency.dialect.carriage, Carriage::Stream);
         let idle = plan("idle --connections 9 --publish").unwrap();
         assert_eq!(idle.topology.connections(), 10);

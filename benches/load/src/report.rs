@@ -220,7 +220,8 @@ impl Report {
             "message",
             format!("{} bytes, {} delivered", self.size, self.delivery_bytes),
         );
-        if measured.publishes > 0 {
+        // The one publication of idle connections has no rate.
+        if measured.publishes > 0 && !matches!(self.scenario, Scenario::Idle { .. }) {
             let rate = |count| format!("{}/s", thousands(measured.per_second(count) as u64));
             row("measured", format!("{:.3} s", measured.seconds));
             row("publishes", rate(measured.publishes));

@@ -152,6 +152,9 @@ impl Conductor<'_> {
         if let Err(BrokenOff(reason)) = self.phases(before_bytes, &mut conducted) {
             conducted.failure = Some(reason);
         }
+        if let Some(memory) = &mut conducted.memory {
+            memory.end_bytes = self.plan.meter.resident_bytes();
+        }
         conducted
     }
 
@@ -195,9 +198,6 @@ impl Conductor<'_> {
             }
         };
         conducted.measured = measured;
-        if let Some(memory) = &mut conducted.memory {
-            memory.end_bytes = self.plan.meter.resident_bytes();
-        }
         Ok(())
     }
 

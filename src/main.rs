@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Some(("default-config", _)) => print(&config::default_config()),
         Some(("pub", matches)) => publish(matches),
         Some(("sub", matches)) => subscribe(matches),
+        Some(("bench", matches)) => pubsub_load::run(matches),
         Some((other, _)) => unreachable!("clap knows no subcommand {other}"),
     }
 }
@@ -87,6 +88,7 @@ fn command() -> Command {
                         .num_args(1..),
                 ),
         )
+        .subcommand(pubsub_load::command())
 }
 
 fn print(text: &str) -> ExitCode {

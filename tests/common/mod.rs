@@ -53,12 +53,6 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Says that a test lacks what it needs, past libtest's capture, so that whoever counts tests sees it.
-pub fn skip(name: &str, why: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
-}
-
 /// Why what is in this folder can't be run by Node here, if so. `cargo xtask test --only setup` brings both.
 pub fn missing_node(folder: &Path) -> Option<String> {
     if Command::new("node").arg("--version").output().is_err() {

@@ -42,6 +42,7 @@ pub fn build<T: Send>(shards: usize, entries_max: usize, bytes_max: usize) -> Ve
         .iter()
         .map(|shard| Ports {
             shard,
+            entries_max,
             outbound: (0..shards).map(|_| None).collect(),
             inbound: (0..shards).map(|_| None).collect(),
             doorbells: doorbells.clone(),
@@ -66,6 +67,8 @@ pub fn build<T: Send>(shards: usize, entries_max: usize, bytes_max: usize) -> Ve
 /// All ends that one shard holds, for its own thread.
 pub struct Ports<T> {
     shard: ShardId,
+    /// Of each ring.
+    entries_max: usize,
     /// By target; `None` for the shard itself.
     outbound: Vec<Option<Producer<T>>>,
     /// By source; `None` for the shard itself.
@@ -95,11 +98,29 @@ impl<T: Send> Ports<T> {
         self.shard
     }
 
+    /// The entries that each ring holds: so much [`Room`] has an empty one.
+    pub fn entries_max(&self) -> usize {
+        self.entries_max
+    }
+
     /// Remembers how far every inbound ring has been filled: `take_next` goes there, no further and no less far.
     pub fn marks(&mut self) {
-        for inbound in self.inbound.iter_mut().flatten() {
+        for source in 0..self.inbound.len() {
+            self.mark(ShardId(source as u8)); // SHARDS_MAX fits
+        }
+        self.begin_drain();
+    }
+
+    /// The part of [`marks`](Ports::marks) that is about the ring from one shard. The others publish at any moment, so
+    /// between two of these: the simulation calls them one by one.
+    pub fn mark(&mut self, source: ShardId) {
+        if let Some(inbound) = &mut self.inbound[source.index()] {
             inbound.mark = inbound.consumer.mark();
         }
+    }
+
+    /// The rest of [`marks`](Ports::marks).
+    pub fn begin_drain(&mut self) {
         // Each ring is drained to its mark, so all get their turn; another begins each time, so that none is always
         // the one whose messages find full outboxes.
         self.first = (self.first + 1) % self.inbound.len();

@@ -402,7 +402,7 @@ impl Driver for Epoll {
         for (session, socket) in std::mem::take(&mut self.detached) {
             taken.push(Taken::Detached {
                 session,
-                socket,
+                socket: Some(socket),
                 bytes: Vec::new(),
             });
         }

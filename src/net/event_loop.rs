@@ -23,7 +23,8 @@ use crossbeam_channel::Receiver;
 use hashbrown::HashMap;
 
 use crate::address::{RemoteAddress, SessionId, ShardId, ShardSet};
-use crate::limits::{RING_ENTRIES_MAX, SEND_BYTES_MAX};
+use crate::error::Code;
+use crate::limits::SEND_BYTES_MAX;
 use crate::mesh::Ports;
 use crate::message::Payload;
 use crate::shard::parcel::Parcel;
@@ -84,6 +85,9 @@ const FLUSH_BYTES_MAX: usize = 4 * SEND_BYTES_MAX;
 /// How long a loop waits that has something waiting for room in a ring; a word of the other shard ends it.
 const ROOM_WAIT: Duration = Duration::from_millis(50);
 
+/// What the control plane is told of a publish.
+type Published = Result<(), Code>;
+
 /// Handed-over bytes, or a driver's.
 enum Input<S> {
     Taken(Taken<S>),
@@ -108,6 +112,10 @@ pub struct EventLoop<D: Driver> {
     outgoing: VecDeque<(ShardId, Box<Handover<D::Socket>>)>,
     taken: Vec<Taken<D::Socket>>,
     wake: Vec<ShardId>,
+    /// A ring has got room after this turn's routing.
+    has_room_come: bool,
+    /// What the control plane published in this turn, to be answered when it is in the rings.
+    published: Vec<(Reply<Published>, Published)>,
     /// Who waits until all that was taken has been handed on.
     quiesced: Option<Reply<()>>,
     /// Who waits until all connections are gone.
@@ -124,10 +132,11 @@ impl<D: Driver> EventLoop<D> {
         control: Receiver<Control>,
         population: Arc<Population>,
     ) -> EventLoop<D> {
+        let clock = ShardClock::starting(driver.now());
         EventLoop {
             shard,
             driver,
-            clock: ShardClock::default(),
+            clock,
             ports,
             control,
             population,
@@ -138,6 +147,8 @@ impl<D: Driver> EventLoop<D> {
             outgoing: VecDeque::new(),
             taken: Vec::new(),
             wake: Vec::new(),
+            has_room_come: false,
+            published: Vec::new(),
             quiesced: None,
             closed: None,
             is_stopped: false,
@@ -183,15 +194,36 @@ impl<D: Driver> EventLoop<D> {
     /// # Errors
     /// What the driver fails with.
     pub fn take(&mut self) -> io::Result<()> {
+        let wait = self.announce_wait();
+        let result = self.collect(wait);
+        self.begin(wait);
+        result
+    }
+
+    /// Of step 1: how long this turn may wait for news. If at all, whoever has some will wake the driver.
+    pub fn announce_wait(&mut self) -> Option<Duration> {
         let mut wait = self.idle_time();
         if wait != Some(Duration::ZERO)
             && (!self.ports.announce_sleep() || !self.control.is_empty())
         {
             wait = Some(Duration::ZERO);
         }
+        wait
+    }
+
+    /// Of step 1: the driver waits, and takes bytes.
+    ///
+    /// # Errors
+    /// What the driver fails with.
+    pub fn collect(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let result = self.driver.take(wait, &mut self.taken);
         self.ports.awake();
         self.input.extend(self.taken.drain(..).map(Input::Taken));
+        result
+    }
+
+    /// Of step 1: tells the shard the time, after a wait of at most `wait`.
+    pub fn begin(&mut self, wait: Option<Duration>) {
         let stalled_ms = self.clock.stalled_ms();
         let now = self.clock.turn(self.driver.now(), wait);
         if self.clock.stalled_ms() > stalled_ms {
@@ -200,12 +232,12 @@ impl<D: Driver> EventLoop<D> {
         }
         self.shard.begin_turn(now);
         self.shard.stats_mut().cq_overflow = self.driver.overflows();
-        result
     }
 
     /// How long this turn may wait for news.
     fn idle_time(&self) -> Option<Duration> {
-        if !self.arrivals.is_empty() || self.shard.has_work() {
+        let can_go_on = self.has_room_come && self.is_waiting_for_room();
+        if !self.arrivals.is_empty() || self.shard.has_work() || can_go_on {
             return Some(Duration::ZERO);
         }
         let now_ms = self.clock.at(self.driver.now()).ms;
@@ -213,9 +245,13 @@ impl<D: Driver> EventLoop<D> {
             .shard
             .next_deadline_ms()
             .map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms)));
-        let until_room =
-            (self.shard.is_restless() || !self.outgoing.is_empty()).then_some(ROOM_WAIT);
+        let until_room = self.is_waiting_for_room().then_some(ROOM_WAIT);
         until_due.into_iter().chain(until_room).min()
+    }
+
+    /// Does anything wait for room in a ring?
+    pub fn is_waiting_for_room(&self) -> bool {
+        self.shard.is_restless() || !self.outgoing.is_empty()
     }
 
     /// Step 1: picks up the connections that an earlier turn found in the rings.
@@ -251,6 +287,16 @@ impl<D: Driver> EventLoop<D> {
     /// bound is wrong, and the simulation shows why.)
     pub fn drain(&mut self, freights_max: usize) {
         self.ports.marks();
+        self.drain_to_marks(freights_max);
+    }
+
+    /// Of step 2: the ports, to mark the rings one by one; [`EventLoop::drain_to_marks`] does the rest.
+    pub fn ports_mut(&mut self) -> &mut Ports<Freight<D::Socket>> {
+        &mut self.ports
+    }
+
+    /// Of step 2: empties every inbound ring up to its mark.
+    pub fn drain_to_marks(&mut self, freights_max: usize) {
         for _ in 0..freights_max {
             let Some((from, freight)) = self.ports.take_next() else {
                 break;
@@ -269,6 +315,7 @@ impl<D: Driver> EventLoop<D> {
     /// Step 3: routes what step 1 took.
     pub fn route(&mut self) {
         self.open_lanes();
+        self.has_room_come = false;
         self.shard.resume();
         self.flush_urgent();
         for word in std::mem::take(&mut self.words) {
@@ -287,15 +334,16 @@ impl<D: Driver> EventLoop<D> {
         self.shard.fire_timers();
     }
 
-    fn open_lanes(&mut self) {
+    /// Tells the lanes how much room the rings have; true if one has got more.
+    fn open_lanes(&mut self) -> bool {
+        let mut any_more = false;
         for to in self.others().iter() {
             let room = self.ports.room(to);
-            let is_empty = room.entries == RING_ENTRIES_MAX;
-            self.shard
-                .lanes()
-                .to(to)
-                .set_room(room.entries, room.bytes, is_empty);
+            let is_empty = room.entries == self.ports.entries_max();
+            let lane = self.shard.lanes().to(to);
+            any_more |= lane.set_room(room.entries, room.bytes, is_empty);
         }
+        any_more
     }
 
     fn others(&self) -> ShardSet {
@@ -323,12 +371,7 @@ impl<D: Driver> EventLoop<D> {
                 self.shard.receive(session, self.driver.bytes(buffer))
             }
             Taken::Sent { session } => self.shard.sent(session),
-            Taken::Ended { session, ending } => {
-                if self.leaving.remove(&session).is_some() {
-                    self.left();
-                }
-                self.shard.ended(session, ending);
-            }
+            Taken::Ended { session, ending } => self.shard.ended(session, ending),
             Taken::Detached {
                 session,
                 socket,
@@ -337,7 +380,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    fn detached(&mut self, session: SessionId, socket: D::Socket, late: &[u8]) {
+    fn detached(&mut self, session: SessionId, socket: Option<D::Socket>, late: &[u8]) {
         let Some(Leaving {
             to,
             listener,
@@ -346,6 +389,9 @@ impl<D: Driver> EventLoop<D> {
         }) = self.leaving.remove(&session)
         else {
             return;
+        };
+        let Some(socket) = socket else {
+            return self.left();
         };
         bytes.extend_from_slice(late);
         self.outgoing.push_back((
@@ -366,7 +412,8 @@ impl<D: Driver> EventLoop<D> {
                 payload,
                 reply,
             } => {
-                reply(self.shard.publish_as_host(topic, Payload::detect(payload)));
+                let result = self.shard.publish_as_host(topic, Payload::detect(payload));
+                self.published.push((reply, result));
             }
             Control::Stats { reply } => reply(self.shard.stats()),
             Control::Connections { count, reply } => reply(self.shard.connection_views(count)),
@@ -392,6 +439,12 @@ impl<D: Driver> EventLoop<D> {
     /// What the driver fails with.
     pub fn flush(&mut self) -> io::Result<()> {
         self.publish();
+        self.send();
+        self.finish()
+    }
+
+    /// Of step 4: one send per connection, after [`EventLoop::publish`].
+    pub fn send(&mut self) {
         // A send that fails may end a session and so make news for others: hence not a single pass.
         let mut unfinished = Vec::new();
         loop {
@@ -409,6 +462,13 @@ impl<D: Driver> EventLoop<D> {
         for session in unfinished {
             self.shard.touch(session);
         }
+    }
+
+    /// Of step 4: what else the turn asked for.
+    ///
+    /// # Errors
+    /// What the driver fails with.
+    pub fn finish(&mut self) -> io::Result<()> {
         self.carry_out();
         self.publish();
         self.driver.submit()?;
@@ -416,8 +476,8 @@ impl<D: Driver> EventLoop<D> {
         Ok(())
     }
 
-    /// Lanes and detached connections into the rings; whoever sleeps is woken.
-    fn publish(&mut self) {
+    /// Of step 4: lanes and detached connections into the rings; whoever sleeps is woken.
+    pub fn publish(&mut self) {
         for to in self.others().iter() {
             for parcel in self.shard.lanes().to(to).drain() {
                 let size = parcel.size();
@@ -437,8 +497,7 @@ impl<D: Driver> EventLoop<D> {
                 self.outgoing.push_back((to, handover));
             }
         }
-        let is_waiting = self.shard.is_restless() || !self.outgoing.is_empty();
-        self.ports.await_room(if is_waiting {
+        self.ports.await_room(if self.is_waiting_for_room() {
             self.others()
         } else {
             ShardSet::EMPTY
@@ -448,7 +507,9 @@ impl<D: Driver> EventLoop<D> {
         for shard in self.wake.drain(..) {
             self.driver.wake(shard);
         }
-        self.open_lanes();
+        // Whoever gave room before `await_room` did not wake us; and now that we look at it, it is no news to the
+        // ports either.
+        self.has_room_come |= self.open_lanes();
     }
 
     /// In the middle of a turn: sends to those whose outbox has filled up, as long as their sockets take it.
@@ -548,13 +609,18 @@ impl<D: Driver> EventLoop<D> {
 
     /// Tells those who wait for the end of something.
     fn report(&mut self) {
+        for (reply, result) in self.published.drain(..) {
+            reply(result);
+        }
         let is_settled =
             self.shard.is_settled() && self.outgoing.is_empty() && self.leaving.is_empty();
         if is_settled && let Some(reply) = self.quiesced.take() {
             reply(());
         }
         if self.shard.connections() == 0
+            && self.leaving.is_empty()
             && self.outgoing.is_empty()
+            && self.arrivals.is_empty()
             && let Some(reply) = self.closed.take()
         {
             reply(());

@@ -38,10 +38,11 @@ pub enum Taken<S> {
     Sent { session: SessionId },
     /// The connection has ended, or will bring no more bytes.
     Ended { session: SessionId, ending: Ending },
-    /// What [`Driver::detach`] asked for: the connection by itself, and bytes that had come already.
+    /// What [`Driver::detach`] asked for: the connection by itself, unless it could not be handed on and is closed;
+    /// and bytes that had come already. (What [`Taken::Ended`] says of a leaving session was said before it left.)
     Detached {
         session: SessionId,
-        socket: S,
+        socket: Option<S>,
         bytes: Vec<u8>,
     },
 }
@@ -115,7 +116,8 @@ pub trait Driver {
     /// Closes a connection, by a reset if asked.
     fn close(&mut self, session: SessionId, reset: bool);
 
-    /// Lets a connection go, to another shard. [`Taken::Detached`] follows, or [`Taken::Ended`] if that fails.
+    /// Lets a connection go, to another shard. [`Taken::Detached`] follows, also if the connection has ended
+    /// meanwhile: whoever attaches it hears of that.
     fn detach(&mut self, session: SessionId, to: ShardId);
 
     /// Takes a connection that another driver let go.

@@ -26,6 +26,14 @@ pub struct ShardClock {
 }
 
 impl ShardClock {
+    /// A clock that was right at a moment of the driver's.
+    pub fn starting(driver: Now) -> ShardClock {
+        ShardClock {
+            turn_ms: driver.ms,
+            stalled_ms: 0,
+        }
+    }
+
     /// The shard's time at a moment of the driver's.
     pub fn at(&self, driver: Now) -> Now {
         Now {

@@ -190,7 +190,7 @@ impl Shard {
         session.last_input_ms = now_ms;
         session.timer_ms = u64::MAX;
         let before = session.outbox.charged();
-        session.outbox.push_last(response);
+        session.outbox.put_head(response);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         super::fanout::mark_dirty(session, &mut self.dirty);
     }

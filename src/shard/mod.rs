@@ -227,7 +227,7 @@ impl Shard {
     pub fn accept(&mut self, id: SessionId, listener: u16, address: RemoteAddress, refused: bool) {
         self.stats.accepted += 1;
         self.enter(id, listener, address);
-        if refused {
+        if refused || self.is_leaving {
             self.stats.refused += 1;
             self.refuse_connection(id);
         }
@@ -247,8 +247,9 @@ impl Shard {
         };
         self.stats.received_bytes += bytes.len() as u64;
         match &mut session.state {
-            // A drain lets nobody in any more.
-            State::Handshake { .. } if self.is_quiet => {}
+            // A drain lets nobody in any more, and what a driver still had is as good as never read: others have
+            // been told that everything taken is handed on.
+            State::Handshake { .. } | State::Open if self.is_quiet => {}
             State::Handshake { .. } => self.receive_head(id, bytes),
             State::Admission { .. } => session
                 .stall
@@ -641,6 +642,30 @@ impl Shard {
             requests_pending: self.requests.pending() as u64,
             ..self.stats.clone()
         }
+    }
+
+    /// What is left here of clients that have gone, if anything: for tests, once nobody is connected to any shard
+    /// and all have told each other so.
+    pub fn residue(&self) -> Option<String> {
+        let left = [
+            ("sessions", self.sessions.len()),
+            ("filters", self.subscriptions.len()),
+            ("handled events", self.handlers.len()),
+            ("keys of interest", self.interest.entry_count()),
+            ("filters of others", self.remote_filters.len()),
+            ("services of others", self.remote_services.len()),
+            ("requests", self.requests.entries()),
+            ("bytes in outboxes", self.outbox_bytes),
+            ("sessions to flush", self.dirty.len()),
+            ("sessions to resume", self.resuming.len()),
+            ("effects", self.effects.len()),
+        ];
+        let left: Vec<_> = left
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
+        (!left.is_empty()).then(|| left.join(", "))
     }
 
     /// Counts what only the event loop sees.

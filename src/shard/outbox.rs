@@ -1,7 +1,8 @@
 //! The outbox of one session: everything that waits to be sent to it, every byte charged.
 //!
 //! What it holds, in order:
-//! - `tail`: the rest of a frame of which a part is already on its way; it can't be dropped any more;
+//! - `tail`: the response to the handshake, or the rest of a frame of which a part is already on its way; it can't be
+//!   dropped any more;
 //! - `parts`: whole frames. A part of the *turn's log* is a range of bytes that all subscribers of a group share;
 //!   ranges that touch are one part, so the common subscriber has one part a turn. Such parts live for one turn
 //!   only: at its end they are sent, or become slices of the frozen log;
@@ -371,6 +372,13 @@ impl Outbox {
             bytes: words,
             replies: false,
         });
+    }
+
+    /// Puts the words that everything else has to follow into an empty outbox: they are not given up with the rest.
+    pub fn put_head(&mut self, words: &[u8]) {
+        debug_assert!(self.is_empty(), "nothing is said before the head");
+        self.charged += words.len();
+        self.tail = Some(Bytes::copy_from_slice(words));
     }
 
     /// Puts the last words of a session behind everything that waits, whatever the bounds say.

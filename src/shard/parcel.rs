@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::address::{ClientId, SessionId, ShardId};
-use crate::limits::{RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::message::{Message, Payload};
 use crate::protocol::Outcome;
 use crate::topic::Filter;
@@ -93,8 +92,8 @@ fn key_size(key: &Key) -> usize {
     }
 }
 
-/// The parcels of this turn for one other shard.
-#[derive(Debug)]
+/// The parcels of this turn for one other shard. It has no room before it is told of any.
+#[derive(Default, Debug)]
 pub struct Lane {
     parcels: Vec<Parcel>,
     /// Of `parcels`.
@@ -105,25 +104,17 @@ pub struct Lane {
     is_empty: bool,
 }
 
-impl Default for Lane {
-    fn default() -> Lane {
-        Lane {
-            parcels: Vec::new(),
-            bytes: 0,
-            entries_left: RING_ENTRIES_MAX,
-            bytes_left: RING_BYTES_MAX,
-            is_empty: true,
-        }
-    }
-}
-
 impl Lane {
-    /// The ring's room now. What the lane holds already (the end of a session may announce something before the
-    /// routing) is taken off.
-    pub fn set_room(&mut self, entries_left: usize, bytes_left: usize, is_empty: bool) {
-        self.entries_left = entries_left.saturating_sub(self.parcels.len());
-        self.bytes_left = bytes_left.saturating_sub(self.bytes);
+    /// The ring's room now; true if there is more than there was. What the lane holds already (the end of a session may
+    /// announce something before the routing) is taken off.
+    pub fn set_room(&mut self, entries_left: usize, bytes_left: usize, is_empty: bool) -> bool {
+        let entries_left = entries_left.saturating_sub(self.parcels.len());
+        let bytes_left = bytes_left.saturating_sub(self.bytes);
+        let is_more = entries_left > self.entries_left || bytes_left > self.bytes_left;
+        self.entries_left = entries_left;
+        self.bytes_left = bytes_left;
         self.is_empty = is_empty && self.parcels.is_empty();
+        is_more
     }
 
     /// Is there room for a parcel of this size?

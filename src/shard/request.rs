@@ -85,6 +85,11 @@ impl Requests {
         self.pending.len()
     }
 
+    /// Everything that is remembered of any request.
+    pub fn entries(&self) -> usize {
+        self.pending.len() + self.asked.len() + self.deadlines.len() + self.deferred.len()
+    }
+
     /// Does an answer wait to be routed?
     pub fn has_deferred(&self) -> bool {
         !self.deferred.is_empty()
@@ -528,15 +533,18 @@ impl Shard {
                 return Ok(());
             }
             serving.events.insert(event.clone());
+            // Before the ack: a shard that has heard of it sends requests here, and an event that found nobody
+            // would be lost though others handle it.
+            self.handlers
+                .entry(event.clone())
+                .or_default()
+                .sessions
+                .push(id);
             self.interest.add(&Key::Service(event.clone()));
             self.announce();
         }
         if !self.interest.is_announced(&Key::Service(event.clone())) {
             return Err(Wait::from(Command::Handle { event, tag }));
-        }
-        let handlers = self.handlers.entry(event.clone()).or_default();
-        if !handlers.sessions.contains(&id) {
-            handlers.sessions.push(id);
         }
         self.tell(
             id,

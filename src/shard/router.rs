@@ -63,8 +63,12 @@ impl Shard {
     /// Publishes for the host or an operator: no session, no rights, no ack.
     ///
     /// # Errors
-    /// [`Code::Busy`] if the ring to an interested shard is full; nothing was published then.
+    /// [`Code::Busy`] if the ring to an interested shard is full, or if a drain has begun, whose subscribers may have
+    /// left on other shards; nothing was published then.
     pub fn publish_as_host(&mut self, topic: Topic, payload: Payload) -> Result<(), Code> {
+        if self.is_quiet {
+            return Err(Code::Busy);
+        }
         let message = Message {
             targets: Targets {
                 topics: smallvec::smallvec![topic],

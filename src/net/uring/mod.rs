@@ -650,15 +650,16 @@ impl<K: Kernel> Uring<K> {
         match u32::try_from(result) {
             Ok(there) => taken.push(Taken::Detached {
                 session,
-                socket: Direct(there),
+                socket: Some(Direct(there)),
                 bytes,
             }),
             Err(_) => {
                 let error = io::Error::from_raw_os_error(-result);
                 tracing::warn!(%error, "can't hand a connection over");
-                taken.push(Taken::Ended {
+                taken.push(Taken::Detached {
                     session,
-                    ending: Ending::Failed,
+                    socket: None,
+                    bytes,
                 });
             }
         }

@@ -183,13 +183,7 @@ impl World {
                 assert_eq!(self.driver.kernel.peers[peer].read, self.given[peer]);
             }
             Taken::Ended { session, ending } => {
-                let Some(index) = self.at(session) else {
-                    let at = self.leaving.iter().position(|(id, _)| *id == session);
-                    let (_, peer) = self.leaving.remove(at.expect("of a session"));
-                    assert_eq!(ending, Ending::Failed);
-                    self.failed.push(peer);
-                    return;
-                };
+                let index = self.at(session).expect("of a session");
                 let peer = self.sessions[index].peer;
                 let said = (peer, ending);
                 assert!(!self.endings.contains(&said), "{said:?} is said twice");
@@ -207,6 +201,10 @@ impl World {
             } => {
                 let at = self.leaving.iter().position(|(id, _)| *id == session);
                 let (_, peer) = self.leaving.remove(at.expect("it was to leave"));
+                let Some(socket) = socket else {
+                    self.failed.push(peer);
+                    return;
+                };
                 self.received[peer].extend_from_slice(&bytes);
                 let session = self.driver.attach(socket).expect("it arrives");
                 self.enter(session, peer);

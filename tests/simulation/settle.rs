@@ -1,0 +1,332 @@
+//! Rest, the drain, and the reckoning: what must hold when the faults are over.
+//!
+//! While a world settles a shard runs only when it is awake: woken by another, with input, or due. So a wake-up that is
+//! lost is a shard that sleeps for ever, and a loop that spins is one that runs while nothing moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pubsub::net::control::{Control, Reply};
+
+use crate::client::{Client, End, Phase};
+use crate::oracle::{Kind, Moment, Standing, Violation};
+use crate::world::World;
+
+impl World {
+    /// Is a waiting shard's thread awake, as far as its driver and the doorbells say?
+    fn is_runnable(&self, index: usize) -> bool {
+        let run = &self.shards[index];
+        let network = self.stage.network.borrow();
+        let is_due = run
+            .wait
+            .is_some_and(|wait| run.wait_since_ms + wait.as_millis() as u64 <= network.now_ms);
+        run.at != 0 || is_due || network.is_woken[index]
+    }
+
+    /// Without faults, until nothing moves any more and `is_done`; in bounded time and without spinning.
+    pub fn settle(
+        &mut self,
+        when: &str,
+        ms_max: u64,
+        is_done: impl Fn(&World) -> bool,
+    ) -> Result<(), Violation> {
+        let fail = |text: String| {
+            Err(Violation {
+                kind: Kind::Liveness,
+                text: format!("{when}: {text}"),
+            })
+        };
+        let start_ms = {
+            let mut network = self.stage.network.borrow_mut();
+            network.is_kind = true;
+            network.set_buffer_bytes(1 << 20);
+            network.now_ms
+        };
+        for client in &mut self.clients {
+            if client.frozen_until != Moment::MAX {
+                client.frozen_until = 0;
+            }
+        }
+        self.stage.note(|| format!("----- {when}"));
+        let mut idle_rounds = 0;
+        for _ in 0..20_000 {
+            self.stage.now();
+            let before = self.stage.network.borrow().progress;
+            let mut has_run = false;
+            for index in 0..self.shards.len() {
+                let is_ready = self.shards[index].event_loop.driver_mut().is_ready();
+                if is_ready || self.is_runnable(index) {
+                    self.turn(index);
+                    has_run = true;
+                }
+            }
+            self.hear_hosts();
+            self.carry_all();
+            for client in &mut self.clients {
+                client.read(&mut self.stage, usize::MAX);
+                if client.has_been_asked() && client.is_talking() && client.phase == Phase::Open {
+                    let mut frames = Vec::new();
+                    client.reply(&mut self.stage, &mut frames);
+                    client.write(&frames, &mut self.stage);
+                }
+            }
+            self.stage.cues.clear();
+            if !self.stage.oracle.violations.is_empty() {
+                return Ok(());
+            }
+            if self.stage.network.borrow().progress != before {
+                idle_rounds = 0;
+                continue;
+            }
+            if has_run {
+                idle_rounds += 1;
+                if idle_rounds > 300 {
+                    return fail("a shard spins".to_owned());
+                }
+                continue;
+            }
+            idle_rounds = 0;
+            // Everybody sleeps.
+            if let Some(index) = (0..self.shards.len())
+                .find(|&index| self.shards[index].event_loop.is_waiting_for_room())
+            {
+                return fail(format!("shard {index} waits for room and nobody wakes it"));
+            }
+            if is_done(self) {
+                return Ok(());
+            }
+            let due = (self.shards.iter())
+                .filter_map(|run| Some(run.wait_since_ms + run.wait?.as_millis() as u64))
+                .min();
+            let late = self.clients.iter().find(|client| !client.is_answered());
+            let late = late.map_or_else(String::new, Client::missing_answers);
+            let Some(due) = due else {
+                return fail(format!("all shards sleep for ever; {late}"));
+            };
+            let now_ms = &mut self.stage.network.borrow_mut().now_ms;
+            *now_ms = due.max(*now_ms);
+            if *now_ms > start_ms + ms_max {
+                let residue: Vec<_> = (self.shards.iter())
+                    .map(|run| run.event_loop.shard().residue())
+                    .collect();
+                return fail(format!(
+                    "not done in {ms_max} ms; {late}; left: {residue:?}"
+                ));
+            }
+        }
+        fail("it never comes to rest".to_owned())
+    }
+
+    /// Has everybody who reads been answered everything?
+    pub fn is_answered(&self) -> bool {
+        let reads = |client: &Client| client.frozen_until != Moment::MAX;
+        self.hosted == self.hosted_answered
+            && (self.clients.iter()).all(|client| client.is_answered() || !reads(client))
+            && self.stage.requests.iter().all(|request| {
+                let client = &self.clients[request.client];
+                request.replies > 0 || !client.is_talking() || !reads(client)
+            })
+    }
+
+    /// Has everybody gone, and every shard heard of it?
+    pub fn is_empty(&self) -> bool {
+        self.shards
+            .iter()
+            .all(|run| run.event_loop.shard().residue().is_none())
+    }
+
+    /// What the broker does when it is told to end.
+    pub fn drain(&mut self) -> Result<(), Violation> {
+        self.is_draining = true;
+        // Meanwhile life goes on.
+        let is_stormy = self.stage.rng.bool();
+        if is_stormy {
+            self.stage.network.borrow_mut().is_kind = false;
+            for _ in 0..200 {
+                self.chaos();
+            }
+        }
+        self.ask(is_stormy, |reply| Control::StopAccepting { reply });
+        let spread_ms = if self.stage.rng.u8(..3) == 0 {
+            self.stage.rng.u64(1..3_000)
+        } else {
+            self.is_quiet = self.ask(is_stormy, |reply| Control::Quiesce { reply });
+            0
+        };
+        self.closes_at = self.stage.now();
+        let gone = self.send_words(|reply| Control::Close { spread_ms, reply });
+        let shards = self.shards.len();
+        // Readers that froze for ever hold it up for the linger, no longer.
+        self.settle("after the drain", spread_ms + 8_000, move |world| {
+            gone.load(Ordering::Relaxed) == shards
+                && (world.clients.iter()).all(|client| {
+                    client.phase == Phase::Ended || client.frozen_until == Moment::MAX
+                })
+        })?;
+        for index in 0..self.clients.len() {
+            if self.clients[index].phase != Phase::Ended {
+                self.clients[index].vanish(&mut self.stage);
+            }
+        }
+        self.settle("after the end of the drain", 30_000, World::is_empty)
+    }
+
+    fn send_words(&mut self, word: impl Fn(Reply<()>) -> Control) -> Arc<AtomicUsize> {
+        let answers = Arc::new(AtomicUsize::new(0));
+        for shard in 0..self.shards.len() {
+            let answers = answers.clone();
+            self.tell(
+                shard,
+                word(Box::new(move |()| {
+                    answers.fetch_add(1, Ordering::Relaxed);
+                })),
+            );
+        }
+        answers
+    }
+
+    /// Sends a word to all shards and waits for the answers, at most two seconds. True if all have come.
+    fn ask(&mut self, is_stormy: bool, word: impl Fn(Reply<()>) -> Control) -> bool {
+        let answers = self.send_words(word);
+        let until_ms = self.stage.network.borrow().now_ms + 2_000;
+        while answers.load(Ordering::Relaxed) < self.shards.len()
+            && self.stage.network.borrow().now_ms < until_ms
+        {
+            if is_stormy {
+                for _ in 0..20 {
+                    self.chaos();
+                }
+            } else {
+                self.turns_of_all();
+            }
+            self.stage.network.borrow_mut().now_ms += 1;
+        }
+        answers.load(Ordering::Relaxed) == self.shards.len()
+    }
+
+    fn turns_of_all(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.turn(shard);
+        }
+        self.carry_all();
+        for client in &mut self.clients {
+            client.read(&mut self.stage, usize::MAX);
+        }
+        self.hear_hosts();
+        self.stage.cues.clear();
+    }
+
+    // ----------------------------------------------------------------------------------------- checks
+
+    /// Compares every client with the oracle, at rest.
+    pub fn reckon(&mut self, is_end: bool) {
+        self.stage.oracle.musts = 0;
+        for index in 0..self.clients.len() {
+            let client = &self.clients[index];
+            let standing = match client.end {
+                None if client.frozen_until == Moment::MAX => Standing::CutOff,
+                // An orderly end by this side is answered by an echo of its code.
+                None => Standing::Complete,
+                Some(End::Closed(1001)) if self.is_draining => Standing::Complete,
+                Some(End::Closed(code)) if client.closed == Some(code) && code != 4008 => {
+                    match code {
+                        1000 | 3001 => Standing::Complete,
+                        _ => Standing::CutOff,
+                    }
+                }
+                Some(_) => Standing::CutOff,
+            };
+            if client.end == Some(End::Closed(1001)) && !self.is_quiet {
+                // Some publish while others have left already.
+                self.stage.oracle.all_leave(index, self.closes_at);
+            }
+            self.stage.oracle.reckon(index, standing);
+            self.check_end(index);
+        }
+        if is_end {
+            return;
+        }
+        let left = std::mem::take(&mut self.stage.left_services);
+        for (service, text) in std::mem::take(&mut self.stage.unserved) {
+            if !left.contains(&service) {
+                self.stage.oracle.violate(Kind::Answer, text);
+            }
+        }
+        for emitted in &self.stage.emits {
+            if emitted.was_served
+                && emitted.is_done
+                && emitted.came == 0
+                && !left.contains(&emitted.service)
+            {
+                let text = format!("nobody heard {emitted:?}");
+                self.stage.oracle.violations.push(Violation {
+                    kind: Kind::Answer,
+                    text,
+                });
+            }
+        }
+        self.stage.left_services = left;
+    }
+
+    /// Is there a reason for the way in which a client's connection ended?
+    fn check_end(&mut self, index: usize) {
+        let client = &self.clients[index];
+        let is_explained = match client.end {
+            None | Some(End::Own) => true,
+            Some(End::Closed(1001)) => self.is_draining,
+            Some(End::Closed(4008)) => client.is_faulty || !self.profile.is_generous(),
+            Some(End::Closed(1008 | 4009)) => client.is_faulty,
+            Some(End::Closed(code)) => client.closed == Some(code),
+            Some(End::Refused(503)) => {
+                self.is_draining || self.profile.limits.connections_max < 1_000
+            }
+            Some(End::Refused(408)) => self.profile.faults > 0,
+            Some(End::Refused(_)) => false,
+            // What was written behind a refused head makes the refusal a reset.
+            Some(End::Cut) if !client.was_let_in => {
+                self.is_draining
+                    || self.profile.faults > 0
+                    || self.profile.limits.connections_max < 1_000
+                    || !self.profile.is_generous()
+            }
+            Some(End::Cut) => {
+                // Its close frame lay unread, or the answer unsent, for longer than that may take.
+                let has_lingered = client.closed.is_some()
+                    && client.ended_at_ms >= client.closed_at_ms + self.profile.limits.linger_ms;
+                has_lingered || client.is_faulty || self.is_draining || !self.profile.is_generous()
+            }
+        };
+        if !is_explained {
+            let text = format!(
+                "client {index} ended by {:?} without a reason",
+                self.clients[index].end
+            );
+            self.stage.oracle.violate(Kind::Ending, text);
+        }
+    }
+
+    pub fn check_sums(&mut self) {
+        for run in &mut self.shards {
+            let stats = run.event_loop.shard().stats();
+            let held = run.event_loop.driver_mut().count();
+            if stats.deliveries_due != stats.delivered + stats.announced
+                || stats.outbox_bytes != 0
+                || stats.connections != 0
+                || stats.requests_pending != 0
+                || held != 0
+            {
+                let text = format!("the driver holds {held}; {stats:?}");
+                self.stage.oracle.violate(Kind::Residue, text);
+            }
+        }
+        let network = self.stage.network.clone();
+        for client in &self.clients {
+            if !network.borrow().server_is_gone(client.connection)
+                && !matches!(client.end, Some(End::Cut | End::Own))
+            {
+                let text = format!("the connection of client {} is forgotten", client.index);
+                self.stage.oracle.violate(Kind::Residue, text);
+            }
+        }
+    }
+}

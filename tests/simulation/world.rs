@@ -1,0 +1,631 @@
+//! The world: the scheduler that lets shards, network, clients and the clock take their steps in random order.
+//!
+//! A shard's turn is not one step but as many as its event loop has, so everything else can happen in between, as it
+//! does with threads. A world has two ages. In *chaos* anything goes: shards stall, readers freeze, connections
+//! break, everything is late. Then it *settles*: faults are over, a shard runs only when it is woken, has input
+//! or is due, and within bounds everything must come to rest and every promise be kept.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+use fastrand::Rng;
+
+use pubsub::mesh::{self, Bell};
+use pubsub::net::Driver as _;
+use pubsub::net::control::Control;
+use pubsub::net::event_loop::{EventLoop, Population};
+use pubsub::shard::Shard;
+use pubsub::shard::metrics::ShardStats;
+use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
+use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
+use pubsub::topic::Topic;
+use pubsub::ws::origin::OriginRules;
+
+use crate::client::{Client, End, FILTERS, Phase, TOPICS};
+use crate::driver::SimDriver;
+use crate::network::Network;
+use crate::oracle::{self, Moment, Oracle, Publication, Publisher, Violation};
+use crate::profile::Profile;
+use crate::stage::{Cue, Stage};
+use crate::turn::{Step, TurnOrder};
+
+/// Clients of a world at most, those of ambushes included.
+const CLIENTS_MAX: usize = 40;
+
+/// A shard, and where it is in its turn.
+pub struct ShardRun {
+    pub event_loop: EventLoop<SimDriver>,
+    control: Sender<Control>,
+    bell: Bell,
+    steps: Vec<Step>,
+    /// The next step; 0 is the wait.
+    pub at: usize,
+    pub wait: Option<Duration>,
+    pub wait_since_ms: u64,
+    pub stalled_until: Moment,
+}
+
+pub struct World {
+    pub profile: Profile,
+    pub shards: Vec<ShardRun>,
+    pub clients: Vec<Client>,
+    pub stage: Stage,
+    /// What hosts were answered.
+    answers: mpsc::Receiver<(u64, bool)>,
+    answered: mpsc::Sender<(u64, bool)>,
+    pub hosted: u64,
+    pub hosted_answered: u64,
+    pub is_draining: bool,
+    /// All shards have said that what was taken is handed on.
+    pub is_quiet: bool,
+    /// When the sessions were told to leave.
+    pub closes_at: Moment,
+    turns: u64,
+}
+
+/// What a run is remembered by.
+#[derive(Debug)]
+pub struct Outcome {
+    pub violations: Vec<Violation>,
+    pub trace: Vec<String>,
+    pub digest: u64,
+    pub deliveries: u64,
+    pub due: u64,
+    pub gaps: u64,
+    pub closed_slow: u64,
+    pub handed_over: u64,
+    pub stalls: u64,
+    pub turns: u64,
+    pub ends: Vec<End>,
+}
+
+impl ShardRun {
+    fn next_step(&self) -> Step {
+        self.steps[self.at]
+    }
+}
+
+/// Runs one seed from beginning to end.
+pub fn run(seed: u64, order: TurnOrder, is_traced: bool) -> Outcome {
+    let mut rng = Rng::with_seed(seed);
+    // A planted order shows itself between shards; a handed-over connection needs three of them.
+    let shards_min = if order == TurnOrder::Right { 1 } else { 3 };
+    let profile = Profile::draw(&mut rng, shards_min);
+    let mut world = World::new(seed, rng, profile, order, is_traced);
+    if let Err(violation) = world.live() {
+        world.stage.oracle.violations.push(violation);
+    }
+    world.outcome()
+}
+
+impl World {
+    pub fn new(seed: u64, rng: Rng, profile: Profile, order: TurnOrder, is_traced: bool) -> World {
+        let network = Rc::new(RefCell::new(Network::new(seed ^ 0x5EED, profile.shards)));
+        let listener = |dealt| ListenerSettings {
+            native: true,
+            native_path: None,
+            echo_path: None,
+            http: true,
+            trust_peer_flag: false,
+            client_services: true,
+            origins: OriginRules::default(),
+            dealt,
+        };
+        let rule = |prefix: &'static str, policy| SlowRule {
+            prefix: Bytes::from_static(prefix.as_bytes()),
+            policy,
+        };
+        let settings = Arc::new(Settings {
+            broker: 7,
+            shards: profile.shards,
+            limits: profile.limits.clone(),
+            access: Default::default(),
+            slow: SlowRules::new(vec![
+                rule("d", SlowPolicy::DropOldest),
+                rule("k", SlowPolicy::Conflate),
+            ]),
+            listeners: vec![listener(false), listener(true)],
+            admission: Admission::Open,
+            echo_limits: profile.limits.clone(),
+            fault: Default::default(),
+        });
+        let population = Arc::new(Population::new(profile.limits.connections_max));
+        let ports = mesh::build(profile.shards, profile.ring_entries, profile.ring_bytes);
+        let shards = ports
+            .into_iter()
+            .map(|ports| {
+                let id = ports.shard();
+                let mut driver = SimDriver::new(id.index(), network.clone());
+                driver.reports_sends_twice = order == TurnOrder::SendsReportedTwice;
+                let (control, words) = bounded(1024);
+                let bell = ports.bell();
+                let shard = Shard::new(id, settings.clone(), driver.now());
+                ShardRun {
+                    event_loop: EventLoop::new(shard, driver, ports, words, population.clone()),
+                    control,
+                    bell,
+                    steps: order.steps(profile.shards, profile.dealer),
+                    at: 0,
+                    wait: Some(Duration::ZERO),
+                    wait_since_ms: 0,
+                    stalled_until: 0,
+                }
+            })
+            .collect();
+        let (answered, answers) = mpsc::channel();
+        World {
+            profile,
+            shards,
+            clients: Vec::new(),
+            stage: Stage {
+                network,
+                oracle: Oracle::default(),
+                requests: Vec::new(),
+                emits: Vec::new(),
+                rng,
+                moment: 0,
+                cues: Vec::new(),
+                sessions: Default::default(),
+                served: Vec::new(),
+                left_services: Vec::new(),
+                unserved: Vec::new(),
+                trace: is_traced.then(Default::default),
+                digest: 0xcbf2_9ce4_8422_2325,
+            },
+            answers,
+            answered,
+            hosted: 0,
+            hosted_answered: 0,
+            is_draining: false,
+            is_quiet: false,
+            closes_at: 0,
+            turns: 0,
+        }
+    }
+
+    fn live(&mut self) -> Result<(), Violation> {
+        for _ in 0..3 {
+            self.connect(false);
+        }
+        for _ in 0..self.profile.steps {
+            self.chaos();
+            if !self.stage.oracle.violations.is_empty() {
+                return Ok(());
+            }
+        }
+        self.settle("after the faults", 90_000, World::is_answered)?;
+        self.reckon(false);
+        if self.profile.drains {
+            self.drain()?;
+        } else {
+            for index in 0..self.clients.len() {
+                self.leave(index);
+            }
+            self.settle("after all have left", 120_000, World::is_empty)?;
+        }
+        self.reckon(true);
+        self.check_sums();
+        Ok(())
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let stats: Vec<_> = self.stats().collect();
+        Outcome {
+            violations: std::mem::take(&mut self.stage.oracle.violations),
+            trace: self.stage.trace.take().unwrap_or_default().into(),
+            digest: self.stage.digest,
+            deliveries: self.stage.oracle.deliveries,
+            due: self.stage.oracle.musts,
+            gaps: self.stage.oracle.gaps,
+            closed_slow: stats.iter().map(|stats| stats.closed_slow).sum(),
+            handed_over: stats.iter().map(|stats| stats.handed_over).sum(),
+            stalls: stats.iter().map(|stats| stats.stalls).sum(),
+            turns: self.turns,
+            ends: self
+                .clients
+                .iter()
+                .filter_map(|client| client.end)
+                .collect(),
+        }
+    }
+
+    // ----------------------------------------------------------------------------------------- steps
+
+    fn step(&mut self, index: usize) {
+        let run = &mut self.shards[index];
+        let step = run.steps[run.at];
+        let event_loop = &mut run.event_loop;
+        match step {
+            Step::Collect => {
+                self.turns += 1;
+                event_loop.collect(run.wait).unwrap();
+            }
+            Step::Begin => event_loop.begin(run.wait),
+            Step::Arrivals => event_loop.take_arrivals(),
+            Step::Words => event_loop.take_words(),
+            Step::Mark(source) => {
+                let ports = event_loop.ports_mut();
+                ports.mark(pubsub::address::ShardId(source as u8));
+            }
+            Step::Drain(max) => {
+                event_loop.ports_mut().begin_drain();
+                event_loop.drain_to_marks(max);
+            }
+            Step::Route => event_loop.route(),
+            Step::Publish => event_loop.publish(),
+            Step::Send => event_loop.send(),
+            Step::Finish => event_loop.finish().unwrap(),
+            Step::Announce => {
+                run.wait = event_loop.announce_wait();
+                run.wait_since_ms = self.stage.network.borrow().now_ms;
+            }
+        }
+        run.at = (run.at + 1) % run.steps.len();
+        match step {
+            Step::Collect => self.stage.note(|| format!("shard {index} takes bytes")),
+            Step::Drain(_) => self
+                .stage
+                .note(|| format!("shard {index} has drained its rings")),
+            Step::Route => self.stage.note(|| format!("shard {index} has routed")),
+            _ => {}
+        }
+    }
+
+    /// A whole turn, or what is left of one.
+    pub fn turn(&mut self, index: usize) {
+        self.step(index);
+        while self.shards[index].at != 0 {
+            self.step(index);
+        }
+    }
+
+    /// A turn in which the rings are not looked at: so two shards can fill their rings to each other.
+    pub fn turn_without_drain(&mut self, index: usize) {
+        for _ in 0..self.shards[index].steps.len() {
+            match self.shards[index].steps[self.shards[index].at] {
+                Step::Mark(_) | Step::Drain(_) => self.shards[index].at += 1,
+                _ => self.step(index),
+            }
+        }
+    }
+
+    pub fn stats(&self) -> impl Iterator<Item = ShardStats> {
+        self.shards.iter().map(|run| run.event_loop.shard().stats())
+    }
+
+    pub fn hear_hosts(&mut self) {
+        while let Ok((number, is_done)) = self.answers.try_recv() {
+            let moment = self.stage.now();
+            self.hosted_answered += 1;
+            let publication = &mut self.stage.oracle.publications[number as usize];
+            if is_done {
+                publication.acked = Some(moment);
+            } else {
+                publication.is_refused = true;
+            }
+        }
+    }
+
+    fn connect(&mut self, is_dealt: bool) -> usize {
+        if is_dealt {
+            self.connect_to(self.profile.dealer, 1)
+        } else {
+            let shard = self.stage.rng.usize(..self.profile.shards);
+            self.connect_to(shard, 0)
+        }
+    }
+
+    pub fn connect_to(&mut self, shard: usize, listener: u16) -> usize {
+        let index = self.clients.len();
+        let bytes = self.profile.buffer_bytes;
+        let client = Client::connect(index, shard, listener, bytes, &mut self.stage);
+        self.clients.push(client);
+        index
+    }
+
+    pub fn chaos(&mut self) {
+        self.stage.now();
+        let shards = self.shards.len();
+        match self.stage.rng.u8(..100) {
+            0..=44 => {
+                let index = self.stage.rng.usize(..shards);
+                if self.shards[index].stalled_until > self.stage.moment {
+                    return;
+                }
+                if self.stage.rng.bool() {
+                    self.step(index);
+                } else {
+                    self.turn(index);
+                }
+                self.hear_hosts();
+            }
+            45..=69 => {
+                let mut network = self.stage.network.borrow_mut();
+                let id = self.stage.rng.usize(..network.count());
+                let bytes = match self.stage.rng.u8(..6) {
+                    0 => 1,
+                    1 => self.stage.rng.usize(1..300),
+                    _ => usize::MAX,
+                };
+                network.carry(id, self.stage.rng.bool(), bytes);
+            }
+            70..=84 => {
+                let index = self.stage.rng.usize(..self.clients.len());
+                let bytes = match self.stage.rng.u8(..6) {
+                    0 => self.stage.rng.usize(1..40),
+                    _ => usize::MAX,
+                };
+                self.clients[index].read(&mut self.stage, bytes);
+                self.follow_cues();
+            }
+            85..=95 => {
+                if self.stage.rng.u8(..8) == 0 && self.clients.len() < self.profile.clients_max {
+                    let is_dealt = self.stage.rng.u8(..3) > 0;
+                    self.connect(is_dealt);
+                }
+                let index = self.stage.rng.usize(..self.clients.len());
+                self.talk(index);
+            }
+            96..=98 => {
+                let ms = match self.stage.rng.u8(..60) {
+                    0 => 2_500,
+                    1..=5 => 60,
+                    _ => self.stage.rng.u64(1..5),
+                };
+                self.stage.network.borrow_mut().now_ms += ms;
+            }
+            _ => {}
+        }
+        if self.stage.rng.u32(..1_000) < self.profile.faults {
+            self.fault();
+        }
+        if self.stage.rng.u32(..1_000) < self.profile.ambushes {
+            self.ambush();
+        }
+    }
+
+    /// One shard is caught in the middle of its turn, while elsewhere a client subscribes, reads its ack, and
+    /// somebody publishes at once. All of it may happen by chance too, but rarely.
+    fn ambush(&mut self) {
+        let index = self.stage.rng.usize(..self.clients.len());
+        if !self.clients[index].is_talking() {
+            return;
+        }
+        let victim = match self.clients[index].shard {
+            Some(own) if self.stage.rng.u8(..3) == 0 => own,
+            _ => self.stage.rng.usize(..self.shards.len()),
+        };
+        self.stage
+            .note(|| format!("shard {victim} is caught, client {index} subscribes"));
+        let is_before = self.stage.rng.bool();
+        let mut filter = FILTERS[0];
+        if is_before {
+            filter = self.subscribe_at_once(index);
+        }
+        if self.stage.rng.bool() {
+            self.turn(victim);
+        }
+        // Anywhere, or where the ring of the dealer is the only one that it will still look into.
+        let aim = self
+            .stage
+            .rng
+            .bool()
+            .then_some(Step::Mark(self.profile.dealer));
+        let steps = self.shards[victim].steps.len();
+        let steps = match aim {
+            Some(_) => steps,
+            None => self.stage.rng.usize(..steps),
+        };
+        for _ in 0..steps {
+            if Some(self.shards[victim].next_step()) == aim {
+                break;
+            }
+            self.step(victim);
+        }
+        if !is_before {
+            filter = self.subscribe_at_once(index);
+        }
+        let mut dealt = self.stage.rng.u8(..3) == 0 && self.clients.len() < CLIENTS_MAX;
+        for _ in 0..8 {
+            for shard in (0..self.shards.len()).filter(|shard| *shard != victim) {
+                self.turn(shard);
+            }
+            self.carry_all();
+            self.clients[index].read(&mut self.stage, usize::MAX);
+            if self.stage.cues.contains(&Cue::Subscribed(filter)) && std::mem::take(&mut dealt) {
+                // By one who is only coming, with a publish right behind the request head.
+                let newcomer = self.connect(true);
+                self.publish_at_once(newcomer, filter);
+            }
+            self.follow_cues();
+            if self.stage.rng.u8(..6) == 0 {
+                let topic = TOPICS[self.stage.rng.usize(..TOPICS.len())];
+                self.host_publishes(topic, victim);
+            }
+        }
+        self.hear_hosts();
+    }
+
+    fn subscribe_at_once(&mut self, index: usize) -> &'static str {
+        let filters = &self.profile.filters;
+        let filter = filters[self.stage.rng.usize(..filters.len())];
+        let client = &mut self.clients[index];
+        let mut frames = Vec::new();
+        client.subscribe(filter, &mut self.stage, &mut frames);
+        client.write(&frames, &mut self.stage);
+        let mut network = self.stage.network.borrow_mut();
+        network.carry(client.connection, true, usize::MAX);
+        filter
+    }
+
+    fn publish_at_once(&mut self, index: usize, filter: &str) {
+        let topic = self.topic_for(filter);
+        let client = &mut self.clients[index];
+        let mut frames = Vec::new();
+        client.publish(topic, &mut self.stage, &mut frames);
+        client.write(&frames, &mut self.stage);
+        let mut network = self.stage.network.borrow_mut();
+        network.carry(client.connection, true, usize::MAX);
+    }
+
+    /// Some topic that a filter matches.
+    fn topic_for(&mut self, filter: &str) -> &'static str {
+        let fitting: Vec<_> = TOPICS
+            .into_iter()
+            .filter(|topic| oracle::matches(filter, topic))
+            .collect();
+        fitting[self.stage.rng.usize(..fitting.len())]
+    }
+
+    /// All that is on its way arrives, as far as there is room.
+    pub fn carry_all(&mut self) {
+        let mut network = self.stage.network.borrow_mut();
+        for id in 0..network.count() {
+            network.carry(id, true, usize::MAX);
+            network.carry(id, false, usize::MAX);
+        }
+    }
+
+    /// A client hands some commands to the network at once.
+    fn talk(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if !client.is_talking() {
+            return;
+        }
+        let mut frames = Vec::new();
+        for _ in 0..self.stage.rng.usize(1..4) {
+            client.act(&self.profile.filters, &mut self.stage, &mut frames);
+        }
+        client.write(&frames, &mut self.stage);
+    }
+
+    fn fault(&mut self) {
+        let index = self.stage.rng.usize(..self.clients.len());
+        let client = &mut self.clients[index];
+        let moment = self.stage.moment;
+        match self.stage.rng.u8(..10) {
+            0..=3 => {
+                let shard = self.stage.rng.usize(..self.shards.len());
+                self.shards[shard].stalled_until = moment + self.stage.rng.u64(50..800);
+                self.stage.note(|| format!("shard {shard} stalls"));
+            }
+            4..=6 if client.phase != Phase::Ended => {
+                client.frozen_until = moment + self.stage.rng.u64(50..2_000);
+                client.is_faulty = true;
+                self.stage.note(|| format!("client {index} stops reading"));
+            }
+            7 if client.phase != Phase::Ended && self.stage.rng.bool() => {
+                client.stops_reading(&mut self.stage);
+                self.stage
+                    .note(|| format!("client {index} stops reading for ever"));
+            }
+            8 if client.is_talking() => {
+                let mut frames = Vec::new();
+                match self.stage.rng.u8(..4) {
+                    0 | 1 => client.close(&mut self.stage, &mut frames),
+                    2 => client.fall_mute(&mut self.stage, &mut frames),
+                    _ => {
+                        client.refuses_pings = true;
+                        client.is_faulty = true;
+                    }
+                }
+                client.write(&frames, &mut self.stage);
+            }
+            9 if client.phase != Phase::Ended => {
+                if self.stage.rng.bool() {
+                    client.vanish(&mut self.stage);
+                } else {
+                    client.hang_up(&mut self.stage);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whoever was just told that a subscription begins or ends is put to the test.
+    fn follow_cues(&mut self) {
+        for cue in std::mem::take(&mut self.stage.cues) {
+            let filter = match cue {
+                Cue::Subscribed(filter) if self.stage.rng.u8(..10) < 7 => filter,
+                Cue::Unsubscribed(filter) if self.stage.rng.u8(..10) < 3 => filter,
+                _ => continue,
+            };
+            let topic = self.topic_for(filter);
+            let index = match self.stage.rng.u8(..4) {
+                0 => {
+                    let shard = self.stage.rng.usize(..self.shards.len());
+                    self.host_publishes(topic, shard);
+                    continue;
+                }
+                1 if self.clients.len() < self.profile.clients_max => self.connect(true),
+                _ => self.stage.rng.usize(..self.clients.len()),
+            };
+            let client = &mut self.clients[index];
+            if !client.is_talking() {
+                continue;
+            }
+            let mut frames = Vec::new();
+            client.publish(topic, &mut self.stage, &mut frames);
+            client.write(&frames, &mut self.stage);
+            if self.stage.rng.bool() {
+                let mut network = self.stage.network.borrow_mut();
+                network.carry(client.connection, true, usize::MAX);
+            }
+        }
+    }
+
+    fn host_publishes(&mut self, topic: &'static str, shard: usize) {
+        let sent = self.stage.now();
+        let number = self.stage.oracle.publish(Publication {
+            publisher: Publisher::Host(shard),
+            topic,
+            echo: true,
+            pad: 1,
+            sent,
+            acked: None,
+            is_refused: false,
+        });
+        let answered = self.answered.clone();
+        self.hosted += 1;
+        self.stage
+            .note(|| format!("host publishes {number} to {topic} by shard {shard}"));
+        self.tell(
+            shard,
+            Control::Publish {
+                topic: Topic::dotted(Bytes::from_static(topic.as_bytes())).unwrap(),
+                payload: format!(r#"{{"n":{number},"pad":"x"}}"#).into(),
+                reply: Box::new(move |result| {
+                    let _ = answered.send((number, result.is_ok()));
+                }),
+            },
+        );
+    }
+
+    pub fn tell(&mut self, shard: usize, word: Control) {
+        let run = &self.shards[shard];
+        assert!(run.control.try_send(word).is_ok(), "1024 words fit");
+        if run.bell.ring() {
+            self.stage.network.borrow_mut().is_woken[shard] = true;
+        }
+    }
+
+    pub fn leave(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if client.phase == Phase::Ended {
+            return;
+        }
+        let is_stuck = client.frozen_until == Moment::MAX;
+        if client.is_talking() && !is_stuck && self.stage.rng.bool() {
+            let mut frames = Vec::new();
+            client.close(&mut self.stage, &mut frames);
+            client.write(&frames, &mut self.stage);
+        } else {
+            client.vanish(&mut self.stage);
+        }
+    }
+}

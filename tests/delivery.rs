@@ -602,17 +602,18 @@ fn conflate_keeps_the_newest() {
     }
 }
 
-/// Publishers say 60 KB each at one moment, again and again: together more than an outbox may hold, but the reader
-/// reads.
+/// Publishers say 4 KB each at one moment, again and again: together more than an outbox may hold here, but no more than
+/// a socket takes at once.
 #[test]
 fn a_burst_does_not_make_a_prompt_reader_slow() {
-    const PUBLISHERS: u64 = 18;
-    const ROUNDS: u64 = 5;
+    const PUBLISHERS: u64 = 24;
+    const ROUNDS: u64 = 50;
     for shards in ["1", "2"] {
-        let broker = Broker::start(&["--shards", shards]);
+        let bounds = ["--max-outbox", "65536", "--soft-outbox", "32768"];
+        let broker = Broker::start(&[&["--shards", shards][..], &bounds].concat());
         let mut reader = Client::connect(&broker);
         reader.subscribe("burst");
-        let filling = "x".repeat(60_000);
+        let filling = "x".repeat(4_000);
         let publishers: Vec<_> = (0..PUBLISHERS)
             .map(|publisher| {
                 let mut client = Client::connect(&broker);

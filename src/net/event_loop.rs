@@ -104,6 +104,8 @@ pub struct EventLoop<D: Driver> {
     population: Arc<Population>,
     /// Taken in this turn's first step, to be routed in its third.
     input: Vec<Input<D::Socket>>,
+    /// Whose sends were done, as step 1 heard.
+    sent: Vec<SessionId>,
     words: Vec<Control>,
     /// Drained from the rings in an earlier turn, or this one's second step: for the next turn's first.
     arrivals: Vec<Handover<D::Socket>>,
@@ -141,6 +143,7 @@ impl<D: Driver> EventLoop<D> {
             control,
             population,
             input: Vec::new(),
+            sent: Vec::new(),
             words: Vec::new(),
             arrivals: Vec::new(),
             leaving: HashMap::new(),
@@ -218,7 +221,12 @@ impl<D: Driver> EventLoop<D> {
     pub fn collect(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let result = self.driver.take(wait, &mut self.taken);
         self.ports.awake();
-        self.input.extend(self.taken.drain(..).map(Input::Taken));
+        for taken in self.taken.drain(..) {
+            match taken {
+                Taken::Sent { session } => self.sent.push(session),
+                taken => self.input.push(Input::Taken(taken)),
+            }
+        }
         result
     }
 
@@ -232,6 +240,10 @@ impl<D: Driver> EventLoop<D> {
         }
         self.shard.begin_turn(now);
         self.shard.stats_mut().cq_overflow = self.driver.overflows();
+        // Before anything is delivered: whoever has got everything is not behind, whatever comes for it in this turn.
+        for session in self.sent.drain(..) {
+            self.shard.sent(session);
+        }
     }
 
     /// How long this turn may wait for news.

@@ -18,6 +18,7 @@ use super::Shard;
 use super::log::{OpenLog, TurnLogs};
 use super::outbox::{Delivery, Queued};
 use super::session::Session;
+use super::settings::Settings;
 use super::slow::SlowPolicy;
 
 /// The sessions that subscribe to one filter.
@@ -159,11 +160,7 @@ impl Shard {
                 };
                 let after = session.outbox.charged();
                 self.outbox_bytes = self.outbox_bytes + after - before;
-                // Half of what may wait: high time to see what the socket takes of it.
-                let urgent = session.limits(&self.settings).outbox_bytes_soft / 2;
-                if before <= urgent && after > urgent && !session.outbox.is_in_flight() {
-                    self.urgent.push(session.id);
-                }
+                mark_urgent(session, &self.settings, &mut self.urgent);
                 match queued {
                     Queued::Yes { skipped } => {
                         self.stats.announced += skipped;
@@ -178,6 +175,18 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+/// Puts a session on the list of those that can't wait for the turn's end, if it belongs there: half of what may wait
+/// does, and nothing is in flight, so it is high time to see what the socket takes of it.
+pub(super) fn mark_urgent(session: &mut Session, settings: &Settings, urgent: &mut Vec<SessionId>) {
+    if !session.is_urgent
+        && !session.outbox.is_in_flight()
+        && session.outbox.charged() > session.limits(settings).outbox_bytes_soft / 2
+    {
+        session.is_urgent = true;
+        urgent.push(session.id);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode};
 
-use fanout::{Subscribers, mark_dirty};
+use fanout::{Subscribers, mark_dirty, mark_urgent};
 use fault::Place;
 use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
@@ -214,7 +214,7 @@ impl Shard {
         }
         self.now = now;
         self.logs.next_turn();
-        self.urgent.clear();
+        self.take_urgent();
         self.stats.turns += 1;
     }
 
@@ -309,6 +309,7 @@ impl Shard {
         let is_stalled = session.is_open() && session.stall.is_some();
         if session.outbox.has_waiting() {
             mark_dirty(session, &mut self.dirty);
+            mark_urgent(session, &self.settings, &mut self.urgent);
         } else {
             self.emptied(id);
         }
@@ -327,7 +328,13 @@ impl Shard {
     /// are to be flushed now: a reader is slow if its *socket* does not take what it is sent, not because one turn
     /// brought much. Until then no more messages are read.
     pub fn take_urgent(&mut self) -> Vec<SessionId> {
-        std::mem::take(&mut self.urgent)
+        let urgent = std::mem::take(&mut self.urgent);
+        for &id in &urgent {
+            if let Some(session) = self.sessions.find(id) {
+                session.is_urgent = false;
+            }
+        }
+        urgent
     }
 
     /// Is there such a session?

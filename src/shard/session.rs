@@ -98,6 +98,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// Is it in the shard's list of sessions that have something to send?
     pub is_dirty: bool,
+    /// Is it in the shard's list of sessions that can't wait for the turn's end?
+    pub is_urgent: bool,
     /// Has the driver been told to stop reading?
     pub is_paused: bool,
     /// The client will send no more; the session ends with the last command of its stall.
@@ -147,6 +149,7 @@ impl Session {
             reader: Reader::default(),
             outbox: Outbox::default(),
             is_dirty: false,
+            is_urgent: false,
             is_paused: false,
             is_resuming: false,
             is_input_ended: false,

@@ -246,16 +246,16 @@ impl Shard {
     /// A connection that another shard handed over; its bytes follow by [`Shard::receive`] in a later turn.
     pub fn adopt(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.enter(id, listener, address);
-        if self.is_leaving {
-            // It was on its way here when everybody else was told to leave.
-            self.release(id, CloseReason::GoingAway);
-            return self.finish(id, false);
-        }
         if let Some(session) = self.sessions.find(id) {
             session.state = State::Handshake {
                 head: Vec::new(),
                 dealt: true,
             };
+        }
+        if self.is_leaving {
+            // It was on its way here when everybody else was told to leave.
+            self.stats.refused += 1;
+            self.refuse_connection(id);
         }
         self.set_timer(id);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::client::{Client, End, Expected, SERVICES, TOPICS, Then};
+use crate::client::{Client, ClientIndex, End, Expected, SERVICES, TOPICS, Then};
 use crate::oracle::{Moment, Publication, Publisher};
 use crate::stage::{Emitted, Request, Stage};
 
@@ -40,19 +40,7 @@ impl Client {
             }
             80..=82 => {
                 let service = SERVICES[stage.rng.usize(..SERVICES.len())];
-                let id = self.expect("ack", "handle", service.into(), Then::Handles(service));
-                if !self.handles.contains(&service) {
-                    self.handles.push(service);
-                }
-                if self.frozen_until == Moment::MAX {
-                    // It will not even hear what it is asked.
-                    stage.left_services.push(service);
-                }
-                self.say(
-                    &format!(r#"{{"type":"handle","event":"{service}","id":{id}}}"#),
-                    stage,
-                    frames,
-                );
+                self.handle(service, stage, frames);
             }
             83 => {
                 let service = SERVICES[2];
@@ -143,39 +131,67 @@ impl Client {
         self.say(&text, stage, frames);
     }
 
+    pub fn handle(&mut self, service: &'static str, stage: &mut Stage, frames: &mut Vec<u8>) {
+        let id = self.expect("ack", "handle", service.into(), Then::Handles(service));
+        if !self.handles.contains(&service) {
+            self.handles.push(service);
+        }
+        if self.frozen_until == Moment::MAX {
+            // It will not even hear what it is asked.
+            stage.left_services.push(service);
+        }
+        let text = format!(r#"{{"type":"handle","event":"{service}","id":{id}}}"#);
+        self.say(&text, stage, frames);
+    }
+
     pub fn ask_for_pong(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
         let id = self.expect("pong", "", String::new(), Then::Nothing);
         self.say(&format!(r#"{{"type":"ping","id":{id}}}"#), stage, frames);
     }
 
     fn request(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
-        let number = stage.requests.len();
-        let to = if stage.rng.u8(..4) == 0 {
-            let known: Vec<_> = stage.sessions.iter().collect();
-            (!known.is_empty()).then(|| {
-                let (session, client) = known[stage.rng.usize(..known.len())];
-                (session.clone(), *client)
-            })
-        } else {
-            None
-        };
         let service = SERVICES[stage.rng.usize(..SERVICES.len())];
+        let known: Vec<_> = stage.sessions.clone().into_iter().collect();
+        let to = (stage.rng.u8(..4) == 0 && !known.is_empty())
+            .then(|| known[stage.rng.usize(..known.len())].clone());
+        let timeout_ms = (stage.rng.u8(..4) == 0).then(|| stage.rng.u32(1..2_000));
+        self.ask(service, to, timeout_ms, stage, frames);
+    }
+
+    /// Asks whoever handles this, with the broker's own deadline.
+    pub fn request_service(
+        &mut self,
+        service: &'static str,
+        stage: &mut Stage,
+        frames: &mut Vec<u8>,
+    ) {
+        self.ask(service, None, None, stage, frames);
+    }
+
+    fn ask(
+        &mut self,
+        service: &'static str,
+        to: Option<(String, ClientIndex)>,
+        timeout_ms: Option<u32>,
+        stage: &mut Stage,
+        frames: &mut Vec<u8>,
+    ) {
+        let number = stage.requests.len();
         let mut text = format!(
             r#"{{"type":"request","event":"{service}","id":"r{number}","data":{{"r":{number}}}"#
         );
         if let Some((session, _)) = &to {
             let _ = write!(text, r#","to":"client:{session}""#);
         }
-        if stage.rng.u8(..4) == 0 {
-            let _ = write!(text, r#","timeout":{}"#, stage.rng.u32(1..2_000));
+        if let Some(timeout_ms) = timeout_ms {
+            let _ = write!(text, r#","timeout":{timeout_ms}"#);
         }
         text.push('}');
-        let served = to.is_none() && stage.served.contains(&service);
         stage.requests.push(Request {
             client: self.index,
             service: to.is_none().then_some(service),
+            was_served: to.is_none() && stage.served.contains(&service),
             to: to.map(|(_, client)| client),
-            was_served: served,
             replies: 0,
             asked: Vec::new(),
             answered: Vec::new(),

@@ -92,6 +92,15 @@ impl SimDriver {
                 })
     }
 
+    /// Reads once more from every connection, also where reading was stopped.
+    pub fn read_late(&mut self) {
+        for slot in &mut self.slots {
+            if let Some(connection) = &mut slot.connection {
+                connection.is_late = true;
+            }
+        }
+    }
+
     /// How many connections it holds.
     pub fn count(&self) -> usize {
         let held = self.slots.iter().filter(|slot| slot.connection.is_some());

@@ -1,10 +1,16 @@
 //! Cases that a seed reaches rarely or never, each with a story of its own.
 
-use fastrand::Rng;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use fastrand::Rng;
+use pubsub::net::control::Control;
+
+use crate::client::{Client, End};
 use crate::oracle::Kind;
 use crate::profile::Profile;
-use crate::turn::TurnOrder;
+use crate::stage::Stage;
+use crate::turn::{Step, TurnOrder};
 use crate::world::World;
 
 fn world(shards: usize, change: impl FnOnce(&mut Profile)) -> World {
@@ -16,6 +22,13 @@ fn world(shards: usize, change: impl FnOnce(&mut Profile)) -> World {
 fn check(world: &World) {
     let violation = world.stage.oracle.violations.first();
     assert!(violation.is_none(), "{}", violation.unwrap());
+}
+
+/// Lets a shard take steps until a certain one is the next.
+fn step_to(world: &mut World, shard: usize, step: Step) {
+    while world.shards[shard].next_step() != step {
+        world.step(shard);
+    }
 }
 
 /// Connects a client to a shard and lets everything come to rest.
@@ -33,11 +46,7 @@ fn settle(world: &mut World) {
 }
 
 /// Lets a client say something in one piece.
-fn say(
-    world: &mut World,
-    index: usize,
-    say: impl Fn(&mut crate::client::Client, &mut crate::stage::Stage, &mut Vec<u8>),
-) {
+fn say(world: &mut World, index: usize, say: impl Fn(&mut Client, &mut Stage, &mut Vec<u8>)) {
     let mut frames = Vec::new();
     let client = &mut world.clients[index];
     say(client, &mut world.stage, &mut frames);
@@ -132,7 +141,113 @@ fn a_client_that_is_too_slow_for_its_101_still_gets_it() {
     assert_eq!(world.stats().next().unwrap().closed_slow, 1);
     settle(&mut world);
     let ends: Vec<_> = world.clients.iter().map(|client| client.end).collect();
-    assert_eq!(ends, [Some(crate::client::End::Closed(4008))]);
+    assert_eq!(ends, [Some(End::Closed(4008))]);
     let wrong = &world.stage.oracle.violations;
     assert!(wrong.iter().all(|violation| violation.kind != Kind::Ending));
+}
+
+/// A ring gets room after a command was stalled and before its shard says that it waits for room: nobody will wake it.
+#[test]
+fn room_that_comes_during_the_turn_is_seen() {
+    let mut world = world(2, |profile| profile.ring_entries = 1);
+    let publisher = connect(&mut world, 0);
+    let subscriber = connect(&mut world, 1);
+    say(&mut world, subscriber, |client, stage, frames| {
+        client.subscribe("a", stage, frames);
+    });
+    settle(&mut world);
+    say(&mut world, publisher, |client, stage, frames| {
+        for _ in 0..3 {
+            client.publish("a", stage, frames);
+        }
+    });
+    world.carry_all();
+    world.turn(0);
+    step_to(&mut world, 0, Step::Publish);
+    world.turn(1);
+    world.turn(0);
+    let run = &world.shards[0];
+    assert!(run.event_loop.is_waiting_for_room());
+    assert_eq!(run.wait, Some(Duration::ZERO));
+}
+
+#[test]
+fn the_answer_for_a_handler_that_has_gone_waits_for_nothing() {
+    let mut world = world(2, |_| {});
+    let handler = connect(&mut world, 0);
+    let asker = connect(&mut world, 1);
+    say(&mut world, handler, |client, stage, frames| {
+        client.handle("add", stage, frames);
+    });
+    settle(&mut world);
+    say(&mut world, asker, |client, stage, frames| {
+        client.request_service("add", stage, frames);
+    });
+    world.clients[handler].stops_reading(&mut world.stage);
+    settle(&mut world);
+    world.clients[handler].vanish(&mut world.stage);
+    world.turn(0);
+    assert!(!world.shards[0].event_loop.is_waiting_for_room());
+    settle(&mut world);
+    assert_eq!(world.stage.requests[0].replies, 1);
+}
+
+#[test]
+fn what_was_read_after_quiet_was_promised_is_not_routed() {
+    let mut world = world(1, |_| {});
+    let index = connect(&mut world, 0);
+    let quiet = world.send_words(|reply| Control::Quiesce { reply });
+    world.turn(0);
+    assert_eq!(quiet.load(Ordering::Relaxed), 1);
+    say(&mut world, index, |client, stage, frames| {
+        client.publish("a", stage, frames);
+    });
+    world.carry_all();
+    world.shards[0].event_loop.driver_mut().read_late();
+    world.turn(0);
+    let stats = world.stats().next().unwrap();
+    assert!(stats.received_bytes > 0);
+    assert_eq!(stats.publishes, 0);
+}
+
+#[test]
+fn a_host_is_answered_when_the_rings_have_it() {
+    let mut world = world(2, |_| {});
+    let subscriber = connect(&mut world, 1);
+    say(&mut world, subscriber, |client, stage, frames| {
+        client.subscribe("a", stage, frames);
+    });
+    settle(&mut world);
+    world.host_publishes("a", 0);
+    step_to(&mut world, 0, Step::Publish);
+    world.hear_hosts();
+    assert_eq!(world.hosted_answered, 0);
+    world.turn(0);
+    world.hear_hosts();
+    assert_eq!(world.hosted_answered, 1);
+}
+
+#[test]
+fn whoever_comes_while_all_leave_is_refused() {
+    let mut world = world(2, |_| {});
+    // The dealer keeps the first and hands the second over.
+    let first = world.connect_to(0, 1);
+    settle(&mut world);
+    let second = world.connect_to(0, 1);
+    world.carry_all();
+    while world.stats().map(|stats| stats.handed_over).sum::<u64>() == 0 {
+        world.turn(0);
+    }
+    let gone = world.send_words(|reply| Control::Close {
+        spread_ms: 0,
+        reply,
+    });
+    world.turn(1);
+    let third = world.connect_to(0, 0);
+    settle(&mut world);
+    assert_eq!(gone.load(Ordering::Relaxed), 2);
+    let ends = [first, second, third].map(|index| world.clients[index].end);
+    let refused = Some(End::Refused(503));
+    assert_eq!(ends, [Some(End::Closed(1001)), refused, refused]);
+    assert!(world.is_empty());
 }

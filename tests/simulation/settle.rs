@@ -171,7 +171,8 @@ impl World {
         self.settle("after the end of the drain", 30_000, World::is_empty)
     }
 
-    fn send_words(&mut self, word: impl Fn(Reply<()>) -> Control) -> Arc<AtomicUsize> {
+    /// Sends a word to every shard; counts the answers.
+    pub fn send_words(&mut self, word: impl Fn(Reply<()>) -> Control) -> Arc<AtomicUsize> {
         let answers = Arc::new(AtomicUsize::new(0));
         for shard in 0..self.shards.len() {
             let answers = answers.clone();

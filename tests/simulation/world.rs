@@ -85,7 +85,7 @@ pub struct Outcome {
 }
 
 impl ShardRun {
-    fn next_step(&self) -> Step {
+    pub fn next_step(&self) -> Step {
         self.steps[self.at]
     }
 }
@@ -236,7 +236,7 @@ impl World {
 
     // ----------------------------------------------------------------------------------------- steps
 
-    fn step(&mut self, index: usize) {
+    pub fn step(&mut self, index: usize) {
         let run = &mut self.shards[index];
         let step = run.steps[run.at];
         let event_loop = &mut run.event_loop;
@@ -579,7 +579,7 @@ impl World {
         }
     }
 
-    fn host_publishes(&mut self, topic: &'static str, shard: usize) {
+    pub fn host_publishes(&mut self, topic: &'static str, shard: usize) {
         let sent = self.stage.now();
         let number = self.stage.oracle.publish(Publication {
             publisher: Publisher::Host(shard),

@@ -58,6 +58,10 @@ impl Buffers {
         let Some(bytes) = NonNull::new(bytes) else {
             handle_alloc_error(bytes_layout)
         };
+        // Touched now, so that what a busy broker has resident does not grow for it later. (Not with zeros: the
+        // allocator gave zeros, and a compiler may know.)
+        // SAFETY: the allocation is as long as its layout says, and nobody else knows of it.
+        unsafe { bytes.write_bytes(1, bytes_layout.size()) };
         Buffers {
             entries,
             entries_layout,

@@ -222,7 +222,8 @@ fn declared_sizes_cost_nothing() {
 /// Out of descriptors: the listener rests, and nobody who is here notices.
 #[test]
 fn without_descriptors_old_clients_are_served_as_before() {
-    const WAITING: usize = 16;
+    // So many that the last one is behind others on whichever shard the kernel has put it.
+    const WAITING: usize = 64;
     // With io_uring connections are no descriptors of the process, and its tables keep room to refuse.
     let broker = Broker::start(&["--io", "epoll"]);
     let mut groups = clients_by_shard(&broker, 2, 4);
@@ -272,6 +273,9 @@ fn without_descriptors_old_clients_are_served_as_before() {
         if raw.fill_within(Duration::from_millis(300)) == Some(true) {
             assert!(raw.head().starts_with("HTTP/1.1 101 "));
             served += 1;
+        }
+        if served >= 4 {
+            break;
         }
     }
     assert!(served >= 4, "only {served} came in");

@@ -55,6 +55,8 @@ impl Shard {
 
     /// Ends a session that reads too slowly: what waits is given up, the close frame goes behind what is in flight.
     pub(super) fn close_slow(&mut self, id: SessionId) {
+        // Given up with the rest.
+        self.take_run(id);
         let Some(session) = self
             .sessions
             .find(id)
@@ -71,6 +73,8 @@ impl Shard {
 
     /// Takes a session out of everything that others reach it by; false if that was done before, or it is gone.
     pub(super) fn release(&mut self, id: SessionId, reason: CloseReason) -> bool {
+        // What does not fit is announced by this end.
+        self.take_run(id);
         let Some(session) = self
             .sessions
             .find(id)

@@ -330,6 +330,8 @@ impl Shard {
 
     /// Every shard knows of the interest: the subscription is active as its ack enters the outbox.
     fn activate(&mut self, id: SessionId, filter: Filter, tag: Option<Tag>) {
+        // What was published before is for those who were there before.
+        self.seal_run();
         let number = self.subscriptions.insert_with(&filter, Default::default);
         let Some(session) = self.sessions.find(id) else {
             return;
@@ -360,6 +362,9 @@ impl Shard {
         let Some(number) = self.subscriptions.find(filter) else {
             return;
         };
+        if !self.take_run(id) {
+            return self.close_slow(id);
+        }
         let Some(session) = self.sessions.find(id) else {
             return;
         };

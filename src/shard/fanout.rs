@@ -1,8 +1,9 @@
 //! Fan-out: one publication to every local subscriber that it matches.
 //!
 //! Subscribers of a filter stand in groups by encoding. A delivery is encoded once per group, WebSocket header
-//! included, into the group's log of this turn; every member's outbox refers to these bytes. Only a member
-//! that is behind (a send in flight) gets a frame of its own, and all who are behind share that one too.
+//! included, into the group's log of this turn; every member's outbox refers to these bytes, by ranges of many
+//! deliveries if these follow each other (`run`). Only a member that is behind (a send in flight) gets frames of its
+//! own, and all who are behind share those too.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -29,21 +30,36 @@ pub struct Subscribers {
 
 /// Those of them with one encoding.
 #[derive(Debug)]
-struct Group {
-    encoding: Encoding,
+pub struct Group {
+    /// What their deliveries are encoded as.
+    pub encoding: Encoding,
     /// Slots, dense; a session remembers its place. Most filters have one or two, in the room of a vector's head.
-    members: SmallVec<[u32; 4]>,
-    log: OpenLog,
+    pub members: SmallVec<[u32; 4]>,
+    /// Where their frames of this turn are.
+    pub log: OpenLog,
 }
 
 impl Subscribers {
-    /// Adds a session; its place.
-    pub fn add(&mut self, encoding: Encoding, slot: u32) -> u32 {
-        let index = match self
-            .groups
+    /// By encoding. A group keeps its index.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// By encoding, to be encoded for.
+    pub fn groups_mut(&mut self) -> &mut [Group] {
+        &mut self.groups
+    }
+
+    /// The index of the group with this encoding.
+    pub fn group_of(&self, encoding: Encoding) -> Option<usize> {
+        self.groups
             .iter()
             .position(|group| group.encoding == encoding)
-        {
+    }
+
+    /// Adds a session; its place.
+    pub fn add(&mut self, encoding: Encoding, slot: u32) -> u32 {
+        let index = match self.group_of(encoding) {
             Some(index) => index,
             None => {
                 self.groups.push(Group {
@@ -79,37 +95,51 @@ impl Subscribers {
 impl Shard {
     /// Delivers to the subscribers of this shard. Whoever can't take it is closed as too slow.
     pub(super) fn fan_out(&mut self, message: &Message) {
+        if let [topic] = message.targets.topics.as_slice()
+            && let Some(filter) = self.run.filter_of(topic)
+        {
+            return self.extend_run(message, topic, filter);
+        }
         let mut matches = std::mem::take(&mut self.matches);
-        let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
         for topic in &message.targets.topics {
             matches.clear();
             self.subscriptions.match_topic(topic, &mut matches);
-            if matches.is_empty() {
-                continue;
-            }
-            let policy = self.settings.slow.policy(topic);
-            for &filter in &matches {
-                self.fan_out_filter(message, topic, filter, policy, &mut too_slow);
+            match (matches.as_slice(), self.settings.slow.policy(topic)) {
+                ([], _) => {}
+                (&[filter], SlowPolicy::Close) => self.extend_run(message, topic, filter),
+                (filters, SlowPolicy::Close) => {
+                    for &filter in filters {
+                        self.extend_run(message, topic, filter);
+                    }
+                    self.seal_run();
+                }
+                (filters, policy) => {
+                    self.seal_run();
+                    for &filter in filters {
+                        // A close in between may have been the last subscriber's.
+                        if self.subscriptions.contains(filter) {
+                            self.fan_out_lossy(message, topic, filter, policy);
+                        }
+                    }
+                }
             }
         }
         self.matches = matches;
-        for session in too_slow {
-            self.close_slow(session);
-        }
     }
 
-    fn fan_out_filter(
+    /// To the subscribers of a filter, for a topic whose slow readers miss some.
+    fn fan_out_lossy(
         &mut self,
         message: &Message,
         topic: &Topic,
         filter: FilterId,
         policy: SlowPolicy,
-        too_slow: &mut SmallVec<[SessionId; 4]>,
     ) {
         let origin = message
             .origin
             .filter(|origin| message.flags.not_to_origin && origin.shard == self.id)
             .map(|origin| origin.session);
+        let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
         let (entry, subscribers) = self.subscriptions.entry_mut(filter);
         for group in &mut subscribers.groups {
             if group.members.is_empty() {
@@ -123,14 +153,12 @@ impl Shard {
                 &mut group.log,
                 &mut self.logs,
             );
-            let size = range.size();
             let mut own: Option<Bytes> = None;
             let logs = &self.logs;
             let mut frame = || own.get_or_insert_with(|| logs.copy(range)).clone();
             let mut delivery = Delivery {
-                range,
                 frame: &mut frame,
-                size,
+                size: range.size(),
                 filter,
                 topic: topic.as_bytes(),
             };
@@ -146,17 +174,14 @@ impl Shard {
                 let limits = session.limits(&self.settings);
                 let before = session.outbox.charged();
                 let queued = match policy {
-                    SlowPolicy::Close => session
+                    SlowPolicy::Conflate => session
                         .outbox
-                        .push_delivery(&mut delivery, limits.outbox_bytes_max),
-                    SlowPolicy::DropOldest => session.outbox.push_droppable(
+                        .push_conflated(&mut delivery, limits.outbox_bytes_max),
+                    SlowPolicy::DropOldest | SlowPolicy::Close => session.outbox.push_droppable(
                         &mut delivery,
                         limits.outbox_bytes_soft,
                         limits.outbox_bytes_max,
                     ),
-                    SlowPolicy::Conflate => session
-                        .outbox
-                        .push_conflated(&mut delivery, limits.outbox_bytes_max),
                 };
                 let after = session.outbox.charged();
                 self.outbox_bytes = self.outbox_bytes + after - before;
@@ -174,6 +199,9 @@ impl Shard {
                     }
                 }
             }
+        }
+        for session in too_slow {
+            self.close_slow(session);
         }
     }
 }
@@ -198,7 +226,8 @@ pub(super) fn mark_dirty(session: &mut Session, dirty: &mut Vec<SessionId>) {
     }
 }
 
-fn encode(
+/// Encodes a delivery into a group's log.
+pub(super) fn encode(
     encoding: Encoding,
     message: &Message,
     topic: &Topic,

@@ -28,6 +28,17 @@ impl LogRange {
         touches
     }
 
+    /// What of it comes after `end`, an end that it had earlier.
+    pub fn after(self, end: u32) -> LogRange {
+        debug_assert!((self.start..=self.end).contains(&end));
+        LogRange { start: end, ..self }
+    }
+
+    /// Where it ends in its log.
+    pub fn end(self) -> u32 {
+        self.end
+    }
+
     /// In bytes.
     pub fn size(self) -> usize {
         (self.end - self.start) as usize

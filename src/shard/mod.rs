@@ -37,6 +37,7 @@ use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
 use parcel::{Key, Lanes};
 use request::Requests;
+use run::OpenRun;
 use session::{Due, Session, Sessions, State};
 use settings::Settings;
 use timer::Timers;
@@ -53,6 +54,7 @@ pub mod outbox;
 pub mod parcel;
 mod request;
 mod router;
+mod run;
 mod session;
 pub mod settings;
 pub mod slow;
@@ -123,6 +125,7 @@ pub struct Shard {
     remote_services: HashMap<bytes::Bytes, ShardSet, foldhash::fast::RandomState>,
     lanes: Lanes,
     logs: TurnLogs,
+    run: OpenRun,
     requests: Requests,
     /// Sessions with a deadline.
     timers: Timers<SessionId>,
@@ -169,6 +172,7 @@ impl Shard {
             remote_services: HashMap::default(),
             lanes: Lanes::new(settings.shards),
             logs: TurnLogs::default(),
+            run: OpenRun::default(),
             requests: Requests::default(),
             timers: Timers::default(),
             dirty: Vec::new(),
@@ -213,6 +217,10 @@ impl Shard {
             self.stamp = Stamp::new(now.unix_ms);
         }
         self.now = now;
+        debug_assert!(
+            !self.run.is_open(),
+            "the last turn's run was sealed with it"
+        );
         self.logs.next_turn();
         self.take_urgent();
         self.stats.turns += 1;
@@ -321,6 +329,7 @@ impl Shard {
 
     /// The sessions that may have something to send; each is to be flushed this turn.
     pub fn take_dirty(&mut self) -> Vec<SessionId> {
+        self.seal_run();
         std::mem::take(&mut self.dirty)
     }
 
@@ -570,6 +579,9 @@ impl Shard {
     fn tell_frame(&mut self, id: SessionId, opcode: Opcode, payload: &[u8], reply: bool) {
         let mut header = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX);
         frame::encode_header(opcode, payload.len(), &mut header);
+        if !self.take_run(id) {
+            return self.close_slow(id);
+        }
         let Some(session) = self
             .sessions
             .find(id)

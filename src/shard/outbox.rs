@@ -29,11 +29,19 @@ use super::log::{LogRange, TurnLogs};
 /// The frames of one send.
 pub type Chunks = SmallVec<[Bytes; 1]>;
 
-/// One encoded delivery, for the session that queues it.
-pub struct Delivery<'a> {
-    /// The frame in this turn's log.
+/// Encoded deliveries that follow each other, for the sessions that queue them.
+pub struct Run<'a> {
+    /// Their frames in this turn's log.
     pub range: LogRange,
-    /// The same frame by itself, made when the first slow reader wants it.
+    /// How many they are.
+    pub deliveries: u32,
+    /// The same bytes by themselves, made when the first slow reader wants them.
+    pub frames: &'a mut dyn FnMut() -> Bytes,
+}
+
+/// One encoded delivery of a topic whose slow readers miss some, for the session that queues it.
+pub struct Delivery<'a> {
+    /// The frame by itself, made when the first session wants it.
     pub frame: &'a mut dyn FnMut() -> Bytes,
     /// Frame size in bytes.
     pub size: usize,
@@ -153,35 +161,36 @@ impl Outbox {
         self.charged == 0 || self.charged + size <= bytes_max
     }
 
-    /// Queues a delivery of a topic whose slow readers are closed.
-    pub fn push_delivery(&mut self, delivery: &mut Delivery<'_>, bytes_max: usize) -> Queued {
+    /// Queues deliveries of topics whose slow readers are closed: all of them, or none.
+    pub fn push_run(&mut self, run: &mut Run<'_>, bytes_max: usize) -> Queued {
+        let size = run.range.size();
         if self.is_in_flight() {
-            let charge = delivery.size + OUTBOX_ENTRY_BYTES;
+            let charge = size + OUTBOX_ENTRY_BYTES;
             if !self.fits(charge, bytes_max) {
                 return Queued::Full;
             }
             self.charged += charge;
             self.parts.push_back(Part::Frames {
-                bytes: (delivery.frame)(),
-                deliveries: 1,
+                bytes: (run.frames)(),
+                deliveries: run.deliveries,
             });
         } else {
-            if !self.fits(delivery.size, bytes_max) {
+            if !self.fits(size, bytes_max) {
                 return Queued::Full;
             }
-            self.charged += delivery.size;
+            self.charged += size;
             if let Some(Part::Log { range, deliveries }) = self.parts.back_mut()
-                && range.extend(delivery.range)
+                && range.extend(run.range)
             {
-                *deliveries += 1;
+                *deliveries += run.deliveries;
             } else {
                 self.parts.push_back(Part::Log {
-                    range: delivery.range,
-                    deliveries: 1,
+                    range: run.range,
+                    deliveries: run.deliveries,
                 });
             }
         }
-        self.deliveries += 1;
+        self.deliveries += u64::from(run.deliveries);
         Queued::Yes { skipped: 0 }
     }
 

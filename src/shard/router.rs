@@ -177,6 +177,7 @@ impl Shard {
             session.subscriptions.insert(filter, place);
         }
         if self.subscriptions.value(filter).is_empty() {
+            self.run.forget(filter);
             self.subscriptions.remove(filter);
         }
     }

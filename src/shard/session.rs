@@ -22,6 +22,7 @@ use crate::topic::tree::FilterId;
 use crate::ws::fragment::Reader;
 
 use super::outbox::Outbox;
+use super::run::Mark;
 use super::settings::Settings;
 
 /// Where a session is in its life.
@@ -114,6 +115,8 @@ pub struct Session {
     pub bad_texts: u32,
     /// Its filters, with its place among the members of each.
     pub subscriptions: HashMap<FilterId, u32, foldhash::fast::FixedState>,
+    /// What of the open run it has taken already.
+    pub mark: Mark,
     /// Its requests and what it handles.
     pub serving: Option<Box<Serving>>,
     /// What waits.
@@ -157,6 +160,7 @@ impl Session {
             sending_ms: None,
             bad_texts: 0,
             subscriptions: HashMap::with_hasher(foldhash::fast::FixedState::default()),
+            mark: Mark::default(),
             serving: None,
             stall: None,
             identity: None,

@@ -45,6 +45,13 @@ impl<T> Arena<T> {
         self.len
     }
 
+    /// Has a value this number?
+    pub(super) fn contains(&self, index: u32) -> bool {
+        let piece = self.pieces.get(index as usize / PIECE_CELLS);
+        let cell = piece.and_then(|piece| piece.get(index as usize % PIECE_CELLS));
+        matches!(cell, Some(Cell::Full(_)))
+    }
+
     /// How many values there were at most.
     pub(super) fn peak(&self) -> usize {
         self.pieces

@@ -153,6 +153,11 @@ impl<V> TopicTree<V> {
         &mut self.entries[id.0].1
     }
 
+    /// Is there a filter with this id?
+    pub fn contains(&self, id: FilterId) -> bool {
+        self.entries.contains(id.0)
+    }
+
     /// The filter with this id, and its value to change.
     pub fn entry_mut(&mut self, id: FilterId) -> (&Filter, &mut V) {
         let (filter, value) = &mut self.entries[id.0];

@@ -55,18 +55,24 @@ impl Desk {
         let logs = &self.logs;
         let mut frame = || logs.copy(range);
         let name = topic(of);
-        let mut delivery = Delivery {
-            range,
-            frame: &mut frame,
+        let outbox = &mut self.outbox;
+        let mut delivery = |frame| Delivery {
+            frame,
             size,
             filter: FilterId(filter.into()),
             topic: &name,
         };
-        let outbox = &mut self.outbox;
         let queued = match policy {
-            Policy::Close => outbox.push_delivery(&mut delivery, MAX),
-            Policy::DropOldest => outbox.push_droppable(&mut delivery, SOFT, MAX),
-            Policy::Conflate => outbox.push_conflated(&mut delivery, MAX),
+            Policy::Close => {
+                let mut run = Run {
+                    range,
+                    deliveries: 1,
+                    frames: &mut frame,
+                };
+                outbox.push_run(&mut run, MAX)
+            }
+            Policy::DropOldest => outbox.push_droppable(&mut delivery(&mut frame), SOFT, MAX),
+            Policy::Conflate => outbox.push_conflated(&mut delivery(&mut frame), MAX),
         };
         (queued, range, bytes)
     }
@@ -216,7 +222,6 @@ fn a_gap_does_not_keep_the_message_alive() {
         let name = message.slice(..3);
         let mut frame = || logs.copy(range);
         let mut delivery = Delivery {
-            range,
             frame: &mut frame,
             size: 10,
             filter: FilterId(0),

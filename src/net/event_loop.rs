@@ -76,6 +76,11 @@ impl Population {
             connections_max,
         }
     }
+
+    /// Is nobody connected to any shard, or on the way from one to another?
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
 }
 
 /// Bytes that one turn flushes to one connection, if its socket takes them at once: a few sends, so that a
@@ -616,7 +621,7 @@ impl<D: Driver> EventLoop<D> {
     }
 
     fn left(&mut self) {
-        self.population.count.fetch_sub(1, Ordering::Relaxed);
+        self.population.count.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Tells those who wait for the end of something.
@@ -627,15 +632,19 @@ impl<D: Driver> EventLoop<D> {
         let is_settled =
             self.shard.is_settled() && self.outgoing.is_empty() && self.leaving.is_empty();
         if is_settled && let Some(reply) = self.quiesced.take() {
+            self.shard.seal();
             reply(());
         }
-        if self.shard.connections() == 0
-            && self.leaving.is_empty()
-            && self.outgoing.is_empty()
-            && self.arrivals.is_empty()
+        // Not only its own: another shard may have put a connection into a ring to this one, and whoever hears all
+        // answers ends the loops.
+        if self.population.is_empty()
             && let Some(reply) = self.closed.take()
         {
             reply(());
+            // The last connection was this shard's, perhaps; those that wait with it sleep.
+            for shard in self.others().iter() {
+                self.driver.wake(shard);
+            }
         }
     }
 }

@@ -163,6 +163,11 @@ impl Shard {
         };
         let response = std::mem::take(response);
         match verdict {
+            // A drain lets nobody in any more.
+            Verdict::Admitted { .. } if self.is_quiet => {
+                self.stats.handshakes_refused += 1;
+                self.refuse_connection(id);
+            }
             Verdict::Admitted { identity } => {
                 session.identity = identity;
                 let stall = session.stall.take();
@@ -201,14 +206,19 @@ impl Shard {
         self.close_after(id, CloseReason::HandshakeRefused, answer);
     }
 
-    /// One connection too many.
+    /// One connection too many, or one too late.
     pub(super) fn refuse_connection(&mut self, id: SessionId) {
+        let text: &[u8] = if self.is_quiet || self.is_leaving {
+            b"going away\n"
+        } else {
+            b"too many connections\n"
+        };
         let mut answer = Vec::new();
         http::response(
             503,
             "text/plain",
             &[("Retry-After", "5")],
-            b"too many connections\n",
+            text,
             &mut answer,
         );
         self.close_after(id, CloseReason::HandshakeRefused, &answer);

@@ -146,6 +146,8 @@ pub struct Shard {
     next_deal: usize,
     /// No more input is taken (drain).
     is_quiet: bool,
+    /// Others have been told that it is quiet: what still waits for a slow reader is as good as never read (drain).
+    is_sealed: bool,
     /// All sessions have been told to leave, or will be: nobody comes in behind them (drain).
     is_leaving: bool,
     /// Bytes of a connection wait for nothing but the next turn: there were more messages than one turn takes, or
@@ -188,6 +190,7 @@ impl Shard {
             words: Vec::new(),
             next_deal: id.index(),
             is_quiet: false,
+            is_sealed: false,
             is_leaving: false,
             has_leftovers: false,
             has_news: false,
@@ -314,7 +317,7 @@ impl Shard {
         if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
             session.soft_since_ms = None;
         }
-        let is_stalled = session.is_open() && session.stall.is_some();
+        let is_stalled = session.is_open() && session.stall.is_some() && !self.is_sealed;
         if session.outbox.has_waiting() {
             mark_dirty(session, &mut self.dirty);
             mark_urgent(session, &self.settings, &mut self.urgent);
@@ -621,7 +624,14 @@ impl Shard {
         }
     }
 
-    /// Closes every session with 1001, at moments spread over `spread_ms`.
+    /// Keeps the promise that everything taken has been handed on, from the moment when it is made: commands that
+    /// waited until their own client reads are not carried out any more. The shards of their subscribers may have
+    /// none left, and an ack would say that they got it.
+    pub fn seal(&mut self) {
+        self.is_sealed = true;
+    }
+
+    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503.
     pub fn close_all(&mut self, spread_ms: u64) {
         self.is_leaving = true;
         let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
@@ -632,8 +642,8 @@ impl Shard {
             };
             if !session.is_open() {
                 if !session.is_ending() {
-                    self.release(id, CloseReason::GoingAway);
-                    self.finish(id, false);
+                    self.stats.handshakes_refused += 1;
+                    self.refuse_connection(id);
                 }
             } else if spread_ms == 0 {
                 self.close(id, CloseReason::GoingAway);

@@ -48,6 +48,8 @@ pub struct SimDriver {
     /// Connections that are no more, for late news.
     gone: Vec<SessionId>,
     is_accepting: bool,
+    /// Accepted when it was told to accept no more; it says so in its next turn.
+    accepted_late: Vec<ConnectionId>,
     /// A planted bug: some sends are reported done before they are, and then once more.
     pub reports_sends_twice: bool,
     is_reported: Vec<SessionId>,
@@ -66,6 +68,7 @@ impl SimDriver {
             detached: Vec::new(),
             gone: Vec::new(),
             is_accepting: true,
+            accepted_late: Vec::new(),
             reports_sends_twice: false,
             is_reported: Vec::new(),
         }
@@ -75,6 +78,7 @@ impl SimDriver {
     pub fn is_ready(&self) -> bool {
         let network = self.network.borrow();
         !self.detached.is_empty()
+            || !self.accepted_late.is_empty()
             || self.is_accepting && network.has_backlog(self.shard)
             || self
                 .slots
@@ -292,12 +296,15 @@ impl Driver for SimDriver {
                 bytes,
             });
         }
+        let mut accepted_now = std::mem::take(&mut self.accepted_late);
         while self.is_accepting && self.network.borrow().has_backlog(self.shard) {
             if !is_kind && self.network.borrow_mut().rng.u8(..3) == 0 {
                 break;
             }
             let accepted = self.network.borrow_mut().accept(self.shard);
-            let Some(id) = accepted else { break };
+            accepted_now.extend(accepted);
+        }
+        for id in accepted_now {
             let session = self.insert(id);
             taken.push(Taken::Accepted {
                 session,
@@ -385,7 +392,11 @@ impl Driver for SimDriver {
 
     fn stop_accepting(&mut self) {
         self.is_accepting = false;
-        self.network.borrow_mut().stop_listening(self.shard);
+        let mut network = self.network.borrow_mut();
+        if !network.is_kind && network.rng.bool() {
+            self.accepted_late.extend(network.accept(self.shard));
+        }
+        network.stop_listening(self.shard);
     }
 
     fn wake(&mut self, shard: ShardId) {

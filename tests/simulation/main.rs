@@ -1,6 +1,7 @@
 //! The simulation: several shards on one thread, a fake clock, one seed; every client against a naive oracle.
 //!
-//! - `PUBSUB_SEED=n cargo test --test simulation` replays one seed and prints the events that led to its failure.
+//! - `PUBSUB_SEED=n cargo test --test simulation` replays one seed and prints the events that led to its failure
+//!   (`PUBSUB_SIM_EVENTS=n`: so many of them).
 //! - `PUBSUB_SIM_SEEDS=10000 cargo test --release --test simulation` adds so many seeds of its own choice.
 //!
 //! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `client` with `commands`
@@ -128,7 +129,8 @@ fn every_promise_is_kept_for_every_seed() {
 fn replay(seed: u64) {
     let failure = match try_run(seed, TurnOrder::Right, true) {
         Ok(outcome) => {
-            let skipped = outcome.trace.len().saturating_sub(EVENTS_SHOWN);
+            let shown = number("PUBSUB_SIM_EVENTS").map_or(EVENTS_SHOWN, |shown| shown as usize);
+            let skipped = outcome.trace.len().saturating_sub(shown);
             for line in &outcome.trace[skipped..] {
                 println!("{line}");
             }

@@ -37,6 +37,8 @@ pub struct Connection {
     pub down: Pipe,
     pub listener: u16,
     is_reset: bool,
+    /// A driver has it, or had it.
+    pub is_accepted: bool,
     client_is_gone: bool,
     server_is_gone: bool,
     /// What each buffer of the way down holds.
@@ -78,6 +80,7 @@ impl Network {
             down: Pipe::default(),
             listener,
             is_reset: false,
+            is_accepted: false,
             client_is_gone: false,
             server_is_gone: false,
             buffer_bytes,
@@ -92,7 +95,9 @@ impl Network {
 
     pub fn accept(&mut self, shard: usize) -> Option<ConnectionId> {
         self.progress += 1;
-        self.backlog[shard].as_mut()?.pop_front()
+        let id = self.backlog[shard].as_mut()?.pop_front()?;
+        self.connections[id].is_accepted = true;
+        Some(id)
     }
 
     pub fn has_backlog(&self, shard: usize) -> bool {
@@ -246,6 +251,12 @@ impl Network {
         if reset || !connection.up.arrived.is_empty() {
             self.reset(id);
         }
+    }
+
+    /// One that was accepted and is not closed, if there is any: with a shard, or between two.
+    pub fn held(&self) -> Option<ConnectionId> {
+        (self.connections.iter())
+            .position(|connection| connection.is_accepted && !connection.server_is_gone)
     }
 
     pub fn server_is_gone(&self, id: ConnectionId) -> bool {

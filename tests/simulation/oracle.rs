@@ -193,7 +193,7 @@ impl Oracle {
     /// From some moment on, the broker ended the stays of a client that had not left by itself.
     pub fn all_leave(&mut self, client: ClientIndex, at: Moment) {
         for stay in self.stays.iter_mut().filter(|stay| stay.client == client) {
-            stay.left.get_or_insert(at);
+            stay.left = Some(stay.left.map_or(at, |left| left.min(at)));
         }
     }
 

@@ -251,3 +251,138 @@ fn whoever_comes_while_all_leave_is_refused() {
     assert_eq!(ends, [Some(End::Closed(1001)), refused, refused]);
     assert!(world.is_empty());
 }
+
+/// Lets a shard take steps until it has handed a connection over, and put it into the ring.
+fn hand_over(world: &mut World, shard: usize) {
+    while world.shards[shard].event_loop.shard().stats().handed_over == 0 {
+        world.carry_all();
+        world.turn(shard);
+    }
+    // Let go by the driver, some turns later.
+    for _ in 0..5 {
+        world.turn(shard);
+    }
+}
+
+/// A shard with nobody answers that all are gone, though another has just put a connection into the ring to it: then
+/// the loops would end, and the client would never hear a word.
+#[test]
+fn a_connection_in_a_ring_is_not_gone() {
+    let mut world = world(2, |profile| profile.dealer = 1);
+    // The dealer begins with itself.
+    let first = world.connect_to(1, 1);
+    settle(&mut world);
+    world.clients[first].vanish(&mut world.stage);
+    settle(&mut world);
+    let second = world.connect_to(1, 1);
+    hand_over(&mut world, 1);
+    let held = world.stage.network.borrow().held();
+    assert_eq!(held, Some(world.clients[second].connection));
+    let gone = world.send_words(|reply| Control::Close {
+        spread_ms: 0,
+        reply,
+    });
+    world.turn(1);
+    assert_eq!(gone.load(Ordering::Relaxed), 0, "nobody has heard of it");
+    settle(&mut world);
+    assert_eq!(gone.load(Ordering::Relaxed), 2);
+    assert_eq!(world.clients[second].end, Some(End::Refused(503)));
+    assert!(world.is_empty());
+}
+
+/// The other way round: the shard that has nobody answers first, and sleeps until the last of the others is gone.
+#[test]
+fn whoever_waits_for_the_last_to_leave_is_woken() {
+    let mut world = world(3, |_| {});
+    let last = connect(&mut world, 1);
+    let gone = world.send_words(|reply| Control::Close {
+        spread_ms: 700,
+        reply,
+    });
+    world.turn(0);
+    world.turn(2);
+    assert_eq!(gone.load(Ordering::Relaxed), 0);
+    settle(&mut world);
+    assert_eq!(gone.load(Ordering::Relaxed), 3);
+    assert_eq!(world.clients[last].end, Some(End::Closed(1001)));
+}
+
+/// Half a request head came before the drain, the rest while the shard was quiet and read nothing.
+#[test]
+fn half_a_handshake_is_answered_when_all_leave() {
+    for drains in [true, false] {
+        let mut world = world(1, |_| {});
+        let index = world.connect_to(0, 0);
+        let connection = world.clients[index].connection;
+        world.turn(0);
+        (world.stage.network.borrow_mut()).carry(connection, true, 20);
+        world.turn(0);
+        if drains {
+            world.send_words(|reply| Control::Quiesce { reply });
+            world.turn(0);
+            world.carry_all();
+        }
+        world.send_words(|reply| Control::Close {
+            spread_ms: 0,
+            reply,
+        });
+        settle(&mut world);
+        assert_eq!(world.clients[index].end, Some(End::Refused(503)));
+        assert!(world.is_empty());
+    }
+}
+
+/// What a client said waits until it reads its answers. It reads them when quiet has been promised: its publish is not
+/// acked then, for on another shard the subscribers have gone without it.
+#[test]
+fn what_waited_for_a_slow_reader_is_not_routed_after_quiet_was_promised() {
+    let mut world = world(2, |profile| {
+        profile.limits.replies_bytes_max = 700;
+        profile.buffer_bytes = 200;
+    });
+    let subscriber = connect(&mut world, 1);
+    say(&mut world, subscriber, |client, stage, frames| {
+        client.subscribe("a", stage, frames);
+    });
+    let publisher = connect(&mut world, 0);
+    world.clients[publisher].stops_reading(&mut world.stage);
+    world.stage.network.borrow_mut().set_buffer_bytes(200);
+    say(&mut world, publisher, |client, stage, frames| {
+        for _ in 0..1_000 {
+            client.ask_for_pong(stage, frames);
+        }
+        client.publish("a", stage, frames);
+    });
+    for _ in 0..20 {
+        world.carry_all();
+        world.turn(0);
+    }
+    world.is_draining = true;
+    let quiet = world.send_words(|reply| Control::Quiesce { reply });
+    for _ in 0..4 {
+        world.turn(0);
+        world.turn(1);
+    }
+    assert_eq!(quiet.load(Ordering::Relaxed), 2, "it is not waited for");
+    world.is_quiet = true;
+    // Now it reads, between the words to the one shard and to the other.
+    let gone = |world: &mut World, shard| {
+        let close = Control::Close {
+            spread_ms: 0,
+            reply: Box::new(|()| {}),
+        };
+        world.tell(shard, close);
+    };
+    gone(&mut world, 1);
+    world.turn(1);
+    world.clients[publisher].frozen_until = 0;
+    settle(&mut world);
+    gone(&mut world, 0);
+    settle(&mut world);
+    world.reckon(false);
+    check(&world);
+    let ends = [subscriber, publisher].map(|index| world.clients[index].end);
+    assert_eq!(ends, [Some(End::Closed(1001)); 2]);
+    let publishes: u64 = world.stats().map(|stats| stats.publishes).sum();
+    assert_eq!(publishes, 0);
+}

@@ -10,7 +10,7 @@ use pubsub::net::control::{Control, Reply};
 
 use crate::client::{Client, End, Phase};
 use crate::oracle::{Kind, Moment, Standing, Violation};
-use crate::world::World;
+use crate::world::{CLIENTS_MAX, World};
 
 impl World {
     /// Is a waiting shard's thread awake, as far as its driver and the doorbells say?
@@ -139,12 +139,12 @@ impl World {
     pub fn drain(&mut self) -> Result<(), Violation> {
         self.is_draining = true;
         // Meanwhile life goes on.
-        let is_stormy = self.stage.rng.bool();
+        let is_stormy = self.stage.rng.u8(..4) > 0;
         if is_stormy {
             self.stage.network.borrow_mut().is_kind = false;
-            for _ in 0..200 {
-                self.chaos();
-            }
+            let bytes = self.profile.buffer_bytes;
+            self.stage.network.borrow_mut().set_buffer_bytes(bytes);
+            self.storm(200);
         }
         self.ask(is_stormy, |reply| Control::StopAccepting { reply });
         let spread_ms = if self.stage.rng.u8(..3) == 0 {
@@ -154,7 +154,17 @@ impl World {
             0
         };
         self.closes_at = self.stage.now();
-        let gone = self.send_words(|reply| Control::Close { spread_ms, reply });
+        self.closes_at_ms = self.stage.network.borrow().now_ms;
+        let gone = Arc::new(AtomicUsize::new(0));
+        self.gone = Some(gone.clone());
+        self.tell_all(&gone, is_stormy, |reply| Control::Close {
+            spread_ms,
+            reply,
+        });
+        if is_stormy {
+            let steps = self.stage.rng.usize(..200);
+            self.storm(steps);
+        }
         let shards = self.shards.len();
         // Readers that froze for ever hold it up for the linger, no longer.
         self.settle("after the drain", spread_ms + 8_000, move |world| {
@@ -171,10 +181,36 @@ impl World {
         self.settle("after the end of the drain", 30_000, World::is_empty)
     }
 
+    /// Life goes on, and some come just now, most of them to the dealer.
+    fn storm(&mut self, steps: usize) {
+        for _ in 0..steps {
+            if self.clients.len() < CLIENTS_MAX && self.stage.rng.u8(..20) == 0 {
+                let is_dealt = self.stage.rng.u8(..4) > 0;
+                self.connect(is_dealt);
+            }
+            self.chaos();
+        }
+    }
+
     /// Sends a word to every shard; counts the answers.
     pub fn send_words(&mut self, word: impl Fn(Reply<()>) -> Control) -> Arc<AtomicUsize> {
         let answers = Arc::new(AtomicUsize::new(0));
+        self.tell_all(&answers, false, word);
+        answers
+    }
+
+    /// Sends a word to one shard after the other. In a storm, something may happen in between.
+    fn tell_all(
+        &mut self,
+        answers: &Arc<AtomicUsize>,
+        is_stormy: bool,
+        word: impl Fn(Reply<()>) -> Control,
+    ) {
         for shard in 0..self.shards.len() {
+            if is_stormy && self.stage.rng.bool() {
+                let steps = self.stage.rng.usize(..40);
+                self.storm(steps);
+            }
             let answers = answers.clone();
             self.tell(
                 shard,
@@ -183,20 +219,18 @@ impl World {
                 })),
             );
         }
-        answers
     }
 
     /// Sends a word to all shards and waits for the answers, at most two seconds. True if all have come.
     fn ask(&mut self, is_stormy: bool, word: impl Fn(Reply<()>) -> Control) -> bool {
-        let answers = self.send_words(word);
+        let answers = Arc::new(AtomicUsize::new(0));
+        self.tell_all(&answers, is_stormy, word);
         let until_ms = self.stage.network.borrow().now_ms + 2_000;
         while answers.load(Ordering::Relaxed) < self.shards.len()
             && self.stage.network.borrow().now_ms < until_ms
         {
             if is_stormy {
-                for _ in 0..20 {
-                    self.chaos();
-                }
+                self.storm(20);
             } else {
                 self.turns_of_all();
             }
@@ -272,29 +306,39 @@ impl World {
     /// Is there a reason for the way in which a client's connection ended?
     fn check_end(&mut self, index: usize) {
         let client = &self.clients[index];
+        let limits = &self.profile.limits;
+        // Told to leave, it did not read in time, or what it sent met a closed socket.
+        let is_late = self.is_draining
+            && client.ended_at_ms >= self.closes_at_ms.saturating_add(limits.discard_ms);
+        let was_unheard = self.is_draining
+            && !self
+                .stage
+                .network
+                .borrow()
+                .at(client.connection)
+                .is_accepted;
         let is_explained = match client.end {
             None | Some(End::Own) => true,
             Some(End::Closed(1001)) => self.is_draining,
             Some(End::Closed(4008)) => client.is_faulty || !self.profile.is_generous(),
             Some(End::Closed(1008 | 4009)) => client.is_faulty,
             Some(End::Closed(code)) => client.closed == Some(code),
-            Some(End::Refused(503)) => {
-                self.is_draining || self.profile.limits.connections_max < 1_000
-            }
-            Some(End::Refused(408)) => self.profile.faults > 0,
+            Some(End::Refused(503)) => self.is_draining || limits.connections_max < 1_000,
+            Some(End::Refused(408)) => self.profile.faults > 0 || self.is_draining,
             Some(End::Refused(_)) => false,
             // What was written behind a refused head makes the refusal a reset.
             Some(End::Cut) if !client.was_let_in => {
-                self.is_draining
+                was_unheard
+                    || is_late
                     || self.profile.faults > 0
-                    || self.profile.limits.connections_max < 1_000
+                    || limits.connections_max < 1_000
                     || !self.profile.is_generous()
             }
             Some(End::Cut) => {
                 // Its close frame lay unread, or the answer unsent, for longer than that may take.
                 let has_lingered = client.closed.is_some()
-                    && client.ended_at_ms >= client.closed_at_ms + self.profile.limits.linger_ms;
-                has_lingered || client.is_faulty || self.is_draining || !self.profile.is_generous()
+                    && client.ended_at_ms >= client.closed_at_ms + limits.linger_ms;
+                has_lingered || client.is_faulty || is_late || !self.profile.is_generous()
             }
         };
         if !is_explained {

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -29,13 +30,13 @@ use pubsub::ws::origin::OriginRules;
 use crate::client::{Client, End, FILTERS, Phase, TOPICS};
 use crate::driver::SimDriver;
 use crate::network::Network;
-use crate::oracle::{self, Moment, Oracle, Publication, Publisher, Violation};
+use crate::oracle::{self, Kind, Moment, Oracle, Publication, Publisher, Violation};
 use crate::profile::Profile;
 use crate::stage::{Cue, Stage};
 use crate::turn::{Step, TurnOrder};
 
 /// Clients of a world at most, those of ambushes included.
-const CLIENTS_MAX: usize = 40;
+pub const CLIENTS_MAX: usize = 40;
 
 /// A shard, and where it is in its turn.
 pub struct ShardRun {
@@ -53,6 +54,7 @@ pub struct ShardRun {
 pub struct World {
     pub profile: Profile,
     pub shards: Vec<ShardRun>,
+    population: Arc<Population>,
     pub clients: Vec<Client>,
     pub stage: Stage,
     /// What hosts were answered.
@@ -63,8 +65,11 @@ pub struct World {
     pub is_draining: bool,
     /// All shards have said that what was taken is handed on.
     pub is_quiet: bool,
-    /// When the sessions were told to leave.
+    /// When the sessions were told to leave, and by the clock.
     pub closes_at: Moment,
+    pub closes_at_ms: u64,
+    /// Shards that have answered that all are gone, once they were asked.
+    pub gone: Option<Arc<AtomicUsize>>,
     turns: u64,
 }
 
@@ -161,6 +166,7 @@ impl World {
         World {
             profile,
             shards,
+            population,
             clients: Vec::new(),
             stage: Stage {
                 network,
@@ -184,6 +190,8 @@ impl World {
             is_draining: false,
             is_quiet: false,
             closes_at: 0,
+            closes_at_ms: u64::MAX,
+            gone: None,
             turns: 0,
         }
     }
@@ -259,12 +267,16 @@ impl World {
             Step::Route => event_loop.route(),
             Step::Publish => event_loop.publish(),
             Step::Send => event_loop.send(),
-            Step::Finish => event_loop.finish().unwrap(),
+            Step::Finish => {
+                event_loop.finish().unwrap();
+                self.check_gone();
+            }
             Step::Announce => {
                 run.wait = event_loop.announce_wait();
                 run.wait_since_ms = self.stage.network.borrow().now_ms;
             }
         }
+        let run = &mut self.shards[index];
         run.at = (run.at + 1) % run.steps.len();
         match step {
             Step::Collect => self.stage.note(|| format!("shard {index} takes bytes")),
@@ -273,6 +285,26 @@ impl World {
                 .note(|| format!("shard {index} has drained its rings")),
             Step::Route => self.stage.note(|| format!("shard {index} has routed")),
             _ => {}
+        }
+    }
+
+    /// When all shards have said that all are gone, their loops end: whoever is held then never hears why.
+    fn check_gone(&mut self) {
+        let shards = self.shards.len();
+        if self
+            .gone
+            .take_if(|gone| gone.load(Ordering::Relaxed) == shards)
+            .is_none()
+        {
+            return;
+        }
+        let held = self.stage.network.borrow().held();
+        let is_empty = self.population.is_empty();
+        if held.is_some() || !is_empty {
+            let text = format!(
+                "all shards said that all are gone, but connection {held:?} is held; none is counted: {is_empty}"
+            );
+            self.stage.oracle.violate(Kind::Ending, text);
         }
     }
 
@@ -311,7 +343,7 @@ impl World {
         }
     }
 
-    fn connect(&mut self, is_dealt: bool) -> usize {
+    pub fn connect(&mut self, is_dealt: bool) -> usize {
         if is_dealt {
             self.connect_to(self.profile.dealer, 1)
         } else {

@@ -1,0 +1,94 @@
+//! Results: all samples of a run, and what is asked of them.
+
+use serde_json::{Value, json};
+
+use crate::contender::Contender;
+use crate::goals;
+use crate::machine::Machine;
+use crate::sample::{Figure, Sample};
+use crate::scenario::Point;
+use crate::spread::Spread;
+
+/// A run.
+#[derive(Default)]
+pub struct Results {
+    /// In the order in which they were taken.
+    pub samples: Vec<Sample>,
+}
+
+impl Results {
+    /// Of the rounds that were right.
+    pub fn spread(&self, point: &str, contender: Contender, figure: Figure) -> Option<Spread> {
+        let of = self.of(point, contender);
+        Spread::of(of.filter_map(|sample| sample.figures.get(&figure).copied()))
+    }
+
+    /// The median of those.
+    pub fn median(&self, point: &str, contender: Contender, figure: Figure) -> Option<f64> {
+        self.spread(point, contender, figure)
+            .map(|spread| spread.median)
+    }
+
+    /// One median by another.
+    pub fn ratio(
+        &self,
+        point: &str,
+        figure: Figure,
+        one: Contender,
+        other: Contender,
+    ) -> Option<f64> {
+        let below = self.median(point, other, figure)?;
+        (below > 0.0).then_some(self.median(point, one, figure)? / below)
+    }
+
+    /// All samples of a contender there.
+    pub fn of(&self, point: &str, contender: Contender) -> impl Iterator<Item = &Sample> {
+        self.samples
+            .iter()
+            .filter(move |sample| sample.point == point && sample.contender == contender)
+    }
+
+    /// All there is to keep. `about` is what the run was.
+    pub fn json(&self, machine: &Machine, about: Value, points: &[Point]) -> Value {
+        let mut medians = Vec::new();
+        for point in points {
+            for &contender in &point.contenders {
+                let figures: serde_json::Map<String, Value> = Self::FIGURES
+                    .iter()
+                    .filter_map(|&figure| {
+                        let Spread { median, min, max } =
+                            self.spread(&point.name, contender, figure)?;
+                        let spread = json!({ "median": median, "min": min, "max": max });
+                        Some((figure.name().to_owned(), spread))
+                    })
+                    .collect();
+                if !figures.is_empty() {
+                    medians.push(json!({
+                        "point": point.name,
+                        "contender": contender.name(),
+                        "figures": figures,
+                    }));
+                }
+            }
+        }
+        let goals: Vec<Value> = goals::judge(self).iter().map(goals::Goal::json).collect();
+        json!({
+            "about": about,
+            "machine": machine.json(),
+            "goals": goals,
+            "medians": medians,
+            "samples": self.samples.iter().map(Sample::json).collect::<Vec<_>>(),
+        })
+    }
+
+    /// In the order of tables.
+    pub const FIGURES: [Figure; 7] = [
+        Figure::CpuUs,
+        Figure::Rate,
+        Figure::P50Us,
+        Figure::P99Us,
+        Figure::ConnectionBytes,
+        Figure::UserNs,
+        Figure::CpuNs,
+    ];
+}

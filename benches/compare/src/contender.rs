@@ -5,6 +5,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
+use crate::chart::Side;
 use crate::places::Places;
 
 /// Who is measured.
@@ -77,6 +78,15 @@ impl Contender {
             Nats => "nats",
             NatsTcp => "nats-tcp",
             Node => "node",
+        }
+    }
+
+    /// In charts.
+    pub fn side(self) -> Side {
+        match self {
+            Uring | Epoll | UringTwo => Side::Ours,
+            FloorJoined | FloorPlain => Side::Floor,
+            Bun | Redis | Nats | NatsTcp | Node => Side::Peer,
         }
     }
 

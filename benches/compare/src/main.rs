@@ -6,6 +6,7 @@
 //!
 //! What holds in all of it: figures are only compared within one run, and a measurement with a wrong delivery is none.
 
+mod chart;
 mod contender;
 mod goals;
 mod machine;
@@ -293,5 +294,13 @@ fn keep(
     write(
         ".json",
         &format!("{:#}\n", results.json(machine, about, points)),
-    )
+    )?;
+    if let Some(svg) = results.bars() {
+        write(".svg", &svg)?;
+    }
+    if let Some(svg) = results.sweep() {
+        write("-sweep.svg", &svg)?;
+    }
+    println!("kept in {}", folder.join(name).display());
+    Ok(())
 }

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::contender::Contender;
+use crate::chart::{self, Bar, Group, Line};
+use crate::contender::{Contender, EVERYBODY};
 use crate::goals;
 use crate::machine::Machine;
 use crate::sample::{Figure, Sample};
-use crate::scenario::Point;
+use crate::scenario::{Point, WINDOWS};
 use crate::spread::Spread;
 
 /// A run.
@@ -79,6 +80,51 @@ impl Results {
             "medians": medians,
             "samples": self.samples.iter().map(Sample::json).collect::<Vec<_>>(),
         })
+    }
+
+    /// CPU time per delivery, a group for each scenario; none without any.
+    pub fn bars(&self) -> Option<String> {
+        let groups = ["fanout", "rooms", "many", "single", "unique"].map(|point| Group {
+            name: point.to_owned(),
+            bars: EVERYBODY
+                .iter()
+                .filter_map(|&contender| {
+                    Some(Bar {
+                        label: contender.name().to_owned(),
+                        side: contender.side(),
+                        spread: self.spread(point, contender, Figure::CpuUs)?,
+                    })
+                })
+                .collect(),
+        });
+        let groups: Vec<Group> = groups
+            .into_iter()
+            .filter(|group| !group.bars.is_empty())
+            .collect();
+        chart::bars("CPU time per delivery", "µs, logarithmic", &groups)
+    }
+
+    /// The same over the window of the publishers; none if there was no sweep.
+    pub fn sweep(&self) -> Option<String> {
+        let lines = EVERYBODY.iter().map(|&contender| Line {
+            label: contender.name().to_owned(),
+            side: contender.side(),
+            points: WINDOWS
+                .iter()
+                .filter_map(|&window| {
+                    let point = format!("sweep/{window}");
+                    let cost = self.median(&point, contender, Figure::CpuUs)?;
+                    Some((window as f64, cost))
+                })
+                .collect(),
+        });
+        let lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
+        chart::lines(
+            "CPU time per delivery, 10 publishers and 100 subscribers",
+            "publications of each publisher on their way",
+            "µs, logarithmic",
+            &lines,
+        )
     }
 
     /// In the order of tables.

@@ -246,12 +246,19 @@ fn about(options: &Options, places: &Places, points: &[Point], began: SystemTime
         })
         .collect();
     // Where something lies is of no interest to others, and may name somebody.
-    let words = std::env::args()
-        .skip(1)
-        .map(|word| match word.rsplit_once('/') {
-            Some((_, name)) if word.starts_with('/') => name.to_owned(),
-            _ => word,
-        });
+    let words =
+        std::env::args()
+            .skip(1)
+            .map(|word| match (word.find('/'), word.rsplit_once('/')) {
+                (Some(first), Some((_, name))) => {
+                    let option = word[..first]
+                        .rsplit_once('=')
+                        .map_or("", |(option, _)| option);
+                    let equals = if option.is_empty() { "" } else { "=" };
+                    format!("{option}{equals}{name}")
+                }
+                _ => word,
+            });
     let words: Vec<String> = std::iter::once("pubsub-compare".to_owned())
         .chain(words)
         .collect();
@@ -291,10 +298,7 @@ fn keep(
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| format!("{}: {error}", path.display()))
     };
-    write(
-        ".json",
-        &format!("{:#}\n", results.json(machine, about, points)),
-    )?;
+    write(".json", &results.text(machine, about, points))?;
     if let Some(svg) = results.bars() {
         write(".svg", &svg)?;
     }

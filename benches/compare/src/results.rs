@@ -49,8 +49,8 @@ impl Results {
             .filter(move |sample| sample.point == point && sample.contender == contender)
     }
 
-    /// All there is to keep. `about` is what the run was.
-    pub fn json(&self, machine: &Machine, about: Value, points: &[Point]) -> Value {
+    /// All there is to keep, as JSON with a line for each sample. `about` is what the run was.
+    pub fn text(&self, machine: &Machine, about: Value, points: &[Point]) -> String {
         let mut medians = Vec::new();
         for point in points {
             for &contender in &point.contenders {
@@ -73,13 +73,17 @@ impl Results {
             }
         }
         let goals: Vec<Value> = goals::judge(self).iter().map(goals::Goal::json).collect();
-        json!({
-            "about": about,
-            "machine": machine.json(),
-            "goals": goals,
-            "medians": medians,
-            "samples": self.samples.iter().map(Sample::json).collect::<Vec<_>>(),
-        })
+        let lines = |values: &[Value]| -> String {
+            let lines: Vec<String> = values.iter().map(|value| format!("    {value}")).collect();
+            lines.join(",\n")
+        };
+        let samples: Vec<Value> = self.samples.iter().map(Sample::json).collect();
+        let (machine, goals) = (machine.json(), lines(&goals));
+        let (medians, samples) = (lines(&medians), lines(&samples));
+        format!(
+            "{{\n  \"about\": {about},\n  \"machine\": {machine},\n  \"goals\": [\n{goals}\n  ],\n  \
+             \"medians\": [\n{medians}\n  ],\n  \"samples\": [\n{samples}\n  ]\n}}\n"
+        )
     }
 
     /// CPU time per delivery, a group for each scenario; none without any.

@@ -180,8 +180,24 @@ impl Sample {
         self.report = report;
     }
 
-    /// For the results.
+    /// For the results. Of a report that was right, what says the same at each sample of a point is left out.
     pub fn json(&self) -> Value {
+        const KEPT: [&str; 10] = [
+            "right",
+            "measured",
+            "broker",
+            "generator",
+            "latency_us",
+            "lateness_us",
+            "memory",
+            "delivery_bytes",
+            "published",
+            "delivered",
+        ];
+        let mut report = self.report.clone();
+        if let (None, Some(members)) = (&self.failure, report.as_object_mut()) {
+            members.retain(|name, value| KEPT.contains(&name.as_str()) && !value.is_null());
+        }
         let figures: serde_json::Map<String, Value> = self
             .figures
             .iter()
@@ -194,7 +210,7 @@ impl Sample {
             "figures": figures,
             "generator_is_limit": self.is_generator_limit,
             "failure": self.failure,
-            "report": self.report,
+            "report": report,
         })
     }
 }

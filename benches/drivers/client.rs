@@ -5,7 +5,8 @@
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -13,18 +14,17 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use crate::gate::Keeper;
 use crate::scenario::{MESSAGE_BYTES, Scenario};
 
 /// How long nothing may arrive while something is due.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 10,
-    tv_nsec: 0,
-};
+const PATIENCE: Duration = Duration::from_secs(10);
 const EVENTS_MAX: usize = 1024;
 
 /// The clients of one server.
 pub struct Client {
     scenario: Scenario,
+    keeper: Keeper,
     sockets: Vec<TcpStream>,
     epoll: OwnedFd,
     /// What each reader got in this round.
@@ -37,7 +37,7 @@ impl Client {
     ///
     /// # Errors
     /// There are not enough descriptors or ports, or no server.
-    pub fn connect(scenario: Scenario, server: SocketAddr) -> io::Result<Client> {
+    pub fn connect(scenario: Scenario, server: SocketAddr, keeper: Keeper) -> io::Result<Client> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut sockets = Vec::new();
         for number in 0..scenario.connections() {
@@ -52,6 +52,7 @@ impl Client {
         }
         Ok(Client {
             scenario,
+            keeper,
             sockets,
             epoll,
             got: vec![Vec::new(); scenario.readers()],
@@ -65,6 +66,7 @@ impl Client {
     /// If a message is missing for ten seconds, or is not of this round.
     pub fn round(&mut self) {
         self.round += 1;
+        let is_gated = matches!(self.scenario, Scenario::Echo { .. });
         for writer in self.scenario.writers() {
             let first = writer - self.scenario.writers().start;
             let burst = self.scenario.burst();
@@ -73,15 +75,28 @@ impl Client {
                 .collect();
             let sent = self.sockets[writer].write_all(&messages);
             sent.expect("the server takes what it is sent");
+            if is_gated && writer == 0 {
+                self.keeper.await_server();
+            }
+        }
+        if is_gated {
+            self.keeper.open();
         }
         let mut missing = self.scenario.readers();
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
+        let mut last_news = Instant::now();
         while missing > 0 {
             events.clear();
             let spare = rustix::buffer::spare_capacity(&mut events);
-            match epoll::wait(&self.epoll, spare, Some(&PATIENCE)) {
-                Ok(0) => panic!("{missing} readers have not got all of a round"),
-                Ok(_) | Err(Errno::INTR) => {}
+            // It does not sleep: the server would pay for waking it, and the faster it sends the more often.
+            match epoll::wait(&self.epoll, spare, Some(&Timespec::default())) {
+                Ok(0) => {
+                    let is_late = last_news.elapsed() > PATIENCE;
+                    assert!(!is_late, "{missing} readers have not got all of a round");
+                    thread::yield_now();
+                }
+                Ok(_) => last_news = Instant::now(),
+                Err(Errno::INTR) => {}
                 Err(error) => panic!("no news: {error}"),
             }
             for event in &events {

@@ -10,6 +10,7 @@ use core_affinity::CoreId;
 use criterion::measurement::Measurement as _;
 
 use crate::client::Client;
+use crate::gate::gate;
 use crate::measurement::CpuTime;
 use crate::scenario::Scenario;
 use crate::server::{Engine, Server};
@@ -43,8 +44,9 @@ impl Comparison {
         cpu_time: CpuTime,
     ) -> Comparison {
         let start = |&engine: &Engine| {
-            let server = Server::start(engine, scenario, cpu).expect("a server can start");
-            let client = Client::connect(scenario, server.address);
+            let (gate, keeper) = gate();
+            let server = Server::start(engine, scenario, gate, cpu).expect("a server can start");
+            let client = Client::connect(scenario, server.address, keeper);
             let mut client = client.expect("it can be connected to");
             // What is allocated, armed and mapped once is not what we ask about.
             client.round();

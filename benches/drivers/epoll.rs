@@ -10,6 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use crate::gate::Gate;
 use crate::scenario::Scenario;
 use crate::server;
 use crate::turn::Turn;
@@ -33,7 +34,7 @@ struct Loop {
 }
 
 /// Serves until all clients are gone.
-pub fn serve(listener: TcpListener, scenario: Scenario) {
+pub fn serve(listener: TcpListener, scenario: Scenario, gate: Gate) {
     let sockets = server::accept_all(&listener, scenario);
     let epoll = epoll::create(CreateFlags::CLOEXEC).expect("there is an epoll");
     for (number, socket) in sockets.iter().enumerate() {
@@ -44,7 +45,7 @@ pub fn serve(listener: TcpListener, scenario: Scenario) {
         epoll,
         rest: vec![Bytes::new(); sockets.len()],
         is_full: vec![false; sockets.len()],
-        turn: Turn::new(scenario),
+        turn: Turn::new(scenario, gate),
         open: sockets.len(),
         buffer: vec![0; RECEIVE_BYTES],
         events: Vec::with_capacity(EVENTS_MAX),

@@ -20,6 +20,7 @@ use server::Engine;
 mod client;
 mod comparison;
 mod epoll;
+mod gate;
 mod measurement;
 mod raw;
 mod scenario;
@@ -65,6 +66,7 @@ fn main() {
     let cpu_time = CpuTime::of_servers_on(server_cpu.map_or(0, |cpu| cpu.id));
     let mut criterion = Criterion::default()
         .with_measurement(cpu_time.clone())
+        .sample_size(20)
         .configure_from_args();
     let engines = Engine::available();
     if let Some(cpu) = client_cpu {
@@ -103,8 +105,7 @@ fn compare(
     group
         .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_nanos(1))
-        .measurement_time(Duration::from_secs(60))
-        .sample_size(20);
+        .measurement_time(Duration::from_secs(60));
     for &engine in engines {
         group.bench_function(engine.name(), |bencher| {
             bencher.iter_custom(|count| sample(engine) * count as f64);

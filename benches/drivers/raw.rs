@@ -19,6 +19,7 @@ use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use pubsub::net::uring::features::{self, Features};
 
+use crate::gate::Gate;
 use crate::scenario::Scenario;
 use crate::server;
 use crate::turn::Turn;
@@ -52,7 +53,7 @@ struct Raw {
 }
 
 /// Serves until all clients are gone.
-pub fn serve(listener: TcpListener, scenario: Scenario) {
+pub fn serve(listener: TcpListener, scenario: Scenario, gate: Gate) {
     let sockets = server::accept_all(&listener, scenario);
     let (ring, _) = features::set_up(&Features::ALL).expect("there was one a moment ago");
     let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
@@ -66,7 +67,7 @@ pub fn serve(listener: TcpListener, scenario: Scenario) {
         buffers,
         sends: vec![None; sockets.len()],
         under_way: 0,
-        turn: Turn::new(scenario),
+        turn: Turn::new(scenario, gate),
         open: sockets.len(),
     };
     for number in 0..sockets.len() {

@@ -12,9 +12,11 @@ pub const MESSAGE_BYTES: usize = 64;
 /// What a round is.
 #[derive(Clone, Copy, Debug)]
 pub enum Scenario {
-    /// Each connection sends `burst` messages in one piece and gets them back.
+    /// Each connection sends `burst` messages in one piece and gets them back. All of them are there when the server
+    /// begins with the first.
     Echo { connections: usize, burst: usize },
-    /// Each of `window` publishers sends one message, and each subscriber gets all of them.
+    /// Each of `window` publishers sends one message, one after the other and without waiting for anything; each
+    /// subscriber gets all of them.
     FanOut { subscribers: usize, window: usize },
 }
 

@@ -18,6 +18,7 @@ use pubsub::net::uring::{UringDriver, Wanted};
 use pubsub::net::waker::Waker;
 use pubsub::net::{Driver, Sending, Taken};
 
+use crate::gate::Gate;
 use crate::scenario::Scenario;
 use crate::turn::Turn;
 
@@ -33,7 +34,7 @@ pub fn listen() -> (SocketAddr, Vec<Listening>) {
 }
 
 /// Serves by the io_uring driver until all clients are gone.
-pub fn serve_by_uring(listening: Vec<Listening>, scenario: Scenario) {
+pub fn serve_by_uring(listening: Vec<Listening>, scenario: Scenario, gate: Gate) {
     let wanted = Wanted {
         features: Features::ALL,
         slots_max: scenario.connections() + 1,
@@ -43,15 +44,19 @@ pub fn serve_by_uring(listening: Vec<Listening>, scenario: Scenario) {
     let rings = Arc::new([AtomicI32::new(-1)]);
     let clock = Clock::start();
     let driver = UringDriver::start(ShardId(0), &wanted, wakers(), rings, listening, clock);
-    serve(driver.expect("there was a ring a moment ago"), scenario);
+    serve(
+        driver.expect("there was a ring a moment ago"),
+        scenario,
+        gate,
+    );
 }
 
 /// Serves by the epoll driver until all clients are gone.
-pub fn serve_by_epoll(listening: Vec<Listening>, scenario: Scenario) {
+pub fn serve_by_epoll(listening: Vec<Listening>, scenario: Scenario, gate: Gate) {
     let turn_bytes_max = Limits::default().turn_bytes_max;
     let clock = Clock::start();
     let driver = Epoll::new(ShardId(0), wakers(), listening, turn_bytes_max, clock);
-    serve(driver.expect("there is an epoll"), scenario);
+    serve(driver.expect("there is an epoll"), scenario, gate);
 }
 
 fn wakers() -> Arc<[Waker]> {
@@ -81,8 +86,8 @@ impl Sessions {
     }
 }
 
-fn serve<D: Driver>(mut driver: D, scenario: Scenario) {
-    let mut turn = Turn::new(scenario);
+fn serve<D: Driver>(mut driver: D, scenario: Scenario, gate: Gate) {
+    let mut turn = Turn::new(scenario, gate);
     let mut sessions = Sessions::default();
     let mut taken = Vec::new();
     while sessions.ended < scenario.connections() {

@@ -9,6 +9,7 @@ use core_affinity::CoreId;
 use pubsub::net::uring::features::{self, Features};
 use socket2::SockRef;
 
+use crate::gate::Gate;
 use crate::scenario::Scenario;
 use crate::{epoll, raw, seam, tokio_ring};
 
@@ -78,7 +79,12 @@ impl Server {
     ///
     /// # Errors
     /// There is no port or thread left.
-    pub fn start(engine: Engine, scenario: Scenario, cpu: Option<CoreId>) -> io::Result<Server> {
+    pub fn start(
+        engine: Engine,
+        scenario: Scenario,
+        gate: Gate,
+        cpu: Option<CoreId>,
+    ) -> io::Result<Server> {
         let (address, serve): (_, Box<dyn FnOnce() + Send>) = match engine {
             Engine::Raw | Engine::TokioUring | Engine::Epoll => {
                 let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -91,7 +97,7 @@ impl Server {
                     Engine::TokioUring => tokio_ring::serve,
                     Engine::Epoll | Engine::OurUring | Engine::OurEpoll => epoll::serve,
                 };
-                (address, Box::new(move || serve(listener, scenario)))
+                (address, Box::new(move || serve(listener, scenario, gate)))
             }
             Engine::OurUring | Engine::OurEpoll => {
                 let (address, listening) = seam::listen();
@@ -99,7 +105,7 @@ impl Server {
                     Engine::OurUring => seam::serve_by_uring,
                     _ => seam::serve_by_epoll,
                 };
-                (address, Box::new(move || serve(listening, scenario)))
+                (address, Box::new(move || serve(listening, scenario, gate)))
             }
         };
         let (begun, beginning) = mpsc::channel();

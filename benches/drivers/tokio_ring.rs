@@ -14,20 +14,25 @@ use tokio::sync::Notify;
 use tokio_uring::buf::BoundedBuf as _;
 use tokio_uring::net::TcpStream;
 
+use crate::gate::Gate;
 use crate::scenario::Scenario;
 use crate::server;
 
 const BUFFER_BYTES: usize = 2048;
 
 /// Serves until all clients are gone.
-pub fn serve(listener: TcpListener, scenario: Scenario) {
+pub fn serve(listener: TcpListener, scenario: Scenario, gate: Gate) {
     let sockets = server::accept_all(&listener, scenario);
     tokio_uring::start(async move {
         let streams = sockets.into_iter().map(TcpStream::from_std).map(Rc::new);
         let tasks = match scenario {
-            Scenario::Echo { .. } => streams
-                .map(|stream| tokio_uring::spawn(echo(stream)))
-                .collect(),
+            Scenario::Echo { .. } => {
+                // The first one has the gate to pass.
+                let mut gate = Some(gate);
+                streams
+                    .map(|stream| tokio_uring::spawn(echo(stream, gate.take())))
+                    .collect()
+            }
             Scenario::FanOut { .. } => fan_out(streams.collect(), scenario),
         };
         for task in tasks {
@@ -36,7 +41,7 @@ pub fn serve(listener: TcpListener, scenario: Scenario) {
     });
 }
 
-async fn echo(stream: Rc<TcpStream>) {
+async fn echo(stream: Rc<TcpStream>, gate: Option<Gate>) {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let (result, filled) = stream.read(buffer).await;
@@ -44,6 +49,9 @@ async fn echo(stream: Rc<TcpStream>) {
             Ok(size) if size > 0 => size,
             _ => return,
         };
+        if let Some(gate) = &gate {
+            gate.pass();
+        }
         let (result, sent) = stream.write_all(filled.slice(..size)).await;
         if result.is_err() {
             return;

@@ -7,11 +7,13 @@
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use crate::gate::Gate;
 use crate::scenario::{MESSAGE_BYTES, Scenario};
 
 /// The bytes of all connections of an engine, by their numbers.
 pub struct Turn {
     scenario: Scenario,
+    gate: Gate,
     /// What was published in this turn.
     log: BytesMut,
     outboxes: Vec<Outbox>,
@@ -27,11 +29,12 @@ struct Outbox {
 
 impl Turn {
     /// Nothing came yet.
-    pub fn new(scenario: Scenario) -> Turn {
+    pub fn new(scenario: Scenario, gate: Gate) -> Turn {
         let mut outboxes = Vec::new();
         outboxes.resize_with(scenario.readers(), Outbox::default);
         Turn {
             scenario,
+            gate,
             log: BytesMut::new(),
             outboxes,
             dirty: Vec::new(),
@@ -41,7 +44,13 @@ impl Turn {
     /// These bytes came from this connection.
     pub fn receive(&mut self, from: usize, bytes: &[u8]) {
         match self.scenario {
-            Scenario::Echo { .. } => self.wait(from, Bytes::copy_from_slice(bytes)),
+            Scenario::Echo { .. } => {
+                if from == 0 {
+                    assert_eq!(bytes.len(), self.scenario.burst() * MESSAGE_BYTES);
+                    self.gate.pass();
+                }
+                self.wait(from, Bytes::copy_from_slice(bytes));
+            }
             Scenario::FanOut { .. } => {
                 // Or the halves of two publishers' messages would be mixed. On loopback a send this small comes whole.
                 assert_eq!(bytes.len() % MESSAGE_BYTES, 0, "a message came in parts");

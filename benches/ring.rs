@@ -13,6 +13,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use pubsub::mesh::doorbell::Doorbell;
 use pubsub::mesh::ring::ring;
+use pubsub::net::waker::Waker;
 
 type Entry = [u64; 3];
 
@@ -176,6 +177,11 @@ fn doorbell(criterion: &mut Criterion) {
             doorbell.awake();
             must_wake
         });
+    });
+    // What a publishing turn would pay without a doorbell: a system call that wakes, whether anybody sleeps or not.
+    let waker = Waker::new().expect("there is a descriptor");
+    group.bench_function("an eventfd instead", |bencher| {
+        bencher.iter(|| black_box(&waker).wake());
     });
     group.finish();
 }

@@ -4,13 +4,20 @@
 //! once, append to the turn log, one outbox after the other, and one `transmit` for each. All that the kernel does
 //! is missing, which is most of it when W is small; so this shows what we can change, and `pubsub bench` what it is
 //! worth.
+//!
+//! Beside it the plain way with libraries: tungstenite, serde_json, a map from topics to subscribers, and a copy of each
+//! frame for each of them. It knows no filters, rights, limits or acks.
 
+use std::collections::HashMap;
 use std::hint::black_box;
+use std::io::Cursor;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::Value;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::{Role, WebSocket};
 
 use pubsub::address::{RemoteAddress, SessionId, ShardId};
 use pubsub::limits::Limits;
@@ -105,6 +112,55 @@ fn turn(shard: &mut Shard, from: SessionId, bytes: &[u8]) -> (usize, usize) {
     (size, sends)
 }
 
+/// What the shard could have been.
+struct Plain {
+    subscribers: HashMap<String, Vec<usize>>,
+    outboxes: Vec<Vec<u8>>,
+}
+
+impl Plain {
+    fn new(subscribers: usize) -> Plain {
+        Plain {
+            subscribers: HashMap::from([(
+                "chat.room.lobby".to_owned(),
+                (0..subscribers).collect(),
+            )]),
+            outboxes: vec![Vec::new(); subscribers],
+        }
+    }
+
+    /// As [`turn`]: the bytes of so many publications in, one piece for each subscriber out. Gives their bytes.
+    fn turn(&mut self, bytes: &[u8], window: usize) -> usize {
+        let nobody = Cursor::new(Vec::new());
+        let mut socket = WebSocket::from_partially_read(nobody, bytes.to_vec(), Role::Server, None);
+        for _ in 0..window {
+            let message = socket.read().expect("the frame is whole");
+            let text = message.to_text().expect("text");
+            let mut publication: Value = serde_json::from_str(text).expect("it is JSON");
+            publication["timestamp"] = Value::from("2018-02-16T00:31:37.123Z");
+            let topic = publication["topic"].as_str().expect("it has a topic");
+            let Some(subscribers) = self.subscribers.get(topic) else {
+                continue;
+            };
+            let payload = publication.to_string().into_bytes();
+            let mut frame = Vec::new();
+            let delivery = Frame::message(payload, OpCode::Data(Data::Text), true);
+            delivery.format(&mut frame).expect("a vector takes it");
+            for &subscriber in subscribers {
+                self.outboxes[subscriber].extend_from_slice(&frame);
+            }
+        }
+        let outboxes = self.outboxes.iter_mut();
+        outboxes
+            .map(|outbox| {
+                let size = black_box(&*outbox).len();
+                outbox.clear();
+                size
+            })
+            .sum()
+    }
+}
+
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard/fan-out");
     for subscribers in [1, 100, 1000] {
@@ -119,9 +175,15 @@ fn fan_out(criterion: &mut Criterion) {
             assert_eq!(sends, subscribers + 1, "all of them, and the acks");
             assert!(size > window * subscribers * message.len());
             group.throughput(Throughput::Elements((subscribers * window) as u64));
-            let id = BenchmarkId::new(format!("window {window}"), subscribers);
+            let id = BenchmarkId::new(format!("ours, window {window}"), subscribers);
             group.bench_function(id, |bencher| {
                 bencher.iter(|| turn(&mut shard, session(0), &bytes));
+            });
+            let mut plain = Plain::new(subscribers);
+            assert!(plain.turn(&bytes, window) > window * subscribers * message.len());
+            let id = BenchmarkId::new(format!("plain, window {window}"), subscribers);
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| plain.turn(&bytes, window));
             });
         }
     }

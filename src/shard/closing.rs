@@ -90,7 +90,7 @@ impl Shard {
         let encoding = session.encoding;
         let subscriptions = std::mem::take(&mut session.subscriptions);
         let stall = session.stall.take();
-        for (filter, place) in subscriptions {
+        for (filter, place) in subscriptions.iter() {
             let key = Key::Filter(self.subscriptions.filter(filter).clone());
             self.leave_group(filter, encoding, place);
             self.interest.remove(&key);

@@ -14,7 +14,7 @@ use crate::ws::frame::Opcode;
 
 use super::fault::Place;
 use super::parcel::Key;
-use super::session::Held;
+use super::session::{Held, Since};
 use super::{Ending, Shard};
 
 /// A command that can't take effect yet, given back.
@@ -80,12 +80,12 @@ impl Shard {
             return;
         };
         if completed {
-            session.message_since_ms = None;
+            session.message = Since::NEVER;
         }
         if reader.is_in_message() {
-            session.message_since_ms.get_or_insert(now_ms);
+            session.message.begin(now_ms);
         } else {
-            session.message_since_ms = None;
+            session.message = Since::NEVER;
         }
         session.reader = reader;
         if offset < input.len() {
@@ -288,7 +288,7 @@ impl Shard {
             && self
                 .subscriptions
                 .find(&filter)
-                .is_none_or(|filter| !session.subscriptions.contains_key(&filter))
+                .is_none_or(|filter| !session.subscriptions.contains(filter))
         {
             Some((
                 Code::Limit,
@@ -336,7 +336,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        if session.subscriptions.contains_key(&number) {
+        if session.subscriptions.contains(number) {
             // Subscribed before: the interest was counted once too often.
             self.interest.remove(&Key::Filter(filter.clone()));
         } else {
@@ -368,7 +368,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let Some(place) = session.subscriptions.remove(&number) else {
+        let Some(place) = session.subscriptions.remove(number) else {
             return;
         };
         session.outbox.forget_filter(number);

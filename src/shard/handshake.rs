@@ -9,7 +9,7 @@ use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
 use super::fault::{self, Place};
-use super::session::State;
+use super::session::{Collected, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
 
@@ -56,7 +56,7 @@ impl Shard {
         };
         let dealt = *dealt;
         // Most heads come in one piece: then nothing is copied.
-        let mut collected = std::mem::take(head);
+        let mut collected = head.take().map_or_else(Vec::new, |head| head.0);
         let (limits, listener) = (&self.settings.limits, usize::from(session.listener));
         let input: &mut [u8] = if collected.is_empty() {
             bytes
@@ -82,7 +82,7 @@ impl Shard {
                     collected
                 };
                 session.state = State::Handshake {
-                    head: collected,
+                    head: Some(Box::new(Collected(collected))),
                     dealt,
                 };
                 return;
@@ -135,6 +135,7 @@ impl Shard {
             Asked::Upgrade(protocol, response) => {
                 session.protocol = protocol;
                 if let Some(host) = host {
+                    let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
                     if !rest.is_empty() {
@@ -161,7 +162,7 @@ impl Shard {
         let State::Admission { response } = &mut session.state else {
             return;
         };
-        let response = std::mem::take(response);
+        let response = std::mem::take(&mut response.0);
         match verdict {
             // A drain lets nobody in any more.
             Verdict::Admitted { .. } if self.is_quiet => {
@@ -258,7 +259,7 @@ impl Shard {
         self.enter(id, listener, address);
         if let Some(session) = self.sessions.find(id) {
             session.state = State::Handshake {
-                head: Vec::new(),
+                head: None,
                 dealt: true,
             };
         }

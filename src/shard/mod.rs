@@ -38,7 +38,7 @@ use outbox::{Chunks, Queued};
 use parcel::{Key, Lanes};
 use request::Requests;
 use run::OpenRun;
-use session::{Due, Session, Sessions, State};
+use session::{Due, Session, Sessions, Since, State};
 use settings::Settings;
 use timer::Timers;
 
@@ -58,6 +58,7 @@ mod run;
 mod session;
 pub mod settings;
 pub mod slow;
+mod subscriptions;
 #[cfg(test)]
 mod testing;
 mod timer;
@@ -269,7 +270,7 @@ impl Shard {
                 .extend_from_slice(bytes),
             State::Open => {
                 session.last_input_ms = self.now.ms;
-                session.pinged_ms = None;
+                session.pinged = Since::NEVER;
                 match &mut session.stall {
                     // Taken before the pause took effect.
                     Some(stall) => stall.bytes.extend_from_slice(bytes),
@@ -310,12 +311,12 @@ impl Shard {
         };
         let before = session.outbox.charged();
         let (bytes, deliveries) = session.outbox.sent();
-        session.sending_ms = None;
+        session.sending = Since::NEVER;
         self.outbox_bytes -= before - session.outbox.charged();
         self.stats.sent_bytes += bytes as u64;
         self.stats.delivered += deliveries;
         if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
-            session.soft_since_ms = None;
+            session.soft = Since::NEVER;
         }
         let is_stalled = session.is_open() && session.stall.is_some() && !self.is_sealed;
         if session.outbox.has_waiting() {
@@ -391,7 +392,7 @@ impl Shard {
             return None;
         }
         let chunks = session.outbox.transmit(&mut self.logs)?;
-        session.sending_ms = Some(self.now.ms);
+        session.sending = Since::at(self.now.ms);
         self.stats.sends += 1;
         Some(chunks)
     }
@@ -423,11 +424,11 @@ impl Shard {
         }
         if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
             // What was skipped counts no more either.
-            session.soft_since_ms = None;
+            session.soft = Since::NEVER;
         } else if session.is_open() {
-            session.soft_since_ms.get_or_insert(self.now.ms);
+            session.soft.begin(self.now.ms);
         }
-        if session.soft_since_ms.is_some() || session.is_paused {
+        if session.soft != Since::NEVER || session.is_paused {
             self.set_timer(id);
         }
     }
@@ -498,7 +499,7 @@ impl Shard {
             Due::Handshake => self.handshake_late(id),
             Due::Ping => {
                 if let Some(session) = self.sessions.find(id) {
-                    session.pinged_ms = Some(self.now.ms);
+                    session.pinged = Since::at(self.now.ms);
                 }
                 self.tell_frame(id, Opcode::Ping, &[], false);
             }
@@ -556,8 +557,8 @@ impl Shard {
                 // While we did not read, its liveness clock stood still.
                 if session.is_open() {
                     session.last_input_ms = self.now.ms;
-                    session.pinged_ms = None;
-                    session.message_since_ms = session.message_since_ms.map(|_| self.now.ms);
+                    session.pinged = Since::NEVER;
+                    session.message.restart(self.now.ms);
                 }
                 self.effects.push(Effect::ResumeReading(id));
                 self.set_timer(id);
@@ -649,7 +650,7 @@ impl Shard {
                 self.close(id, CloseReason::GoingAway);
             } else {
                 // Even over the time, in no order that means anything: slots are reused at random.
-                session.leave_ms = Some(self.now.ms + spread_ms * index as u64 / count);
+                session.leave = Since::at(self.now.ms + spread_ms * index as u64 / count);
                 self.set_timer(id);
             }
         }

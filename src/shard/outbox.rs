@@ -14,8 +14,6 @@
 //! Invariants: `charged = tail + parts + gaps + in flight`; an empty outbox takes one whole message of any size;
 //! at most one send is in flight; no part refers to a log after the turn's end.
 
-use std::collections::VecDeque;
-
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use slab::Slab;
@@ -25,6 +23,10 @@ use crate::limits::{OUTBOX_ENTRY_BYTES, SEND_BYTES_MAX};
 use crate::topic::tree::FilterId;
 
 use super::log::{LogRange, TurnLogs};
+
+use parts::{Droppable, Part, Parts};
+
+mod parts;
 
 /// The frames of one send.
 pub type Chunks = SmallVec<[Bytes; 1]>;
@@ -51,21 +53,6 @@ pub struct Delivery<'a> {
     pub topic: &'a Bytes,
 }
 
-/// Something that waits.
-#[derive(Debug)]
-enum Part {
-    /// A range of this turn's log.
-    Log { range: LogRange, deliveries: u32 },
-    /// Frames that can't be dropped.
-    Frames { bytes: Bytes, deliveries: u32 },
-    /// A delivery that drop-oldest may drop.
-    Droppable { bytes: Bytes, topic: Bytes },
-    /// The newest delivery of a conflated topic, by its key in `SlowState::values`.
-    Conflated { key: usize },
-    /// Answers and other words for this session alone.
-    Words { bytes: BytesMut, replies: bool },
-}
-
 /// The newest delivery of one topic and filter.
 #[derive(Debug)]
 struct Conflated {
@@ -79,39 +66,45 @@ struct Conflated {
 struct SlowState {
     /// Skipped deliveries by topic that have not been told.
     gaps: HashMap<Bytes, u64>,
+    /// The charge of waiting deliveries that drop-oldest may drop.
+    droppable: usize,
     values: Slab<Conflated>,
     /// The key of the waiting delivery of a topic and filter.
     newest: HashMap<(FilterId, Bytes), usize>,
 }
 
-/// What is on its way.
-#[derive(Clone, Copy, Debug, Default)]
-struct InFlight {
-    bytes: usize,
-    charged: usize,
-    deliveries: u64,
-    reply_bytes: usize,
+/// What must go next: it was put before everything else, or is the rest of something that has begun.
+#[derive(Debug)]
+struct Tail {
+    bytes: Bytes,
+    /// Deliveries that are done only when this is.
+    deliveries: u32,
+    /// Is it of answers?
+    replies: bool,
 }
 
-/// The outbox.
+/// What is on its way: one send, so 32 bits are enough for its sums.
+#[derive(Clone, Copy, Debug, Default)]
+struct InFlight {
+    bytes: u32,
+    charged: u32,
+    deliveries: u32,
+    reply_bytes: u32,
+}
+
+/// The outbox. Small while nothing waits, since most sessions wait for something most of the time.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    parts: VecDeque<Part>,
-    tail: Option<Bytes>,
-    /// Deliveries that are done only when the tail is.
-    tail_deliveries: u64,
-    /// Is the tail of answers?
-    tail_replies: bool,
+    parts: Parts,
+    tail: Option<Box<Tail>>,
     slow: Option<Box<SlowState>>,
     in_flight: Option<InFlight>,
     /// Charge of everything, in flight included.
     charged: usize,
     /// Of these, unread answers.
     reply_bytes: usize,
-    /// Of these, deliveries that drop-oldest may drop.
-    droppable: usize,
-    /// Deliveries in `parts`.
-    deliveries: u64,
+    /// Deliveries in `parts`. Each is charged more than a byte, and nobody has as many.
+    deliveries: u32,
 }
 
 /// Did it fit?
@@ -137,9 +130,9 @@ impl Outbox {
 
     /// Deliveries that are neither done nor given up.
     pub fn deliveries(&self) -> u64 {
-        self.deliveries
-            + self.tail_deliveries
-            + self.in_flight.map_or(0, |flight| flight.deliveries)
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.deliveries);
+        let in_flight = self.in_flight.map_or(0, |flight| flight.deliveries);
+        u64::from(self.deliveries) + u64::from(tail) + u64::from(in_flight)
     }
 
     /// Does nothing wait, and is nothing in flight?
@@ -190,7 +183,7 @@ impl Outbox {
                 });
             }
         }
-        self.deliveries += u64::from(run.deliveries);
+        self.deliveries += run.deliveries;
         Queued::Yes { skipped: 0 }
     }
 
@@ -206,7 +199,7 @@ impl Outbox {
         let charge = delivery.size + OUTBOX_ENTRY_BYTES;
         let mut skipped = 0;
         if !self.fits(charge, bytes_soft) {
-            if self.charged - self.droppable + charge > bytes_soft {
+            if self.charged - self.droppable() + charge > bytes_soft {
                 if !self.fits_gap(delivery.topic, bytes_max) {
                     return Queued::Full;
                 }
@@ -225,12 +218,12 @@ impl Outbox {
             }
         }
         self.charged += charge;
-        self.droppable += charge;
+        self.slow.get_or_insert_default().droppable += charge;
         self.deliveries += 1;
-        self.parts.push_back(Part::Droppable {
+        self.parts.push_back(Part::Droppable(Box::new(Droppable {
             bytes: (delivery.frame)(),
             topic: delivery.topic.clone(),
-        });
+        })));
         Queued::Yes { skipped }
     }
 
@@ -316,14 +309,15 @@ impl Outbox {
     fn skip_oldest(&mut self, target: usize) -> u64 {
         let mut skipped = 0;
         let mut gaps: SmallVec<[Bytes; 8]> = SmallVec::new();
-        let (charged, droppable) = (&mut self.charged, &mut self.droppable);
+        let charged = &mut self.charged;
+        let droppable = &mut self.slow.get_or_insert_default().droppable;
         self.parts.retain(|part| match part {
-            Part::Droppable { bytes, topic } if *charged > target => {
-                let charge = bytes.len() + OUTBOX_ENTRY_BYTES;
+            Part::Droppable(part) if *charged > target => {
+                let charge = part.bytes.len() + OUTBOX_ENTRY_BYTES;
                 *charged -= charge;
                 *droppable -= charge;
                 skipped += 1;
-                gaps.push(topic.clone());
+                gaps.push(part.topic.clone());
                 false
             }
             _ => true,
@@ -332,7 +326,11 @@ impl Outbox {
         for topic in gaps {
             self.add_gap(&topic, 1);
         }
-        skipped
+        u64::from(skipped)
+    }
+
+    fn droppable(&self) -> usize {
+        self.slow.as_ref().map_or(0, |slow| slow.droppable)
     }
 
     fn add_gap(&mut self, topic: &Bytes, count: u64) {
@@ -387,7 +385,11 @@ impl Outbox {
     pub fn put_head(&mut self, words: &[u8]) {
         debug_assert!(self.is_empty(), "nothing is said before the head");
         self.charged += words.len();
-        self.tail = Some(Bytes::copy_from_slice(words));
+        self.tail = Some(Box::new(Tail {
+            bytes: Bytes::copy_from_slice(words),
+            deliveries: 0,
+            replies: false,
+        }));
     }
 
     /// Puts the last words of a session behind everything that waits, whatever the bounds say.
@@ -398,14 +400,14 @@ impl Outbox {
     /// Gives up every whole frame that waits; says how many deliveries were among them.
     pub fn drop_waiting(&mut self) -> u64 {
         let in_flight = self.in_flight.unwrap_or_default();
-        let tail = self.tail.as_ref().map_or(0, Bytes::len);
-        let tail_replies = if self.tail_replies { tail } else { 0 };
+        let tail = self.tail.as_ref();
+        let tail_replies = tail.filter(|tail| tail.replies);
         self.parts.clear();
         self.slow = None;
-        self.droppable = 0;
-        self.charged = in_flight.charged + tail;
-        self.reply_bytes = in_flight.reply_bytes + tail_replies;
-        std::mem::take(&mut self.deliveries)
+        self.charged = in_flight.charged as usize + tail.map_or(0, |tail| tail.bytes.len());
+        self.reply_bytes =
+            in_flight.reply_bytes as usize + tail_replies.map_or(0, |tail| tail.bytes.len());
+        u64::from(std::mem::take(&mut self.deliveries))
     }
 
     /// The next send, at most [`SEND_BYTES_MAX`] bytes of it, in flight from now on; `None` if nothing waits
@@ -416,40 +418,41 @@ impl Outbox {
         }
         let mut chunks = Chunks::new();
         let mut flight = InFlight::default();
-        if let Some(mut tail) = self.tail.take() {
-            let bytes = tail.split_to(tail.len().min(SEND_BYTES_MAX));
-            flight.bytes = bytes.len();
-            flight.charged = bytes.len();
-            if self.tail_replies {
-                flight.reply_bytes = bytes.len();
+        if let Some(tail) = &mut self.tail {
+            let bytes = tail.bytes.split_to(tail.bytes.len().min(SEND_BYTES_MAX));
+            let size = bytes.len() as u32;
+            flight.bytes = size;
+            flight.charged = size;
+            if tail.replies {
+                flight.reply_bytes = size;
             }
             chunks.push(bytes);
-            if tail.is_empty() {
-                flight.deliveries = std::mem::take(&mut self.tail_deliveries);
-                self.tail_replies = false;
-            } else {
-                self.tail = Some(tail);
+            if tail.bytes.is_empty() {
+                flight.deliveries = tail.deliveries;
+                self.tail = None;
             }
         }
-        while flight.bytes < SEND_BYTES_MAX
+        while (flight.bytes as usize) < SEND_BYTES_MAX
             && self.tail.is_none()
             && let Some(part) = self.parts.pop_front()
         {
             let (mut bytes, deliveries, extra, replies) = self.open(part, logs);
-            let room = SEND_BYTES_MAX - flight.bytes;
+            let room = SEND_BYTES_MAX - flight.bytes as usize;
             if bytes.len() > room {
                 // What has begun must be finished: the rest goes first next time.
-                self.tail = Some(bytes.split_off(room));
-                self.tail_deliveries = deliveries;
-                self.tail_replies = replies;
+                self.tail = Some(Box::new(Tail {
+                    bytes: bytes.split_off(room),
+                    deliveries,
+                    replies,
+                }));
             } else {
                 flight.deliveries += deliveries;
             }
-            flight.bytes += bytes.len();
-            flight.charged += bytes.len() + extra;
+            flight.bytes += bytes.len() as u32;
+            flight.charged += (bytes.len() + extra) as u32;
             self.deliveries -= deliveries;
             if replies {
-                flight.reply_bytes += bytes.len();
+                flight.reply_bytes += bytes.len() as u32;
             }
             chunks.push(bytes);
         }
@@ -458,15 +461,14 @@ impl Outbox {
     }
 
     /// A part as bytes, deliveries, charge beyond the bytes, and whether they are replies.
-    fn open(&mut self, part: Part, logs: &mut TurnLogs) -> (Bytes, u64, usize, bool) {
+    fn open(&mut self, part: Part, logs: &mut TurnLogs) -> (Bytes, u32, usize, bool) {
         match part {
-            Part::Log { range, deliveries } => (logs.slice(range), u64::from(deliveries), 0, false),
-            Part::Frames { bytes, deliveries } => {
-                (bytes, u64::from(deliveries), OUTBOX_ENTRY_BYTES, false)
-            }
-            Part::Droppable { bytes, .. } => {
-                self.droppable -= bytes.len() + OUTBOX_ENTRY_BYTES;
-                (bytes, 1, OUTBOX_ENTRY_BYTES, false)
+            Part::Log { range, deliveries } => (logs.slice(range), deliveries, 0, false),
+            Part::Frames { bytes, deliveries } => (bytes, deliveries, OUTBOX_ENTRY_BYTES, false),
+            Part::Droppable(part) => {
+                let charge = part.bytes.len() + OUTBOX_ENTRY_BYTES;
+                self.slow.get_or_insert_default().droppable -= charge;
+                (part.bytes, 1, OUTBOX_ENTRY_BYTES, false)
             }
             Part::Conflated { key } => {
                 let slow = self
@@ -486,7 +488,7 @@ impl Outbox {
 
     /// The turn ends: what still refers to its log becomes slices of it.
     pub fn settle(&mut self, logs: &mut TurnLogs) {
-        for part in &mut self.parts {
+        for part in self.parts.iter_mut() {
             if let Part::Log { range, deliveries } = part {
                 let (range, deliveries) = (*range, *deliveries);
                 self.charged += OUTBOX_ENTRY_BYTES;
@@ -503,15 +505,13 @@ impl Outbox {
         let Some(flight) = self.in_flight.take() else {
             return (0, 0);
         };
-        self.charged -= flight.charged;
-        self.reply_bytes -= flight.reply_bytes;
+        self.charged -= flight.charged as usize;
+        self.reply_bytes -= flight.reply_bytes as usize;
         if self.parts.is_empty() {
+            self.parts.shrink();
             self.slow = self.slow.take().filter(|slow| !slow.gaps.is_empty());
-            if self.parts.capacity() > 8 {
-                self.parts = VecDeque::new();
-            }
         }
-        (flight.bytes, flight.deliveries)
+        (flight.bytes as usize, u64::from(flight.deliveries))
     }
 }
 

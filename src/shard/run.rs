@@ -229,14 +229,14 @@ impl Shard {
     fn is_subscribed(&mut self, id: SessionId, filter: FilterId) -> bool {
         self.sessions
             .find(id)
-            .is_some_and(|session| session.subscriptions.contains_key(&filter))
+            .is_some_and(|session| session.subscriptions.contains(filter))
     }
 
     /// The group of the open run's filter that a session is in, if it is in one.
     fn group_in_run(&mut self, id: SessionId) -> Option<usize> {
         let filter = self.run.filter?;
         let session = self.sessions.find(id)?;
-        if session.subscriptions.is_empty() || !session.subscriptions.contains_key(&filter) {
+        if session.subscriptions.is_empty() || !session.subscriptions.contains(filter) {
             return None;
         }
         self.subscriptions

@@ -11,27 +11,28 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bytes::Bytes;
-use hashbrown::HashMap;
-
 use crate::address::{RemoteAddress, SessionId};
 use crate::limits::Limits;
 use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
 use crate::topic::Filter;
-use crate::topic::tree::FilterId;
 use crate::ws::fragment::Reader;
+use bytes::Bytes;
 
 use super::outbox::Outbox;
 use super::run::Mark;
 use super::settings::Settings;
+use super::subscriptions::Subscriptions;
 
 /// Where a session is in its life.
 #[derive(Debug)]
 pub enum State {
-    /// The request head is not complete. `dealt`: its shard has been chosen.
-    Handshake { head: Vec<u8>, dealt: bool },
+    /// The request head is not complete; this is what there is of it. `dealt`: its shard has been chosen.
+    Handshake {
+        head: Option<Box<Collected>>,
+        dealt: bool,
+    },
     /// The host is asked; the 101 response waits here, and bytes behind the head in `stall`.
-    Admission { response: Vec<u8> },
+    Admission { response: Box<Collected> },
     /// Messages flow.
     Open,
     /// The last words are in the outbox; reset when they are not out in time.
@@ -39,6 +40,10 @@ pub enum State {
     /// Everything is out, writing is shut down.
     Discarding { since_ms: u64 },
 }
+
+/// Bytes of a handshake.
+#[derive(Debug)]
+pub struct Collected(pub Vec<u8>);
 
 /// What waits in its place.
 #[derive(Debug)]
@@ -80,7 +85,47 @@ pub struct Serving {
     pub asked: BTreeSet<u64>,
 }
 
-/// One connection.
+/// The moment since when something is so (ms), or never, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Since(u64);
+
+impl Default for Since {
+    fn default() -> Since {
+        Since::NEVER
+    }
+}
+
+impl Since {
+    /// It is not so.
+    pub const NEVER: Since = Since(u64::MAX);
+
+    /// Since this moment.
+    pub fn at(ms: u64) -> Since {
+        debug_assert_ne!(Since(ms), Since::NEVER);
+        Since(ms)
+    }
+
+    /// The moment, if it is so.
+    pub fn ms(self) -> Option<u64> {
+        (self != Since::NEVER).then_some(self.0)
+    }
+
+    /// If it was not so before, it is since this moment.
+    pub fn begin(&mut self, ms: u64) {
+        if *self == Since::NEVER {
+            *self = Since::at(ms);
+        }
+    }
+
+    /// If it is so, let it count from this moment on.
+    pub fn restart(&mut self, ms: u64) {
+        if *self != Since::NEVER {
+            *self = Since::at(ms);
+        }
+    }
+}
+
+/// One connection. There may be very many that do nothing, so what few of them need is kept in boxes.
 #[derive(Debug)]
 pub struct Session {
     /// Its number on this shard.
@@ -108,13 +153,13 @@ pub struct Session {
     /// Is it in the shard's list of sessions to resume?
     pub is_resuming: bool,
     /// When a ping went out, if nothing has come since.
-    pub pinged_ms: Option<u64>,
+    pub pinged: Since,
     /// Since when the send in flight is.
-    pub sending_ms: Option<u64>,
+    pub sending: Since,
     /// Bad texts so far.
     pub bad_texts: u32,
     /// Its filters, with its place among the members of each.
-    pub subscriptions: HashMap<FilterId, u32, foldhash::fast::FixedState>,
+    pub subscriptions: Subscriptions,
     /// What of the open run it has taken already.
     pub mark: Mark,
     /// Its requests and what it handles.
@@ -128,11 +173,11 @@ pub struct Session {
     /// When it was accepted, and from the 101 on when bytes last came (ms).
     pub last_input_ms: u64,
     /// When the message that is being received began.
-    pub message_since_ms: Option<u64>,
+    pub message: Since,
     /// Since when the outbox is above its soft limit.
-    pub soft_since_ms: Option<u64>,
+    pub soft: Since,
     /// When it is to leave (drain).
-    pub leave_ms: Option<u64>,
+    pub leave: Since,
     /// The deadline that is set; others that fire are stale.
     pub timer_ms: u64,
 }
@@ -144,7 +189,7 @@ impl Session {
             id,
             listener,
             state: State::Handshake {
-                head: Vec::new(),
+                head: None,
                 dealt: false,
             },
             protocol: Protocol::Native,
@@ -156,19 +201,19 @@ impl Session {
             is_paused: false,
             is_resuming: false,
             is_input_ended: false,
-            pinged_ms: None,
-            sending_ms: None,
+            pinged: Since::default(),
+            sending: Since::default(),
             bad_texts: 0,
-            subscriptions: HashMap::with_hasher(foldhash::fast::FixedState::default()),
+            subscriptions: Subscriptions::default(),
             mark: Mark::default(),
             serving: None,
             stall: None,
             identity: None,
             address,
             last_input_ms: now_ms,
-            message_since_ms: None,
-            soft_since_ms: None,
-            leave_ms: None,
+            message: Since::default(),
+            soft: Since::default(),
+            leave: Since::default(),
             timer_ms: u64::MAX,
         }
     }
@@ -211,7 +256,7 @@ impl Session {
             State::Closing { since_ms, .. } => (since_ms + limits.linger_ms, Due::Reset),
             State::Discarding { since_ms } => (since_ms + limits.discard_ms, Due::Gone),
             // From the ping itself, not from when it was due: a process that was stopped asks before it judges.
-            State::Open if let Some(pinged_ms) = self.pinged_ms => {
+            State::Open if let Some(pinged_ms) = self.pinged.ms() => {
                 (pinged_ms + limits.ping_timeout_ms, Due::Dead)
             }
             State::Open => (self.last_input_ms + self.ping_after_ms(limits), Due::Ping),
@@ -220,17 +265,17 @@ impl Session {
             // Nobody is called dead for bytes that we do not read; but who reads none of ours that long is.
             if self.is_paused {
                 let silence_ms = self.ping_after_ms(limits) + limits.ping_timeout_ms;
-                let dead_ms = self.sending_ms.map(|since_ms| since_ms + silence_ms);
+                let dead_ms = self.sending.ms().map(|since_ms| since_ms + silence_ms);
                 next = (dead_ms.unwrap_or(u64::MAX), Due::Dead);
             }
             let others = [
                 (
-                    self.message_since_ms.filter(|_| !self.is_paused),
+                    self.message.ms().filter(|_| !self.is_paused),
                     limits.message_ms_max,
                     Due::Message,
                 ),
-                (self.soft_since_ms, limits.outbox_soft_ms, Due::Slow),
-                (self.leave_ms, 0, Due::Leave),
+                (self.soft.ms(), limits.outbox_soft_ms, Due::Slow),
+                (self.leave.ms(), 0, Due::Leave),
             ];
             for (since, after, due) in others {
                 if let Some(since) = since
@@ -265,12 +310,16 @@ pub enum Due {
     Gone,
 }
 
-/// The sessions of a shard, by the driver's slot.
+/// The sessions of a shard, by the driver's slot, in pieces that are never moved: a vector that doubles would keep
+/// twice the memory of very many sessions, and move them all while the others wait.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    slots: Vec<Option<Session>>,
+    pieces: Vec<Box<[Option<Session>]>>,
     count: usize,
 }
+
+/// The slots of a piece.
+const PIECE: usize = 64;
 
 impl Sessions {
     /// Puts a session at its slot.
@@ -279,38 +328,38 @@ impl Sessions {
     /// If the slot is taken: the driver frees a slot only after the shard said so.
     pub fn insert(&mut self, session: Session) {
         let slot = session.id.slot as usize;
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, || None);
+        while self.pieces.len() <= slot / PIECE {
+            self.pieces.push((0..PIECE).map(|_| None).collect());
         }
-        assert!(
-            self.slots[slot].is_none(),
-            "slot {slot} has a session already"
-        );
-        self.slots[slot] = Some(session);
+        let place = &mut self.pieces[slot / PIECE][slot % PIECE];
+        assert!(place.is_none(), "slot {slot} has a session already");
+        *place = Some(session);
         self.count += 1;
+    }
+
+    fn place(&mut self, slot: u32) -> Option<&mut Option<Session>> {
+        let slot = slot as usize;
+        self.pieces
+            .get_mut(slot / PIECE)
+            .map(|piece| &mut piece[slot % PIECE])
     }
 
     /// The session, if it is still this generation.
     pub fn find(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.slots
-            .get_mut(id.slot as usize)?
-            .as_mut()
-            .filter(|session| session.id == id)
+        self.at(id.slot).filter(|session| session.id == id)
     }
 
     /// Who is in this slot now.
     pub fn at(&mut self, slot: u32) -> Option<&mut Session> {
-        self.slots.get_mut(slot as usize)?.as_mut()
+        self.place(slot)?.as_mut()
     }
 
     /// Takes a session out.
     pub fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.as_ref()?.id != id {
-            return None;
-        }
+        let place = self.place(id.slot)?;
+        let session = place.take_if(|session| session.id == id)?;
         self.count -= 1;
-        slot.take()
+        Some(session)
     }
 
     /// How many there are.
@@ -320,13 +369,24 @@ impl Sessions {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.slots.iter().flatten()
+        self.pieces.iter().flat_map(|piece| piece.iter()).flatten()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_small() {
+        // Ten thousand that wait are to cost 512 bytes each, and this is the largest part of it.
+        assert!(
+            size_of::<Option<Session>>() <= 320,
+            "{}",
+            size_of::<Option<Session>>()
+        );
+        assert!(size_of::<Outbox>() <= 128, "{}", size_of::<Outbox>());
+    }
 
     const SLOT: u32 = 3;
 
@@ -359,11 +419,11 @@ mod tests {
         check(&session(0), Some((11_000, Due::Handshake)));
         let mut asked = session(0);
         asked.state = State::Admission {
-            response: Vec::new(),
+            response: Box::new(Collected(Vec::new())),
         };
         check(&asked, Some((11_000, Due::Handshake)));
         let mut ending = session(0);
-        ending.leave_ms = Some(1);
+        ending.leave = Since::at(1);
         ending.state = State::Closing { since_ms: 7 };
         check(&ending, Some((5_007, Due::Reset)));
         ending.state = State::Discarding { since_ms: 7 };
@@ -372,26 +432,26 @@ mod tests {
         check(&open(|_| {}), Some((10_000 + silence, Due::Ping)));
         // The answer's time runs from the question.
         check(
-            &open(|session| session.pinged_ms = Some(90_000)),
+            &open(|session| session.pinged = Since::at(90_000)),
             Some((110_000, Due::Dead)),
         );
         let drip = |session: &mut Session| {
-            session.message_since_ms = Some(1);
+            session.message = Since::at(1);
             session.last_input_ms = 30_000;
         };
         check(&open(drip), Some((30_001, Due::Message)));
         check(
-            &open(|session| session.soft_since_ms = Some(11_000)),
+            &open(|session| session.soft = Since::at(11_000)),
             Some((21_000, Due::Slow)),
         );
         check(
-            &open(|session| session.leave_ms = Some(12_000)),
+            &open(|session| session.leave = Since::at(12_000)),
             Some((12_000, Due::Leave)),
         );
         // The earliest of them.
         let both = |session: &mut Session| {
-            session.soft_since_ms = Some(11_000);
-            session.leave_ms = Some(21_001);
+            session.soft = Since::at(11_000);
+            session.leave = Since::at(21_001);
         };
         check(&open(both), Some((21_000, Due::Slow)));
 
@@ -399,19 +459,19 @@ mod tests {
         check(&open(|session| session.is_paused = true), None);
         let paused = |session: &mut Session| {
             session.is_paused = true;
-            session.pinged_ms = Some(10_000);
-            session.message_since_ms = Some(10_000);
+            session.pinged = Since::at(10_000);
+            session.message = Since::at(10_000);
         };
         check(&open(paused), None);
         let paused = |session: &mut Session| {
             session.is_paused = true;
-            session.soft_since_ms = Some(11_000);
+            session.soft = Since::at(11_000);
         };
         check(&open(paused), Some((21_000, Due::Slow)));
         // But for a client that reads none of our bytes.
         let paused = |session: &mut Session| {
             session.is_paused = true;
-            session.sending_ms = Some(15_000);
+            session.sending = Since::at(15_000);
         };
         let dead_ms = 15_000 + silence + limits.ping_timeout_ms;
         check(&open(paused), Some((dead_ms, Due::Dead)));

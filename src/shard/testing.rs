@@ -506,8 +506,8 @@ impl House {
             );
             subscriptions += session.subscriptions.len();
             let held = session.stall.iter().flat_map(|stall| &stall.subscribes);
-            let active = session.subscriptions.keys();
-            let active = active.map(|id| shard.subscriptions.filter(*id).clone());
+            let active = session.subscriptions.iter().map(|(filter, _)| filter);
+            let active = active.map(|id| shard.subscriptions.filter(id).clone());
             for filter in held.map(|(filter, _)| filter.clone()).chain(active) {
                 *interest.entry(Key::Filter(filter)).or_default() += 1;
             }

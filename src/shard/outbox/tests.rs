@@ -56,7 +56,7 @@ impl Desk {
         let mut frame = || logs.copy(range);
         let name = topic(of);
         let outbox = &mut self.outbox;
-        let mut delivery = |frame| Delivery {
+        let delivery = |frame| Delivery {
             frame,
             size,
             filter: FilterId(filter.into()),
@@ -608,7 +608,7 @@ fn take(step: Step, desk: &mut Desk, model: &mut Model) {
     }
     let outbox = &desk.outbox;
     assert_eq!(outbox.charged(), model.charged());
-    assert_eq!(outbox.droppable, model.droppable());
+    assert_eq!(outbox.droppable(), model.droppable());
     assert_eq!(outbox.reply_bytes(), model.reply_bytes());
     assert_eq!(outbox.deliveries(), model.deliveries());
     assert_eq!(outbox.is_in_flight(), model.flight.is_some());

@@ -22,6 +22,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use smallvec::SmallVec;
 
 use crate::net::listener::Listening;
+use crate::net::pieces::Pieces;
 use crate::net::waker::Waker;
 use crate::shard::outbox::Chunks;
 
@@ -49,7 +50,7 @@ const LAST_PASSES: usize = 64;
 /// The rings of all shards, by shard; -1 where there is none.
 pub type RingFds = Arc<[AtomicI32]>;
 
-/// The bytes of a send under way, and what points to them.
+/// The bytes of a send under way, and what points to them. Boxed: most connections have none.
 struct InFlight {
     chunks: Chunks,
     /// For a gathering send: both in boxes, so that they stay where they are.
@@ -63,7 +64,7 @@ pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
     /// By slot.
-    sends: ManuallyDrop<Vec<Option<InFlight>>>,
+    sends: ManuallyDrop<Pieces<Option<Box<InFlight>>>>,
     /// Entries that ever went into the submission queue or the backlog.
     queued: u64,
     listeners: Vec<Option<Listening>>,
@@ -97,7 +98,7 @@ impl Ring {
         let mut ring = Ring {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
-            sends: ManuallyDrop::new(Vec::new()),
+            sends: ManuallyDrop::new(Pieces::default()),
             queued: 0,
             listeners: listeners.into_iter().map(Some).collect(),
             waker: wakers[own].clone(),
@@ -251,19 +252,17 @@ impl Ring {
             }
             chunks = smallvec::smallvec![joined.into()];
         }
-        let index = slot as usize;
-        if self.sends.len() <= index {
-            self.sends.resize_with(index + 1, || None);
-        }
+        let order = self.queued;
+        let in_flight = self.sends.reach(slot, || None);
         assert!(
-            self.sends[index].is_none(),
+            in_flight.is_none(),
             "at most one send is under way per connection"
         );
-        let in_flight = self.sends[index].insert(InFlight {
+        let in_flight = in_flight.insert(Box::new(InFlight {
             chunks,
             gather: None,
-            order: self.queued,
-        });
+            order,
+        }));
         if let [chunk] = in_flight.chunks.as_slice() {
             return opcode::Send::new(Fixed(slot), chunk.as_ptr(), chunk.len() as u32)
                 .flags(flags)
@@ -311,11 +310,7 @@ impl Ring {
             }
             Kind::Send if !more => {
                 // By slot alone: at most one send of a slot is under way, whatever its generation.
-                let in_flight = self
-                    .sends
-                    .get_mut(tag.slot as usize)
-                    .and_then(Option::take)?;
-                completion.chunks = Some(in_flight.chunks);
+                completion.chunks = Some(self.sends.get_mut(tag.slot)?.take()?.chunks);
             }
             Kind::Waker => {
                 self.waker.clear();

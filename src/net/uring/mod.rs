@@ -36,7 +36,7 @@ use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
 use super::clock::Clock;
-use super::listener::{Listening, remote_text};
+use super::listener::{Listening, learn_remote};
 use super::pieces::Pieces;
 use super::waker::Waker;
 use super::{Buffer, Driver, Sending, Taken};
@@ -470,7 +470,7 @@ impl<K: Kernel> Uring<K> {
                 if let Some(address) = self.addresses.remove(&session.slot)
                     && let Some(descriptor) = &completion.descriptor
                 {
-                    address.learn(remote_text(descriptor));
+                    learn_remote(descriptor, &address);
                 }
             }
             Kind::Close => self.closed(session),

@@ -153,6 +153,12 @@ impl Slot {
         self.flags = self.flags & !flag | if is_set { flag } else { 0 };
     }
 
+    /// An operation is under way from now on.
+    fn begin(&mut self, kind: Kind) {
+        debug_assert!(!self.is_under_way(kind), "one {kind:?} at a time");
+        self.under_way |= kind.bit();
+    }
+
     fn is_under_way(&self, kind: Kind) -> bool {
         self.under_way & kind.bit() != 0
     }
@@ -190,7 +196,6 @@ pub struct Uring<K: Kernel> {
     hungry: VecDeque<SessionId>,
     /// And then everybody else.
     rearm: VecDeque<SessionId>,
-    completions: Vec<Completion>,
     /// Taken over from the kernel and not looked at.
     reaped: VecDeque<Completion>,
     /// Bytes that this turn has taken.
@@ -289,7 +294,6 @@ impl<K: Kernel> Uring<K> {
             is_settling: false,
             hungry: VecDeque::new(),
             rearm: VecDeque::new(),
-            completions: Vec::new(),
             reaped: VecDeque::new(),
             turn_bytes: 0,
             connection_bytes_max: CONNECTION_BYTES_MAX,
@@ -313,12 +317,9 @@ impl<K: Kernel> Uring<K> {
 
     /// Takes completions over from the kernel; how many there were.
     fn reap(&mut self) -> usize {
-        let mut completions = std::mem::take(&mut self.completions);
-        self.kernel.reap(&mut completions);
-        let count = completions.len();
-        self.reaped.extend(completions.drain(..));
-        self.completions = completions;
-        count
+        let before = self.reaped.len();
+        self.kernel.reap(&mut self.reaped);
+        self.reaped.len() - before
     }
 
     /// Looks at what was reaped, until the turn has as many bytes as one turn takes; true if it has.
@@ -347,8 +348,7 @@ impl<K: Kernel> Uring<K> {
     /// Queues an operation on a slot, to be crossed off by its last completion.
     fn begin(&mut self, session: SessionId, kind: Kind, operation: Operation) {
         if let Some(slot) = self.find(session) {
-            debug_assert!(!slot.is_under_way(kind), "one {kind:?} at a time");
-            slot.under_way |= kind.bit();
+            slot.begin(kind);
             self.kernel.push(tag(kind, session), operation);
         }
     }
@@ -462,6 +462,8 @@ impl<K: Kernel> Uring<K> {
         if !completion.more {
             slot.under_way &= !kind.bit();
         }
+        // Only one that is not the shard's any more has something to do next.
+        let is_open = matches!(slot.state, State::Open);
         match kind {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
@@ -479,7 +481,9 @@ impl<K: Kernel> Uring<K> {
                 unreachable!("returned above")
             }
         }
-        self.go_on(session);
+        if !is_open {
+            self.go_on(session);
+        }
     }
 
     fn accepted(&mut self, completion: &Completion, taken: &mut Vec<Taken<Direct>>) {
@@ -614,33 +618,30 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn sent(&mut self, session: SessionId, completion: Completion, taken: &mut Vec<Taken<Direct>>) {
-        let Some(mut chunks) = completion.chunks else {
-            return;
-        };
         let is_leaving = match self.find(session).map(|slot| &slot.state) {
             Some(State::Open) => false,
             // What was on its way when the connection was let go belongs to it.
             Some(State::Leaving(_)) => true,
             Some(State::Free | State::Closing | State::Closed) | None => return,
         };
+        let Some(mut chunks) = completion.unsent else {
+            // All of it was sent.
+            if !is_leaving {
+                taken.push(Taken::Sent { session });
+            }
+            return;
+        };
         let sent = match usize::try_from(completion.result) {
+            // One that sends nothing and says no why would do so for ever.
+            Ok(0) => return self.failed(session, taken),
             Ok(sent) => sent,
             Err(_) if [libc::EINTR, libc::EAGAIN].contains(&-completion.result) => 0,
             // One that leaves fails where it arrives.
             Err(_) => return self.failed(session, taken),
         };
-        let is_stuck = completion.result == 0;
+        // Cut short, by a signal or by the number of parts that one send may have: the rest follows.
         advance(&mut chunks, sent);
-        if chunks.is_empty() {
-            if !is_leaving {
-                taken.push(Taken::Sent { session });
-            }
-        } else if is_stuck {
-            self.failed(session, taken);
-        } else {
-            // Cut short, by a signal or by the number of parts that one send may have: the rest follows.
-            self.push_send(session, chunks);
-        }
+        self.push_send(session, *chunks);
     }
 
     fn push_send(&mut self, session: SessionId, chunks: Chunks) {
@@ -785,13 +786,13 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn send(&mut self, session: SessionId, chunks: Chunks) -> Sending {
-        let Some(slot) = self.open(session) else {
-            return Sending::Failed;
-        };
-        if slot.is(FAILED) {
-            return Sending::Failed;
+        match self.open(session) {
+            Some(slot) if !slot.is(FAILED) => slot.begin(Kind::Send),
+            Some(_) | None => return Sending::Failed,
         }
-        self.push_send(session, chunks);
+        let slot = session.slot;
+        self.kernel
+            .push(tag(Kind::Send, session), Operation::Send { slot, chunks });
         Sending::Pending
     }
 

@@ -10,6 +10,7 @@
     reason = "entries of the submission queue point to our memory"
 )]
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
@@ -53,6 +54,8 @@ pub type RingFds = Arc<[AtomicI32]>;
 /// The bytes of a send under way, and what points to them. Boxed: most connections have none.
 struct InFlight {
     chunks: Chunks,
+    /// How many bytes that are.
+    size: usize,
     /// For a gathering send: both in boxes, so that they stay where they are.
     gather: Option<Box<(libc::msghdr, SmallVec<[libc::iovec; 8]>)>>,
     /// Its entry's number: those from `queued - len` on are not the kernel's yet.
@@ -260,6 +263,7 @@ impl Ring {
         );
         let in_flight = in_flight.insert(Box::new(InFlight {
             chunks,
+            size: total,
             gather: None,
             order,
         }));
@@ -300,7 +304,7 @@ impl Ring {
             result: entry.result(),
             more,
             buffer: None,
-            chunks: None,
+            unsent: None,
             descriptor: None,
         };
         match tag.kind {
@@ -310,7 +314,11 @@ impl Ring {
             }
             Kind::Send if !more => {
                 // By slot alone: at most one send of a slot is under way, whatever its generation.
-                completion.chunks = Some(self.sends.get_mut(tag.slot)?.take()?.chunks);
+                let in_flight = self.sends.get_mut(tag.slot)?.take()?;
+                let sent = usize::try_from(completion.result);
+                if !sent.is_ok_and(|sent| sent >= in_flight.size) {
+                    completion.unsent = Some(Box::new(in_flight.chunks));
+                }
             }
             Kind::Waker => {
                 self.waker.clear();
@@ -379,7 +387,7 @@ impl Kernel for Ring {
         }
     }
 
-    fn reap(&mut self, completions: &mut Vec<Completion>) {
+    fn reap(&mut self, completions: &mut VecDeque<Completion>) {
         let mut entries: SmallVec<[cqueue::Entry; 64]> = SmallVec::new();
         loop {
             entries.clear();
@@ -435,7 +443,7 @@ impl Drop for Ring {
             .submitter()
             .register_sync_cancel(Some(patience), CancelBuilder::any());
         // The last completions: their memory and descriptors come home.
-        let mut completions = Vec::new();
+        let mut completions = VecDeque::new();
         for _ in 0..LAST_PASSES {
             let entered = self.enter_raw(false, ENTER_GETEVENTS);
             let count = completions.len();

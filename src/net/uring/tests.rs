@@ -13,7 +13,7 @@ use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
 use super::features::Features;
-use super::kernel::{Kind, Tag};
+use super::kernel::{Completion, Kind, Tag};
 use super::simulated::{BUFFER_BYTES, Malice, Peer, Simulated};
 use super::{
     CONNECTION_BYTES_MAX, Direct, RECEIVES_OF_FULL_TURN, Receive, Slot, State, Uring, advance,
@@ -22,9 +22,11 @@ use super::{
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 #[test]
-fn an_idle_connection_costs_a_slot_of_32_bytes() {
+fn slots_and_completions_are_small() {
     // Each connection has one for its whole life: with 100 000 of them every byte is 100 KB. What is rare is boxed.
     assert!(size_of::<Slot>() <= 32, "{}", size_of::<Slot>());
+    // And each send one of these, which is moved into a queue and out of it.
+    assert!(size_of::<Completion>() <= 48, "{}", size_of::<Completion>());
 }
 
 /// One that the shard has.

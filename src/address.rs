@@ -4,6 +4,7 @@
 //! A client id carries broker, shard and session, and is routed by these numbers, without interest tables.
 
 use std::fmt;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -197,8 +198,24 @@ impl FromStr for ClientId {
 }
 
 /// The remote address of a connection, for operators: learned some time after it was accepted, or never.
+///
+/// Every connection has one for its whole life, so it is packed: one allocation of 48 bytes unless it is text.
 #[derive(Clone, Default, Debug)]
-pub struct RemoteAddress(Arc<OnceLock<Box<str>>>);
+pub struct RemoteAddress(Arc<OnceLock<Remote>>);
+
+#[derive(Debug)]
+enum Remote {
+    V4(SocketAddrV4),
+    /// Without the flow label, which nobody writes.
+    V6 {
+        ip: [u8; 16],
+        scope: u32,
+        port: u16,
+    },
+    /// A Unix socket has no address that says anything.
+    Unix,
+    Text(Box<str>),
+}
 
 impl RemoteAddress {
     /// An address that is known.
@@ -208,15 +225,40 @@ impl RemoteAddress {
         address
     }
 
-    /// Now it is known. The first word counts.
+    /// Now it is known, as text. The first word counts.
     pub fn learn(&self, text: Box<str>) {
-        let _ = self.0.set(text);
+        let _ = self.0.set(Remote::Text(text));
+    }
+
+    /// Now it is known. The first word counts.
+    pub fn learn_ip(&self, address: SocketAddr) {
+        let _ = self.0.set(match address {
+            SocketAddr::V4(address) => Remote::V4(address),
+            SocketAddr::V6(address) => Remote::V6 {
+                ip: address.ip().octets(),
+                scope: address.scope_id(),
+                port: address.port(),
+            },
+        });
+    }
+
+    /// It is a Unix socket. The first word counts.
+    pub fn learn_unix(&self) {
+        let _ = self.0.set(Remote::Unix);
     }
 }
 
 impl fmt::Display for RemoteAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.get().map_or("unknown", |text| text))
+        match self.0.get() {
+            Some(Remote::V4(address)) => address.fmt(f),
+            Some(&Remote::V6 { ip, scope, port }) => {
+                SocketAddrV6::new(ip.into(), port, 0, scope).fmt(f)
+            }
+            Some(Remote::Unix) => f.write_str("unix"),
+            Some(Remote::Text(text)) => f.write_str(text),
+            None => f.write_str("unknown"),
+        }
     }
 }
 
@@ -265,6 +307,33 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ClientId>(), Err(NotAClientId), "{text}");
         }
+    }
+
+    #[test]
+    fn a_remote_address_is_small_and_says_what_was_learned() {
+        // What `Arc` allocates: its two counts and the value. Each connection has one.
+        let allocated = 2 * size_of::<usize>() + size_of::<OnceLock<Remote>>();
+        assert!(allocated <= 48, "{allocated}");
+        for text in [
+            "127.0.0.1:1",
+            "255.255.255.255:65535",
+            "[::1]:80",
+            "[2001:db8::7]:443",
+            "[fe80::1%3]:9",
+        ] {
+            let address = RemoteAddress::default();
+            let seen_by_another = address.clone();
+            assert_eq!(seen_by_another.to_string(), "unknown");
+            address.learn_ip(text.parse().expect("an address"));
+            assert_eq!(seen_by_another.to_string(), text);
+            address.learn_unix();
+            address.learn("later".into());
+            assert_eq!(address.to_string(), text, "the first word counts");
+        }
+        let address = RemoteAddress::default();
+        address.learn_unix();
+        assert_eq!(address.to_string(), "unix");
+        assert_eq!(RemoteAddress::known("tests:1").to_string(), "tests:1");
     }
 
     #[test]

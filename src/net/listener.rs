@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::address::RemoteAddress;
+
 /// Connections that wait to be accepted, per socket; the kernel cuts it to `somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -71,14 +73,13 @@ impl Listening {
     }
 }
 
-/// The remote address of an accepted socket, for operators.
-pub fn remote_text(accepted: &OwnedFd) -> Box<str> {
+/// Fills in the remote address of an accepted socket, for operators.
+pub fn learn_remote(accepted: &OwnedFd, remote: &RemoteAddress) {
     let address = rustix::net::getpeername(accepted).ok().flatten();
     match address.map(SocketAddr::try_from) {
-        Some(Ok(address)) => address.to_string().into(),
-        // A Unix socket has no address that says anything.
-        Some(Err(_)) => "unix".into(),
-        None => "unknown".into(),
+        Some(Ok(address)) => remote.learn_ip(address),
+        Some(Err(_)) => remote.learn_unix(),
+        None => {}
     }
 }
 

@@ -19,6 +19,7 @@ pub mod control;
 pub mod epoll;
 pub mod event_loop;
 pub mod listener;
+mod pieces;
 pub mod shard_clock;
 pub mod uring;
 pub mod waker;

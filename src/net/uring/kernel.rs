@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -102,7 +103,7 @@ pub enum Operation {
     Accept { listener: u16 },
     /// Receive into provided buffers until told otherwise.
     Receive { slot: u32 },
-    /// Send all of these bytes. They are the kernel's until the completion gives them back.
+    /// Send all of these bytes. They are the kernel's until it completes.
     Send { slot: u32, chunks: Chunks },
     /// Cancel the operation with this tag.
     Cancel { tag: Tag },
@@ -131,8 +132,9 @@ pub struct Completion {
     pub more: bool,
     /// The provided buffer with the bytes; ours until given back.
     pub buffer: Option<u16>,
-    /// Of a finished send: its bytes.
-    pub chunks: Option<Chunks>,
+    /// Of a send that failed or was cut short: all of its bytes. Boxed: nearly every send sends all, and completions are
+    /// moved.
+    pub unsent: Option<Box<Chunks>>,
     /// Of an install: the ordinary descriptor, closed when this is dropped.
     pub descriptor: Option<OwnedFd>,
 }
@@ -150,8 +152,8 @@ pub trait Kernel {
     /// Only what a bug or a broken machine causes.
     fn enter(&mut self, wait: Option<Duration>, gather: Duration) -> io::Result<()>;
 
-    /// Takes the completions that are there.
-    fn reap(&mut self, completions: &mut Vec<Completion>);
+    /// Takes the completions that are there, behind those that were taken before.
+    fn reap(&mut self, completions: &mut VecDeque<Completion>);
 
     /// Does the kernel hold completions back until it is entered again?
     fn has_deferred(&self) -> bool;

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf as _;
+use hashbrown::HashMap;
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::limits::{KIB, TURN_BYTES_MAX};
@@ -35,7 +36,8 @@ use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
 use super::clock::Clock;
-use super::listener::{Listening, remote_text};
+use super::listener::{Listening, learn_remote};
+use super::pieces::Pieces;
 use super::waker::Waker;
 use super::{Buffer, Driver, Sending, Taken};
 
@@ -83,16 +85,21 @@ enum State {
     Free,
     /// The shard's.
     Open,
-    /// On its way to another shard; bytes that still come.
-    Leaving {
-        to: ShardId,
-        bytes: Vec<u8>,
-        is_sent: bool,
-    },
+    /// On its way to another shard.
+    Leaving(Box<Leaving>),
     /// The shard has forgotten it; operations are still under way.
     Closing,
     /// The close itself is under way.
     Closed,
+}
+
+/// What only a connection on its way needs.
+#[derive(Debug)]
+struct Leaving {
+    to: ShardId,
+    /// That still came.
+    bytes: Vec<u8>,
+    is_sent: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,39 +109,54 @@ enum Receive {
     Cancelled,
 }
 
+/// Every connection has one for its whole life, most of them idle: what is rare lies elsewhere.
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    state: State,
+    /// The turn it was last read in, and how much. Turns begin again after 2^32: if one that slept so long is read in the
+    /// very turn of that number, its share of that turn is less, once. The bytes are at most those of the pool.
+    turn: u32,
+    turn_bytes: u32,
     /// Operations whose last completion has not come, a bit for each [`Kind`].
     under_way: u16,
     receive: Receive,
-    wants_reading: bool,
-    /// No more bytes will come.
-    is_ended: bool,
-    /// It is gone, and that was said.
-    is_failed: bool,
-    /// The turn it was last read in, and how much.
-    turn: u64,
-    turn_bytes: usize,
-    /// To be filled in when it is known.
-    address: Option<RemoteAddress>,
+    /// A bit for each of the following.
+    flags: u8,
+    state: State,
 }
+
+/// The shard reads it.
+const WANTS_READING: u8 = 1;
+/// No more bytes will come.
+const ENDED: u8 = 2;
+/// It is gone, and that was said.
+const FAILED: u8 = 4;
 
 impl Slot {
     fn free(generation: u32) -> Slot {
         Slot {
             generation,
-            state: State::Free,
-            under_way: 0,
-            receive: Receive::Idle,
-            wants_reading: false,
-            is_ended: false,
-            is_failed: false,
             turn: 0,
             turn_bytes: 0,
-            address: None,
+            under_way: 0,
+            receive: Receive::Idle,
+            flags: 0,
+            state: State::Free,
         }
+    }
+
+    fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, is_set: bool) {
+        self.flags = self.flags & !flag | if is_set { flag } else { 0 };
+    }
+
+    /// An operation is under way from now on.
+    fn begin(&mut self, kind: Kind) {
+        debug_assert!(!self.is_under_way(kind), "one {kind:?} at a time");
+        self.under_way |= kind.bit();
     }
 
     fn is_under_way(&self, kind: Kind) -> bool {
@@ -159,7 +181,9 @@ pub struct Uring<K: Kernel> {
     kernel: K,
     features: Features,
     clock: Box<dyn Fn() -> Now>,
-    slots: Vec<Slot>,
+    slots: Pieces<Slot>,
+    /// To be filled in when they are known, by slot: of connections whose install is under way.
+    addresses: HashMap<u32, RemoteAddress>,
     accepts: Vec<Accept>,
     /// Buffers that the shard reads this turn.
     lent: Vec<u16>,
@@ -172,14 +196,13 @@ pub struct Uring<K: Kernel> {
     hungry: VecDeque<SessionId>,
     /// And then everybody else.
     rearm: VecDeque<SessionId>,
-    completions: Vec<Completion>,
     /// Taken over from the kernel and not looked at.
     reaped: VecDeque<Completion>,
     /// Bytes that this turn has taken.
     turn_bytes: usize,
     /// What one turn reads at most of one connection.
     connection_bytes_max: usize,
-    turn: u64,
+    turn: u32,
     /// How long a turn may wait for more after a full one; zero for not at all.
     coalesce: Duration,
     /// Receives that the last turn brought.
@@ -262,7 +285,8 @@ impl<K: Kernel> Uring<K> {
             },
             features,
             clock,
-            slots: Vec::new(),
+            slots: Pieces::default(),
+            addresses: HashMap::new(),
             accepts,
             lent: Vec::new(),
             lent_early: Vec::new(),
@@ -270,7 +294,6 @@ impl<K: Kernel> Uring<K> {
             is_settling: false,
             hungry: VecDeque::new(),
             rearm: VecDeque::new(),
-            completions: Vec::new(),
             reaped: VecDeque::new(),
             turn_bytes: 0,
             connection_bytes_max: CONNECTION_BYTES_MAX,
@@ -294,12 +317,9 @@ impl<K: Kernel> Uring<K> {
 
     /// Takes completions over from the kernel; how many there were.
     fn reap(&mut self) -> usize {
-        let mut completions = std::mem::take(&mut self.completions);
-        self.kernel.reap(&mut completions);
-        let count = completions.len();
-        self.reaped.extend(completions.drain(..));
-        self.completions = completions;
-        count
+        let before = self.reaped.len();
+        self.kernel.reap(&mut self.reaped);
+        self.reaped.len() - before
     }
 
     /// Looks at what was reaped, until the turn has as many bytes as one turn takes; true if it has.
@@ -315,7 +335,7 @@ impl<K: Kernel> Uring<K> {
 
     fn find(&mut self, session: SessionId) -> Option<&mut Slot> {
         self.slots
-            .get_mut(session.slot as usize)
+            .get_mut(session.slot)
             .filter(|slot| slot.generation == session.generation)
     }
 
@@ -328,8 +348,7 @@ impl<K: Kernel> Uring<K> {
     /// Queues an operation on a slot, to be crossed off by its last completion.
     fn begin(&mut self, session: SessionId, kind: Kind, operation: Operation) {
         if let Some(slot) = self.find(session) {
-            debug_assert!(!slot.is_under_way(kind), "one {kind:?} at a time");
-            slot.under_way |= kind.bit();
+            slot.begin(kind);
             self.kernel.push(tag(kind, session), operation);
         }
     }
@@ -345,8 +364,8 @@ impl<K: Kernel> Uring<K> {
     /// Arms the receive of a connection that wants to be read and is not.
     fn arm(&mut self, session: SessionId) {
         if let Some(slot) = self.open(session)
-            && slot.wants_reading
-            && !slot.is_ended
+            && slot.is(WANTS_READING)
+            && !slot.is(ENDED)
             && slot.receive == Receive::Idle
         {
             slot.receive = Receive::Armed;
@@ -368,23 +387,18 @@ impl<K: Kernel> Uring<K> {
     }
 
     /// A connection enters the table at this slot.
-    fn enter(&mut self, index: u32, address: Option<RemoteAddress>) -> SessionId {
-        let position = index as usize;
-        if self.slots.len() <= position {
-            self.slots.resize_with(position + 1, || Slot::free(0));
-        }
-        let slot = &mut self.slots[position];
+    fn enter(&mut self, index: u32) -> SessionId {
+        let slot = self.slots.reach(index, || Slot::free(0));
         // The kernel gives a slot away only after its close: if that completion is still to come, it is late.
         let generation = match slot.state {
             State::Free => slot.generation,
-            State::Open | State::Leaving { .. } | State::Closing | State::Closed => {
+            State::Open | State::Leaving(_) | State::Closing | State::Closed => {
                 next(slot.generation)
             }
         };
         *slot = Slot {
             state: State::Open,
-            wants_reading: true,
-            address,
+            flags: WANTS_READING,
             ..Slot::free(generation)
         };
         let session = SessionId {
@@ -448,15 +462,17 @@ impl<K: Kernel> Uring<K> {
         if !completion.more {
             slot.under_way &= !kind.bit();
         }
+        // Only one that is not the shard's any more has something to do next.
+        let is_open = matches!(slot.state, State::Open);
         match kind {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
             Kind::SendFd => self.fd_sent(session, completion.result, taken),
             Kind::InstallFd => {
-                if let Some(address) = slot.address.take()
+                if let Some(address) = self.addresses.remove(&session.slot)
                     && let Some(descriptor) = &completion.descriptor
                 {
-                    address.learn(remote_text(descriptor));
+                    learn_remote(descriptor, &address);
                 }
             }
             Kind::Close => self.closed(session),
@@ -465,7 +481,9 @@ impl<K: Kernel> Uring<K> {
                 unreachable!("returned above")
             }
         }
-        self.go_on(session);
+        if !is_open {
+            self.go_on(session);
+        }
     }
 
     fn accepted(&mut self, completion: &Completion, taken: &mut Vec<Taken<Direct>>) {
@@ -489,8 +507,9 @@ impl<K: Kernel> Uring<K> {
         match u32::try_from(completion.result) {
             Ok(slot) => {
                 let address = RemoteAddress::default();
-                let session = self.enter(slot, self.features.install.then(|| address.clone()));
+                let session = self.enter(slot);
                 if self.features.install {
+                    self.addresses.insert(slot, address.clone());
                     self.begin(session, Kind::InstallFd, Operation::InstallFd { slot });
                 }
                 taken.push(Taken::Accepted {
@@ -516,7 +535,7 @@ impl<K: Kernel> Uring<K> {
         taken: &mut Vec<Taken<Direct>>,
     ) {
         let turn = self.turn;
-        let Some(slot) = self.slots.get_mut(session.slot as usize) else {
+        let Some(slot) = self.slots.get_mut(session.slot) else {
             return;
         };
         if !completion.more {
@@ -529,8 +548,8 @@ impl<K: Kernel> Uring<K> {
                     if slot.turn != turn {
                         (slot.turn, slot.turn_bytes) = (turn, 0);
                     }
-                    slot.turn_bytes += size;
-                    let is_over = slot.turn_bytes >= self.connection_bytes_max;
+                    slot.turn_bytes += size as u32;
+                    let is_over = slot.turn_bytes as usize >= self.connection_bytes_max;
                     if self.is_settling {
                         self.lent_early.push(id);
                     } else {
@@ -548,8 +567,10 @@ impl<K: Kernel> Uring<K> {
                         self.disarm(session);
                     }
                 }
-                State::Leaving { bytes, .. } => {
-                    bytes.extend_from_slice(self.kernel.buffer(id, size));
+                State::Leaving(leaving) => {
+                    leaving
+                        .bytes
+                        .extend_from_slice(self.kernel.buffer(id, size));
                     self.kernel.give_back(id);
                 }
                 State::Free | State::Open | State::Closing | State::Closed => {
@@ -565,7 +586,7 @@ impl<K: Kernel> Uring<K> {
         };
         match completion.result {
             0 => {
-                slot.is_ended = true;
+                slot.set(ENDED, true);
                 taken.push(Taken::Ended {
                     session,
                     ending: Ending::EndOfInput,
@@ -586,11 +607,9 @@ impl<K: Kernel> Uring<K> {
     /// The connection is gone: said once.
     fn failed(&mut self, session: SessionId, taken: &mut Vec<Taken<Direct>>) {
         if let Some(slot) = self.open(session)
-            && !slot.is_failed
+            && !slot.is(FAILED)
         {
-            slot.is_failed = true;
-            slot.is_ended = true;
-            slot.wants_reading = false;
+            slot.flags = FAILED | ENDED;
             taken.push(Taken::Ended {
                 session,
                 ending: Ending::Failed,
@@ -599,33 +618,30 @@ impl<K: Kernel> Uring<K> {
     }
 
     fn sent(&mut self, session: SessionId, completion: Completion, taken: &mut Vec<Taken<Direct>>) {
-        let Some(mut chunks) = completion.chunks else {
-            return;
-        };
         let is_leaving = match self.find(session).map(|slot| &slot.state) {
             Some(State::Open) => false,
             // What was on its way when the connection was let go belongs to it.
-            Some(State::Leaving { .. }) => true,
+            Some(State::Leaving(_)) => true,
             Some(State::Free | State::Closing | State::Closed) | None => return,
         };
+        let Some(mut chunks) = completion.unsent else {
+            // All of it was sent.
+            if !is_leaving {
+                taken.push(Taken::Sent { session });
+            }
+            return;
+        };
         let sent = match usize::try_from(completion.result) {
+            // One that sends nothing and says no why would do so for ever.
+            Ok(0) => return self.failed(session, taken),
             Ok(sent) => sent,
             Err(_) if [libc::EINTR, libc::EAGAIN].contains(&-completion.result) => 0,
             // One that leaves fails where it arrives.
             Err(_) => return self.failed(session, taken),
         };
-        let is_stuck = completion.result == 0;
+        // Cut short, by a signal or by the number of parts that one send may have: the rest follows.
         advance(&mut chunks, sent);
-        if chunks.is_empty() {
-            if !is_leaving {
-                taken.push(Taken::Sent { session });
-            }
-        } else if is_stuck {
-            self.failed(session, taken);
-        } else {
-            // Cut short, by a signal or by the number of parts that one send may have: the rest follows.
-            self.push_send(session, chunks);
-        }
+        self.push_send(session, *chunks);
     }
 
     fn push_send(&mut self, session: SessionId, chunks: Chunks) {
@@ -643,10 +659,10 @@ impl<K: Kernel> Uring<K> {
         let Some(slot) = self.find(session) else {
             return;
         };
-        let State::Leaving { bytes, .. } = std::mem::replace(&mut slot.state, State::Closing)
-        else {
+        let State::Leaving(leaving) = std::mem::replace(&mut slot.state, State::Closing) else {
             return;
         };
+        let bytes = leaving.bytes;
         match u32::try_from(result) {
             Ok(there) => taken.push(Taken::Detached {
                 session,
@@ -682,9 +698,9 @@ impl<K: Kernel> Uring<K> {
             return;
         };
         match &mut slot.state {
-            State::Leaving { to, is_sent, .. } if !*is_sent => {
-                *is_sent = true;
-                let to = *to;
+            State::Leaving(leaving) if !leaving.is_sent => {
+                leaving.is_sent = true;
+                let to = leaving.to;
                 self.begin(
                     session,
                     Kind::SendFd,
@@ -702,7 +718,7 @@ impl<K: Kernel> Uring<K> {
                     Operation::Close { slot: session.slot },
                 );
             }
-            State::Free | State::Open | State::Leaving { .. } | State::Closed => {}
+            State::Free | State::Open | State::Leaving(_) | State::Closed => {}
         }
     }
 }
@@ -711,7 +727,7 @@ impl<K: Kernel> Driver for Uring<K> {
     type Socket = Direct;
 
     fn take(&mut self, wait: Option<Duration>, taken: &mut Vec<Taken<Direct>>) -> io::Result<()> {
-        self.turn += 1;
+        self.turn = self.turn.wrapping_add(1);
         for id in self.lent.drain(..) {
             self.kernel.give_back(id);
         }
@@ -770,13 +786,13 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn send(&mut self, session: SessionId, chunks: Chunks) -> Sending {
-        let Some(slot) = self.open(session) else {
-            return Sending::Failed;
-        };
-        if slot.is_failed {
-            return Sending::Failed;
+        match self.open(session) {
+            Some(slot) if !slot.is(FAILED) => slot.begin(Kind::Send),
+            Some(_) | None => return Sending::Failed,
         }
-        self.push_send(session, chunks);
+        let slot = session.slot;
+        self.kernel
+            .push(tag(Kind::Send, session), Operation::Send { slot, chunks });
         Sending::Pending
     }
 
@@ -808,7 +824,7 @@ impl<K: Kernel> Driver for Uring<K> {
         let Some(slot) = self.open(session) else {
             return;
         };
-        slot.wants_reading = reading;
+        slot.set(WANTS_READING, reading);
         if reading {
             // With the next turn, behind those that waited for a buffer longer.
             self.rearm.push_back(session);
@@ -838,7 +854,6 @@ impl<K: Kernel> Driver for Uring<K> {
             return;
         };
         slot.state = State::Closing;
-        slot.address = None;
         let is_sending = slot.is_under_way(Kind::Send);
         let is_busy = is_sending || slot.is_under_way(Kind::Receive);
         if reset && self.features.socket_options {
@@ -869,17 +884,17 @@ impl<K: Kernel> Driver for Uring<K> {
         let Some(slot) = self.open(session) else {
             return;
         };
-        slot.state = State::Leaving {
+        slot.state = State::Leaving(Box::new(Leaving {
             to,
             bytes: Vec::new(),
             is_sent: false,
-        };
+        }));
         self.disarm(session);
         self.go_on(session);
     }
 
     fn attach(&mut self, socket: Direct) -> Option<SessionId> {
-        Some(self.enter(socket.0, None))
+        Some(self.enter(socket.0))
     }
 
     fn stop_accepting(&mut self) {

@@ -10,6 +10,7 @@
     reason = "entries of the submission queue point to our memory"
 )]
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
@@ -22,6 +23,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use smallvec::SmallVec;
 
 use crate::net::listener::Listening;
+use crate::net::pieces::Pieces;
 use crate::net::waker::Waker;
 use crate::shard::outbox::Chunks;
 
@@ -49,9 +51,11 @@ const LAST_PASSES: usize = 64;
 /// The rings of all shards, by shard; -1 where there is none.
 pub type RingFds = Arc<[AtomicI32]>;
 
-/// The bytes of a send under way, and what points to them.
+/// The bytes of a send under way, and what points to them. Boxed: most connections have none.
 struct InFlight {
     chunks: Chunks,
+    /// How many bytes that are.
+    size: usize,
     /// For a gathering send: both in boxes, so that they stay where they are.
     gather: Option<Box<(libc::msghdr, SmallVec<[libc::iovec; 8]>)>>,
     /// Its entry's number: those from `queued - len` on are not the kernel's yet.
@@ -63,7 +67,7 @@ pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
     /// By slot.
-    sends: ManuallyDrop<Vec<Option<InFlight>>>,
+    sends: ManuallyDrop<Pieces<Option<Box<InFlight>>>>,
     /// Entries that ever went into the submission queue or the backlog.
     queued: u64,
     listeners: Vec<Option<Listening>>,
@@ -97,7 +101,7 @@ impl Ring {
         let mut ring = Ring {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
-            sends: ManuallyDrop::new(Vec::new()),
+            sends: ManuallyDrop::new(Pieces::default()),
             queued: 0,
             listeners: listeners.into_iter().map(Some).collect(),
             waker: wakers[own].clone(),
@@ -251,19 +255,18 @@ impl Ring {
             }
             chunks = smallvec::smallvec![joined.into()];
         }
-        let index = slot as usize;
-        if self.sends.len() <= index {
-            self.sends.resize_with(index + 1, || None);
-        }
+        let order = self.queued;
+        let in_flight = self.sends.reach(slot, || None);
         assert!(
-            self.sends[index].is_none(),
+            in_flight.is_none(),
             "at most one send is under way per connection"
         );
-        let in_flight = self.sends[index].insert(InFlight {
+        let in_flight = in_flight.insert(Box::new(InFlight {
             chunks,
+            size: total,
             gather: None,
-            order: self.queued,
-        });
+            order,
+        }));
         if let [chunk] = in_flight.chunks.as_slice() {
             return opcode::Send::new(Fixed(slot), chunk.as_ptr(), chunk.len() as u32)
                 .flags(flags)
@@ -301,7 +304,7 @@ impl Ring {
             result: entry.result(),
             more,
             buffer: None,
-            chunks: None,
+            unsent: None,
             descriptor: None,
         };
         match tag.kind {
@@ -311,11 +314,11 @@ impl Ring {
             }
             Kind::Send if !more => {
                 // By slot alone: at most one send of a slot is under way, whatever its generation.
-                let in_flight = self
-                    .sends
-                    .get_mut(tag.slot as usize)
-                    .and_then(Option::take)?;
-                completion.chunks = Some(in_flight.chunks);
+                let in_flight = self.sends.get_mut(tag.slot)?.take()?;
+                let sent = usize::try_from(completion.result);
+                if !sent.is_ok_and(|sent| sent >= in_flight.size) {
+                    completion.unsent = Some(Box::new(in_flight.chunks));
+                }
             }
             Kind::Waker => {
                 self.waker.clear();
@@ -384,7 +387,7 @@ impl Kernel for Ring {
         }
     }
 
-    fn reap(&mut self, completions: &mut Vec<Completion>) {
+    fn reap(&mut self, completions: &mut VecDeque<Completion>) {
         let mut entries: SmallVec<[cqueue::Entry; 64]> = SmallVec::new();
         loop {
             entries.clear();
@@ -440,7 +443,7 @@ impl Drop for Ring {
             .submitter()
             .register_sync_cancel(Some(patience), CancelBuilder::any());
         // The last completions: their memory and descriptors come home.
-        let mut completions = Vec::new();
+        let mut completions = VecDeque::new();
         for _ in 0..LAST_PASSES {
             let entered = self.enter_raw(false, ENTER_GETEVENTS);
             let count = completions.len();

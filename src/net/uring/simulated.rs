@@ -222,7 +222,7 @@ impl Simulated {
             result: if buffer.is_some() { 5 } else { 0 },
             more,
             buffer,
-            chunks: None,
+            unsent: None,
             descriptor: None,
         });
     }
@@ -239,7 +239,7 @@ impl Simulated {
             result,
             more: false,
             buffer: None,
-            chunks: None,
+            unsent: None,
             descriptor: None,
         });
     }
@@ -372,12 +372,13 @@ impl Simulated {
     fn end_send(&mut self, slot: u32, error: i32) {
         let socket = self.sockets[slot as usize].as_mut().expect("it is open");
         let (tag, chunks, sent) = socket.send.take().expect("a send is under way");
+        let is_short = sent < chunks.iter().map(|chunk| chunk.len()).sum();
         self.pending.push_back(Completion {
             tag,
             result: if sent > 0 { sent as i32 } else { error },
             more: false,
             buffer: None,
-            chunks: Some(chunks),
+            unsent: is_short.then(|| Box::new(chunks)),
             descriptor: None,
         });
     }
@@ -455,7 +456,7 @@ impl Simulated {
                 result: size as i32,
                 more,
                 buffer: Some(id),
-                chunks: None,
+                unsent: None,
                 descriptor: None,
             });
         }
@@ -514,7 +515,7 @@ impl Simulated {
                     result: if buffer.is_some() { 7 } else { 0 },
                     more: false,
                     buffer,
-                    chunks: None,
+                    unsent: None,
                     descriptor: None,
                 });
             }
@@ -598,7 +599,7 @@ impl Kernel for Simulated {
         Ok(())
     }
 
-    fn reap(&mut self, completions: &mut Vec<Completion>) {
+    fn reap(&mut self, completions: &mut VecDeque<Completion>) {
         for completion in self.completions.drain(..) {
             if let Some(id) = completion.buffer {
                 let is_lent = &mut self.is_lent[usize::from(id)];
@@ -614,7 +615,7 @@ impl Kernel for Simulated {
                     self.finished.remove(0);
                 }
             }
-            completions.push(completion);
+            completions.push_back(completion);
         }
     }
 

@@ -13,11 +13,21 @@ use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
 use super::features::Features;
-use super::kernel::{Kind, Tag};
+use super::kernel::{Completion, Kind, Tag};
 use super::simulated::{BUFFER_BYTES, Malice, Peer, Simulated};
-use super::{CONNECTION_BYTES_MAX, Direct, RECEIVES_OF_FULL_TURN, Receive, State, Uring, advance};
+use super::{
+    CONNECTION_BYTES_MAX, Direct, RECEIVES_OF_FULL_TURN, Receive, Slot, State, Uring, advance,
+};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
+
+#[test]
+fn slots_and_completions_are_small() {
+    // Each connection has one for its whole life: with 100 000 of them every byte is 100 KB. What is rare is boxed.
+    assert!(size_of::<Slot>() <= 32, "{}", size_of::<Slot>());
+    // And each send one of these, which is moved into a queue and out of it.
+    assert!(size_of::<Completion>() <= 48, "{}", size_of::<Completion>());
+}
 
 /// One that the shard has.
 #[derive(Debug)]
@@ -287,7 +297,8 @@ impl World {
         let closes = |peer: &&Peer| peer.closes == 1;
         let closed = self.driver.kernel.peers.iter().filter(closes).count();
         assert_eq!(closed + waiting, self.driver.kernel.peers.len());
-        for slot in &self.driver.slots {
+        assert!(self.driver.addresses.is_empty(), "nobody asks for them");
+        for slot in self.driver.slots.iter() {
             assert!(matches!(slot.state, State::Free), "{slot:?}");
             assert_eq!((slot.under_way, slot.receive), (0, Receive::Idle));
         }

@@ -9,7 +9,7 @@ use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
 use super::fault::{self, Place};
-use super::session::{Collected, State};
+use super::session::{Collected, Identity, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
 
@@ -32,7 +32,7 @@ pub struct AdmissionAsked {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Come in, as this identity or as nobody in particular.
-    Admitted { identity: Option<Box<str>> },
+    Admitted { identity: Option<Box<Identity>> },
     /// Refused: 401 and the end of the connection.
     Refused,
 }
@@ -495,12 +495,15 @@ mod tests {
         house.bytes(client, &frame(Opcode::Ping, b"x"));
         house.turn(0);
         assert_eq!(house.head(client), "");
-        let identity = Some("me".into());
+        let identity = Some(Box::new(Identity { name: "me".into() }));
         house.verdict(client, Verdict::Admitted { identity });
         house.turn(0);
         assert!(house.head(client).starts_with("HTTP/1.1 101 "));
         assert_eq!(brief(&house.read(client)), ["session", "pong x"]);
-        assert_eq!(house.session(client).identity.as_deref(), Some("me"));
+        assert_eq!(
+            house.session(client).identity.as_ref().map(|of| &*of.name),
+            Some("me")
+        );
         assert!(!house.is_paused(client));
         // A second word changes nothing.
         house.verdict(client, Verdict::Refused);

@@ -64,6 +64,7 @@ mod testing;
 mod timer;
 
 pub use handshake::{AdmissionAsked, Verdict};
+pub use session::Identity;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

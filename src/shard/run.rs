@@ -6,7 +6,7 @@
 //! turn's log. The price of a message is its encoding; that of a subscriber is paid once a turn.
 //!
 //! Nobody can tell: before any other word enters a session's outbox, the session takes what it has not of the run
-//! ([`Shard::take_run`]), and remembers by a [`Mark`] how far that went. At most one run is open, so what a session
+//! ([`Shard::take_run`]), and a [`Mark`] remembers how far that went. At most one run is open, so what a session
 //! of several filters gets is in the order in which it was published.
 //!
 //! Invariants: while a run is open, no subscription begins, and every topic that equals `topic` matches its filter
@@ -38,8 +38,8 @@ pub struct OpenRun {
     filter: Option<FilterId>,
     /// What was last published to it.
     topic: Option<Topic>,
-    /// Rises with each run, so that the marks of earlier ones are known as such.
-    number: u64,
+    /// Of sessions that have taken some of it. A session knows the place of its own, if there is one.
+    marks: Vec<(SessionId, Mark)>,
     /// By the filter's groups of subscribers.
     groups: SmallVec<[Pieces; 1]>,
     /// Of all its deliveries, each in its longest encoding.
@@ -47,9 +47,8 @@ pub struct OpenRun {
 }
 
 /// How much of a run a session has taken.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Mark {
-    run: u64,
+#[derive(Clone, Copy, Debug)]
+struct Mark {
     /// Where the last piece of which it has something ended then.
     end: u32,
     /// The deliveries of that piece then. A log is too short for more.
@@ -80,7 +79,7 @@ impl OpenRun {
 
     fn open(&mut self, filter: FilterId, groups: usize) {
         self.filter = Some(filter);
-        self.number += 1;
+        self.marks.clear();
         self.bytes = 0;
         self.groups.truncate(groups);
         self.groups.iter_mut().for_each(SmallVec::clear);
@@ -98,6 +97,27 @@ impl OpenRun {
         }
     }
 
+    /// How far a session has come, if it has begun.
+    fn mark_of(&self, session: &Session) -> Option<Mark> {
+        // A place of an earlier run is another session's now, or nobody's.
+        self.marks
+            .get(session.mark as usize)
+            .filter(|(id, _)| *id == session.id)
+            .map(|(_, mark)| *mark)
+    }
+
+    /// Remembers that a session has come to the end of a group's pieces.
+    fn set_mark(&mut self, session: &mut Session, group: usize) {
+        let mark = self.end_of(group);
+        match self.marks.get_mut(session.mark as usize) {
+            Some((id, of)) if *id == session.id => *of = mark,
+            _ => {
+                session.mark = self.marks.len() as u32;
+                self.marks.push((session.id, mark));
+            }
+        }
+    }
+
     /// A mark at the end of a group's pieces.
     fn end_of(&self, group: usize) -> Mark {
         let pieces = &self.groups[group];
@@ -105,7 +125,6 @@ impl OpenRun {
             .last()
             .map_or((0, 0), |(range, deliveries)| (range.end(), *deliveries));
         Mark {
-            run: self.number,
             end,
             deliveries: deliveries as u16,
             pieces: pieces.len() as u16,
@@ -120,12 +139,11 @@ type Copies = SmallVec<[Option<Bytes>; 2]>;
 fn give(
     session: &mut Session,
     pieces: &Pieces,
-    number: u64,
+    mark: Option<Mark>,
     bytes_max: usize,
     copies: &mut Copies,
     logs: &TurnLogs,
 ) -> u64 {
-    let mark = Some(session.mark).filter(|mark| mark.run == number);
     let first = mark.map_or(0, |mark| (mark.pieces as usize).saturating_sub(1));
     let mut lost = 0;
     for (index, &(range, deliveries)) in pieces.iter().enumerate().skip(first) {
@@ -249,7 +267,7 @@ impl Shard {
         if let Some(group) = self.group_in_run(id)
             && let Some(session) = self.sessions.find(id)
         {
-            session.mark = self.run.end_of(group);
+            self.run.set_mark(session, group);
         }
     }
 
@@ -267,12 +285,12 @@ impl Shard {
         let lost = give(
             session,
             &self.run.groups[group],
-            self.run.number,
+            self.run.mark_of(session),
             bytes_max,
             &mut Copies::new(),
             &self.logs,
         );
-        session.mark = self.run.end_of(group);
+        self.run.set_mark(session, group);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         if session.outbox.has_waiting() {
             mark_urgent(session, &self.settings, &mut self.urgent);
@@ -302,8 +320,8 @@ impl Shard {
                     .expect("a member of a group has a session");
                 let bytes_max = session.limits(&self.settings).outbox_bytes_max;
                 let before = session.outbox.charged();
-                let number = self.run.number;
-                let lost = give(session, pieces, number, bytes_max, &mut copies, &self.logs);
+                let mark = self.run.mark_of(session);
+                let lost = give(session, pieces, mark, bytes_max, &mut copies, &self.logs);
                 self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
                 mark_urgent(session, &self.settings, &mut self.urgent);
                 mark_dirty(session, &mut self.dirty);
@@ -317,5 +335,185 @@ impl Shard {
         for session in too_slow {
             self.close_slow(session);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Ending;
+    use super::super::testing::{House, Who, brief, publish};
+    use crate::limits::KIB;
+
+    fn numbered(topic: &str, number: u32) -> String {
+        format!(r#"{{"type":"publish","topic":"{topic}","id":{number},"message":{number}}}"#)
+    }
+
+    /// What a client was told: the numbers of deliveries, `ack N` for its own.
+    fn numbers(house: &mut House, who: Who) -> Vec<String> {
+        let number = |text: &str| {
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            let number = value["id"].to_string();
+            match value["type"].as_str() {
+                Some("ack") => format!("ack {number}"),
+                _ => number,
+            }
+        };
+        house.read(who).iter().map(|text| number(text)).collect()
+    }
+
+    #[test]
+    fn a_publisher_gets_its_own_before_the_ack_and_the_rest_after_it() {
+        let mut house = House::new(1);
+        let (member, other, reader) = (house.connect(0), house.connect(0), house.connect(0));
+        for who in [member, other, reader] {
+            house.subscribe(who, "a");
+        }
+        for number in 0..3 {
+            house.send(member, &numbered("a", number));
+        }
+        house.send(other, &numbered("a", 3));
+        house.send(member, &numbered("a", 4));
+        house.turn(0);
+        assert_eq!(numbers(&mut house, reader), ["0", "1", "2", "3", "4"]);
+        assert_eq!(
+            numbers(&mut house, member),
+            ["0", "ack 0", "1", "ack 1", "2", "ack 2", "3", "4", "ack 4"]
+        );
+        assert_eq!(
+            numbers(&mut house, other),
+            ["0", "1", "2", "3", "ack 3", "4"]
+        );
+    }
+
+    #[test]
+    fn filters_take_turns_in_the_order_of_the_publications() {
+        let mut house = House::new(1);
+        let (reader, publisher) = (house.connect(0), house.connect(0));
+        for filter in ["a", "b", "c", "=c"] {
+            house.subscribe(reader, filter);
+        }
+        for (number, topic) in ["a", "a", "b", "a.x", "a.y", "c", "c", "b", "c"]
+            .into_iter()
+            .enumerate()
+        {
+            house.send(publisher, &numbered(topic, number as u32));
+        }
+        house.turn(0);
+        assert_eq!(
+            numbers(&mut house, reader),
+            ["0", "1", "2", "3", "4", "5", "5", "6", "6", "7", "8", "8"]
+        );
+    }
+
+    #[test]
+    fn whoever_comes_or_goes_in_between_gets_what_was_published_meanwhile() {
+        let mut house = House::new(1);
+        let (stays, goes, comes) = (house.connect(0), house.connect(0), house.connect(0));
+        let (leaves, publisher) = (house.connect(0), house.connect(0));
+        for who in [stays, goes, leaves] {
+            house.subscribe(who, "a");
+        }
+        house.send(publisher, &numbered("a", 0));
+        house.send(goes, r#"{"type":"unsubscribe","topic":"a","id":"u"}"#);
+        house.end(leaves, Ending::Failed);
+        house.send(publisher, &numbered("a", 1));
+        house.send(comes, r#"{"type":"subscribe","topic":"a","id":"s"}"#);
+        house.send(publisher, &numbered("a", 2));
+        house.turn(0);
+        assert_eq!(numbers(&mut house, stays), ["0", "1", "2"]);
+        assert_eq!(numbers(&mut house, goes), ["0", "ack \"u\""]);
+        assert_eq!(numbers(&mut house, comes), ["ack \"s\"", "2"]);
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.deliveries_due, stats.delivered + stats.announced);
+        assert_eq!(stats.deliveries_due, 6);
+    }
+
+    #[test]
+    fn the_last_subscriber_may_leave_an_open_run_and_its_filter_s_number_be_used_again() {
+        let mut house = House::new(1);
+        let (one, two, publisher) = (house.connect(0), house.connect(0), house.connect(0));
+        house.subscribe(one, "a");
+        house.send(publisher, &numbered("a", 0));
+        house.send(one, r#"{"type":"unsubscribe","topic":"a","id":"u"}"#);
+        house.send(two, r#"{"type":"subscribe","topic":"b","id":"s"}"#);
+        house.send(publisher, &numbered("a", 1));
+        house.send(publisher, &numbered("b", 2));
+        house.turn(0);
+        assert_eq!(numbers(&mut house, one), ["0", "ack \"u\""]);
+        assert_eq!(numbers(&mut house, two), ["ack \"s\"", "2"]);
+    }
+
+    #[test]
+    fn an_origin_that_wants_no_echo_gets_the_others_only() {
+        let mut house = House::new(1);
+        let (member, reader) = (house.connect(0), house.connect(0));
+        house.subscribe(member, "a");
+        house.subscribe(reader, "a");
+        let silent = |number: u32| numbered("a", number).replace(r#""id""#, r#""echo":false,"id""#);
+        house.send(reader, &numbered("a", 0));
+        house.send(member, &silent(1));
+        house.send(member, &silent(2));
+        house.send(reader, &numbered("a", 3));
+        house.send(member, &silent(4));
+        house.turn(0);
+        assert_eq!(
+            numbers(&mut house, member),
+            ["0", "ack 1", "ack 2", "3", "ack 4"]
+        );
+        assert_eq!(
+            numbers(&mut house, reader),
+            ["0", "ack 0", "1", "2", "3", "ack 3", "4"]
+        );
+        let stats = house.shards[0].stats();
+        assert_eq!((stats.deliveries_due, stats.delivered), (7, 7));
+    }
+
+    #[test]
+    fn whoever_is_behind_shares_a_copy_and_who_is_too_far_behind_is_closed() {
+        let mut house = House::with(1, |settings| {
+            settings.limits.outbox_bytes_max = 100 * KIB;
+            settings.limits.outbox_bytes_soft = 60 * KIB;
+        });
+        let clients: Vec<_> = (0..4).map(|_| house.connect(0)).collect();
+        let publisher = house.connect(0);
+        for &client in &clients {
+            house.subscribe(client, "a");
+        }
+        // Three that are behind; the last reads.
+        for &client in &clients[..3] {
+            house.stop_reading(client);
+        }
+        house.ask(publisher, &publish("a", 10));
+        for _ in 0..5 {
+            for _ in 0..4 {
+                house.send(publisher, &publish("a", 2 * KIB));
+            }
+            house.turn(0);
+        }
+        let behind = house.session(clients[0]).outbox.charged();
+        assert!((40 * KIB..50 * KIB).contains(&behind), "{behind}");
+        house.read_on(clients[0]);
+        house.settle();
+        assert_eq!(brief(&house.read(clients[0])).len(), 21);
+        assert_eq!(brief(&house.read(clients[3])).len(), 21);
+        for _ in 0..10 {
+            for _ in 0..4 {
+                house.send(publisher, &publish("a", 2 * KIB));
+            }
+            house.turn(0);
+        }
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.closed_slow, 2);
+        assert_eq!(brief(&house.read(clients[3])).len(), 40);
+        for &client in &clients[1..3] {
+            house.read_on(client);
+            house.settle();
+            assert_eq!(
+                brief(&house.read(client)).last().map(String::as_str),
+                Some("close 4008 too slow")
+            );
+        }
+        let stats = house.shards[0].stats();
+        assert_eq!(stats.deliveries_due, stats.delivered + stats.announced);
     }
 }

@@ -19,7 +19,6 @@ use crate::ws::fragment::Reader;
 use bytes::Bytes;
 
 use super::outbox::Outbox;
-use super::run::Mark;
 use super::settings::Settings;
 use super::subscriptions::Subscriptions;
 
@@ -44,6 +43,13 @@ pub enum State {
 /// Bytes of a handshake.
 #[derive(Debug)]
 pub struct Collected(pub Vec<u8>);
+
+/// Who a session is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// As whoever let it in calls it.
+    pub name: Box<str>,
+}
 
 /// What waits in its place.
 #[derive(Debug)]
@@ -160,14 +166,14 @@ pub struct Session {
     pub bad_texts: u32,
     /// Its filters, with its place among the members of each.
     pub subscriptions: Subscriptions,
-    /// What of the open run it has taken already.
-    pub mark: Mark,
+    /// Where among the marks of the open run its own is, if it has one.
+    pub mark: u32,
     /// Its requests and what it handles.
     pub serving: Option<Box<Serving>>,
     /// What waits.
     pub stall: Option<Box<Stall>>,
     /// Who it is, once it has said so and was believed.
-    pub identity: Option<Box<str>>,
+    pub identity: Option<Box<Identity>>,
     /// The remote address, for operators.
     pub address: RemoteAddress,
     /// When it was accepted, and from the 101 on when bytes last came (ms).
@@ -205,7 +211,7 @@ impl Session {
             sending: Since::default(),
             bad_texts: 0,
             subscriptions: Subscriptions::default(),
-            mark: Mark::default(),
+            mark: 0,
             serving: None,
             stall: None,
             identity: None,

@@ -27,12 +27,19 @@ impl<T> Pieces<T> {
     }
 
     /// The value of a slot; what is missing up to there is made by `fresh`.
-    pub(super) fn reach(&mut self, slot: u32, mut fresh: impl FnMut() -> T) -> &mut T {
+    #[inline]
+    pub(super) fn reach(&mut self, slot: u32, fresh: impl FnMut() -> T) -> &mut T {
         let slot = slot as usize;
-        while self.pieces.len() <= slot / PIECE_SLOTS {
-            self.pieces.push(Box::new(std::array::from_fn(|_| fresh())));
+        if self.pieces.len() <= slot / PIECE_SLOTS {
+            self.grow(slot / PIECE_SLOTS + 1, fresh);
         }
         &mut self.pieces[slot / PIECE_SLOTS][slot % PIECE_SLOTS]
+    }
+
+    #[cold]
+    fn grow(&mut self, pieces: usize, mut fresh: impl FnMut() -> T) {
+        self.pieces
+            .resize_with(pieces, || Box::new(std::array::from_fn(|_| fresh())));
     }
 
     /// All values there are, whether their slots have been used or not.

@@ -387,11 +387,11 @@ mod tests {
     fn a_session_is_small() {
         // Ten thousand that wait are to cost 512 bytes each, and this is the largest part of it.
         assert!(
-            size_of::<Option<Session>>() <= 320,
+            size_of::<Option<Session>>() <= 272,
             "{}",
             size_of::<Option<Session>>()
         );
-        assert!(size_of::<Outbox>() <= 128, "{}", size_of::<Outbox>());
+        assert!(size_of::<Outbox>() <= 104, "{}", size_of::<Outbox>());
     }
 
     const SLOT: u32 = 3;

@@ -34,7 +34,11 @@ pub(super) struct Droppable {
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     first: Option<Part>,
-    rest: VecDeque<Part>,
+    #[allow(
+        clippy::box_collection,
+        reason = "a session that has none pays one word"
+    )]
+    rest: Option<Box<VecDeque<Part>>>,
 }
 
 impl Parts {
@@ -45,59 +49,61 @@ impl Parts {
     pub(super) fn push_back(&mut self, part: Part) {
         match self.first {
             None => self.first = Some(part),
-            Some(_) => self.rest.push_back(part),
+            Some(_) => self.rest.get_or_insert_default().push_back(part),
         }
     }
 
     pub(super) fn push_front(&mut self, part: Part) {
         if let Some(second) = self.first.replace(part) {
-            self.rest.push_front(second);
+            self.rest.get_or_insert_default().push_front(second);
         }
     }
 
     pub(super) fn pop_front(&mut self) -> Option<Part> {
-        let first = self.first.take();
-        if !self.rest.is_empty() {
-            self.first = self.rest.pop_front();
-        }
-        first
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        std::mem::replace(&mut self.first, next)
     }
 
     pub(super) fn back_mut(&mut self) -> Option<&mut Part> {
-        self.rest.back_mut().or(self.first.as_mut())
+        let last = self.rest.as_mut().and_then(|rest| rest.back_mut());
+        last.or(self.first.as_mut())
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Part> {
-        self.first.iter_mut().chain(&mut self.rest)
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        self.first.iter_mut().chain(rest)
     }
 
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Part) -> bool) {
         let is_first_kept = self.first.as_ref().is_none_or(&mut keep);
-        self.rest.retain(keep);
+        if let Some(rest) = &mut self.rest {
+            rest.retain(keep);
+        }
         if !is_first_kept {
-            self.first = self.rest.pop_front();
+            self.pop_front();
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.first = None;
-        self.rest = VecDeque::new();
+        *self = Parts::default();
     }
 
-    /// Gives back what the queue's memory is, once nothing is in it.
+    /// Gives back the queue's memory, once nothing is in it.
     pub(super) fn shrink(&mut self) {
-        if self.rest.is_empty() && self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        self.iter().count()
     }
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Part> {
-        self.first.iter().chain(&self.rest)
+        self.first
+            .iter()
+            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 }

@@ -384,10 +384,21 @@ impl<'a> Scanner<'a> {
 
     /// A string, whose opening quote is here; true if there is a backslash in it.
     fn string(&mut self) -> Result<bool, Stop> {
-        self.at += 1;
+        let inside = &self.text[self.at + 1..];
+        let plain = plain_prefix(inside);
+        self.at += 1 + plain;
+        if inside.get(plain) == Some(&b'"') {
+            self.at += 1;
+            return Ok(false);
+        }
+        self.rest_of_string()
+    }
+
+    /// The rest of a string from its first byte on that is not plain and not the closing quote.
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<bool, Stop> {
         let mut escaped = false;
         loop {
-            self.at += plain_prefix(&self.text[self.at..]);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -400,6 +411,7 @@ impl<'a> Scanner<'a> {
                 Some(_) => return Err(self.stop("a control character in a string")),
                 None => return Err(self.stop("an end inside of a string")),
             }
+            self.at += plain_prefix(&self.text[self.at..]);
         }
     }
 
@@ -422,6 +434,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn whitespace(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;

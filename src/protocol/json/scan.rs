@@ -53,6 +53,9 @@ pub struct Span {
 }
 
 impl Span {
+    /// Nothing, at the beginning.
+    pub(crate) const EMPTY: Span = Span { start: 0, end: 0 };
+
     /// The bytes from `start` to before `end`.
     ///
     /// # Panics
@@ -146,6 +149,7 @@ impl<'a> Members<'a> {
         }
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<Option<Member>, Stop> {
         let scanner = &mut self.scanner;
         scanner.whitespace();
@@ -201,6 +205,7 @@ impl<'a> Members<'a> {
 impl Iterator for Members<'_> {
     type Item = Result<Member, JsonError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Result<Member, JsonError>> {
         if self.next == Next::Nothing {
             return None;
@@ -242,12 +247,19 @@ impl<'a> Scanner<'a> {
     }
 
     /// One value, which starts here, inside of `outside` open arrays and objects.
+    #[inline]
     fn value(&mut self, outside: usize) -> Result<Kind, Stop> {
-        let first = match self.peek() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            _ => return self.scalar(),
-        };
+        match self.peek() {
+            Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),
+            Some(b'{') => self.nest(outside).map(|()| Kind::Object),
+            Some(b'[') => self.nest(outside).map(|()| Kind::Array),
+            _ => self.scalar(),
+        }
+    }
+
+    /// One array or object, whose bracket is here, inside of `outside` others.
+    #[inline(never)]
+    fn nest(&mut self, outside: usize) -> Result<(), Stop> {
         // The open arrays (0) and objects (1); the innermost is the lowest bit.
         let mut open: u64 = 0;
         let mut depth = 0;
@@ -284,7 +296,7 @@ impl<'a> Scanner<'a> {
                         open >>= 1;
                         depth -= 1;
                         if depth == 0 {
-                            return Ok(first);
+                            return Ok(());
                         }
                         self.whitespace();
                     }
@@ -305,6 +317,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A value that holds no other.
+    #[inline(never)]
     fn scalar(&mut self) -> Result<Kind, Stop> {
         match self.peek() {
             Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),

@@ -12,34 +12,36 @@ use super::JsonError;
 /// control character.
 #[inline]
 pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
-    prefix(bytes, special_bytes, is_special)
+    prefix(bytes, special_bytes)
 }
 
 /// Is this what stands between the quotes of its JSON string, and UTF-8 without a closer look?
 fn is_plain_ascii(bytes: &[u8]) -> bool {
-    let in_word = |word| special_bytes(word) | word & HIGH_BITS;
-    prefix(bytes, in_word, |byte| is_special(byte) || !byte.is_ascii()) == bytes.len()
+    prefix(bytes, |word| special_bytes(word) | word & HIGH_BITS) == bytes.len()
 }
 
-/// How many bytes come before the first that is meant. `in_word`: the high bit of each byte that is, exact up to and
-/// including the lowest. `is_meant`: is this one?
+/// How many bytes come before the first that is meant. `meant`: the high bit of each byte of a word that is, exact up
+/// to and including the lowest.
 #[inline(always)]
-fn prefix(bytes: &[u8], in_word: impl Fn(u64) -> u64, is_meant: impl Fn(u8) -> bool) -> usize {
+fn prefix(bytes: &[u8], meant: impl Fn(u64) -> u64) -> usize {
     // Keys and topics end in the first words; only what goes on is worth a wider look.
     const WORDS_BEFORE_WIDE: usize = 2;
+    let meant = |word: &[u8; 8]| meant(u64::from_le_bytes(*word));
+    let index = |found: u64| found.trailing_zeros() as usize / 8;
     let mut rest = bytes;
     let mut words = 0;
     while let Some((word, more)) = rest.split_first_chunk() {
-        let meant = in_word(u64::from_le_bytes(*word));
-        if meant != 0 {
-            return bytes.len() - rest.len() + meant.trailing_zeros() as usize / 8;
+        let found = meant(word);
+        if found != 0 {
+            return bytes.len() - rest.len() + index(found);
         }
         rest = more;
         words += 1;
         if words == WORDS_BEFORE_WIDE {
-            // Without an early end inside of a chunk, so that the compiler takes vectors.
+            // No early end inside of a chunk, so that the compiler takes vectors.
             while let Some((chunk, more)) = rest.split_first_chunk::<32>()
-                && !chunk.iter().fold(false, |any, &byte| any | is_meant(byte))
+                && let (words, _) = chunk.as_chunks()
+                && words.iter().fold(0, |any, word| any | meant(word)) == 0
             {
                 rest = more;
             }
@@ -50,15 +52,13 @@ fn prefix(bytes: &[u8], in_word: impl Fn(u64) -> u64, is_meant: impl Fn(u8) -> b
     }
     // The end, with bytes before it that were looked at and found plain.
     if let Some(word) = bytes.last_chunk() {
-        let meant = in_word(u64::from_le_bytes(*word));
-        return bytes.len() - 8 + meant.trailing_zeros() as usize / 8;
+        return bytes.len() - word.len() + index(meant(word));
     }
-    let meant = rest.iter().position(|&byte| is_meant(byte));
-    meant.unwrap_or(bytes.len())
-}
-
-fn is_special(byte: u8) -> bool {
-    matches!(byte, 0..0x20 | b'"' | b'\\')
+    let mut word = [b'x'; 8];
+    for (to, from) in word.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    index(meant(&word)).min(bytes.len())
 }
 
 const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);

@@ -438,7 +438,7 @@ fn as_naive(command: Command) -> Naive {
         Command::Publish { message, tag } => Naive::Publish {
             topic: text(message.targets.topics[0].as_bytes()),
             echo: !message.flags.not_to_origin,
-            message: data(message.payload),
+            message: data(message.payload.clone()),
             id: id(tag),
         },
         Command::Emit {

@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -28,7 +29,10 @@ pub enum Command {
     /// After the ack, no more.
     Unsubscribe { filter: Filter, tag: Option<Tag> },
     /// Deliver to everybody with a matching subscription, then ack. `message.origin` is left for the shard to set.
-    Publish { message: Message, tag: Option<Tag> },
+    Publish {
+        message: Arc<Message>,
+        tag: Option<Tag>,
+    },
     /// Tell one session that handles `event`; no answer.
     Emit { event: Bytes, data: Payload },
     /// Ask `to` and give its answer back under `tag`.

@@ -4,9 +4,11 @@
 //! behind it, and tried again each turn; the one exception is a run of subscribes, which wait together, so
 //! that a thousand of them cost one wait and not a thousand.
 
+use std::sync::Arc;
+
 use crate::address::SessionId;
 use crate::error::{CloseReason, Code};
-use crate::message::Origin;
+use crate::message::{Message, Origin};
 use crate::protocol::{Action, Command, Event, Protocol, Refusal, Tag, native};
 use crate::topic::Filter;
 use crate::ws::fragment::{Incoming, ReaderLimits};
@@ -382,19 +384,28 @@ impl Shard {
     fn publish(
         &mut self,
         id: SessionId,
-        mut message: crate::message::Message,
+        mut message: Arc<Message>,
         tag: Option<Tag>,
     ) -> Result<(), Wait> {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
-        let Some(topic) = message.targets.topics.first().cloned() else {
+        let origin = Some(Origin {
+            shard: self.id,
+            session: id,
+        });
+        // Nobody else has it before it is routed.
+        if let Some(message) = Arc::get_mut(&mut message) {
+            message.origin = origin;
+        }
+        debug_assert_eq!(message.origin, origin);
+        let Some(topic) = message.targets.topics.first() else {
             return Ok(());
         };
         if !self
             .settings
             .access
-            .may_publish(&topic, session.identity.is_some())
+            .may_publish(topic, session.identity.is_some())
         {
             let reason = "the access rules do not allow this publish";
             self.tell_refused(
@@ -407,15 +418,8 @@ impl Shard {
             );
             return Ok(());
         }
-        message.origin = Some(Origin {
-            shard: self.id,
-            session: id,
-        });
-        if let Err(message) = self.route(message) {
-            return Err(Wait::from(Command::Publish {
-                message: *message,
-                tag,
-            }));
+        if !self.route(&message) {
+            return Err(Wait::from(Command::Publish { message, tag }));
         }
         self.stats.publishes += 1;
         self.tell(

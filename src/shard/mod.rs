@@ -28,7 +28,7 @@ use crate::protocol::Event;
 use crate::protocol::native::{self, Stamp};
 use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
-use crate::ws::frame::{self, Opcode};
+use crate::ws::frame::{self, Opcode, ServerHeader};
 
 use fanout::{Subscribers, mark_dirty, mark_urgent};
 use fault::Place;
@@ -569,21 +569,29 @@ impl Shard {
 
     /// Tells a session something. `reply`: it is the answer to something that it sent.
     fn tell(&mut self, id: SessionId, event: &Event<'_>, reply: bool) {
+        const ROOM: usize = frame::SERVER_HEADER_BYTES_MAX;
         let mut words = std::mem::take(&mut self.words);
         words.clear();
+        words.extend_from_slice(&[0; ROOM]);
         let encoded = self.settings.fault.contain(Place::Encode, || {
             native::encode(event, &self.stamp, &mut words)
         });
         match encoded {
-            Some(()) => self.tell_frame(id, Opcode::Text, &words, reply),
+            Some(()) => {
+                let header = ServerHeader::new(Opcode::Text, words.len() - ROOM);
+                self.tell_words(id, [header.before(&mut words), &[]], reply);
+            }
             None => self.close(id, CloseReason::Internal),
         }
         self.words = words;
     }
 
     fn tell_frame(&mut self, id: SessionId, opcode: Opcode, payload: &[u8], reply: bool) {
-        let mut header = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX);
-        frame::encode_header(opcode, payload.len(), &mut header);
+        let header = ServerHeader::new(opcode, payload.len());
+        self.tell_words(id, [header.as_bytes(), payload], reply);
+    }
+
+    fn tell_words(&mut self, id: SessionId, words: [&[u8]; 2], reply: bool) {
         if !self.take_run(id) {
             return self.close_slow(id);
         }
@@ -596,9 +604,7 @@ impl Shard {
         };
         let before = session.outbox.charged();
         let bytes_max = session.limits(&self.settings).outbox_bytes_max;
-        let queued = session
-            .outbox
-            .push_words([&header, payload], reply, bytes_max);
+        let queued = session.outbox.push_words(words, reply, bytes_max);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         match queued {
             Queued::Yes { .. } => mark_dirty(session, &mut self.dirty),

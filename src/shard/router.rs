@@ -21,27 +21,25 @@ use super::Shard;
 use super::parcel::{Key, Parcel};
 
 impl Shard {
-    /// Routes a publication, or gives it back if a ring has no room.
-    pub(super) fn route(&mut self, message: Message) -> Result<(), Box<Message>> {
-        let interested = self.interested(&message);
-        if interested.is_empty() {
-            self.fan_out(&message);
-            return Ok(());
+    /// Routes a publication. False if a ring has no room: then nobody got it.
+    #[must_use]
+    pub(super) fn route(&mut self, message: &Arc<Message>) -> bool {
+        let interested = self.interested(message);
+        if !interested.is_empty() {
+            let size = message.size() + size_of::<Parcel>();
+            if !interested
+                .iter()
+                .all(|shard| self.lanes.to(shard).has_room(size))
+            {
+                return false;
+            }
+            for shard in interested.iter() {
+                self.stats.forwarded += 1;
+                self.lanes.to(shard).push(Parcel::Message(message.clone()));
+            }
         }
-        let size = message.size() + size_of::<Parcel>();
-        if !interested
-            .iter()
-            .all(|shard| self.lanes.to(shard).has_room(size))
-        {
-            return Err(Box::new(message));
-        }
-        let message = Arc::new(message);
-        for shard in interested.iter() {
-            self.stats.forwarded += 1;
-            self.lanes.to(shard).push(Parcel::Message(message.clone()));
-        }
-        self.fan_out(&message);
-        Ok(())
+        self.fan_out(message);
+        true
     }
 
     /// The other shards that announced a filter that matches.
@@ -83,7 +81,9 @@ impl Shard {
             unix_ms: self.now.unix_ms,
             envelope: None,
         };
-        self.route(message).map_err(|_| Code::Busy)?;
+        if !self.route(&Arc::new(message)) {
+            return Err(Code::Busy);
+        }
         self.stats.publishes += 1;
         Ok(())
     }

@@ -11,7 +11,7 @@
 //!
 //! Invariant: every node but the root ends a filter or has a child, and is found from its parent.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher as _};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -141,6 +141,41 @@ impl Trie {
     /// Appends the filters that match a dotted topic: more levels first, then one depth before branch, then
     /// literal before `*` from the left.
     pub(super) fn match_levels(&self, topic: &[u8], matches: &mut Vec<FilterId>) {
+        // As long as no `*` is met there is one node per depth at most, and its branch is all there is to remember.
+        let mut branches: SmallVec<[FilterId; TOPIC_LEVELS_MAX]> = SmallVec::new();
+        let mut id = ROOT;
+        let mut node = self.node(ROOT);
+        let mut rest = topic;
+        let one_depth = loop {
+            if node.star != NO_NODE {
+                return self.match_paths(topic, matches);
+            }
+            let size = rest.iter().position(|&byte| byte == b'.');
+            let level = &rest[..size.unwrap_or(rest.len())];
+            let child = if node.edge_count > 0 {
+                self.literal_child(id, level)
+            } else {
+                None
+            };
+            let Some(child) = child else { break NO_FILTER };
+            id = child;
+            node = self.node(child);
+            if node.branch != NO_FILTER {
+                branches.push(node.branch);
+            }
+            match size {
+                Some(size) => rest = &rest[size + 1..],
+                None => break node.one_depth,
+            }
+        };
+        if one_depth != NO_FILTER {
+            matches.push(one_depth);
+        }
+        matches.extend(branches.into_iter().rev());
+    }
+
+    /// [`Trie::match_levels`] by whichever ways there are.
+    fn match_paths(&self, topic: &[u8], matches: &mut Vec<FilterId>) {
         // The nodes reached, depth by depth, and where each depth ends. The child of a literal is put before
         // the child of a `*`, so within a depth they are in the order in which the filters are to come.
         let mut reached: SmallVec<[NodeId; 64]> = smallvec![ROOT];
@@ -205,7 +240,7 @@ impl Trie {
             node.parent == parent && *node.level == *level
         };
         self.edges
-            .find(self.seed.hash_one((parent, level)), is_child)
+            .find(hash(&self.seed, parent, level), is_child)
             .copied()
     }
 
@@ -220,11 +255,11 @@ impl Trie {
         } else {
             self.node_mut(parent).edge_count += 1;
             let (nodes, seed) = (&self.nodes, &self.seed);
-            let hash = |&id: &NodeId| {
+            let rehash = |&id: &NodeId| {
                 let node = &nodes[id.0];
-                seed.hash_one((node.parent, &*node.level))
+                hash(seed, node.parent, &node.level)
             };
-            self.edges.insert_unique(hash(&id), id, hash);
+            self.edges.insert_unique(rehash(&id), id, rehash);
         }
         id
     }
@@ -237,7 +272,7 @@ impl Trie {
             self.node_mut(parent).star = NO_NODE;
         } else {
             self.node_mut(parent).edge_count -= 1;
-            let hash = self.seed.hash_one((parent, &*node.level));
+            let hash = hash(&self.seed, parent, &node.level);
             let edge = self.edges.find_entry(hash, |&edge| edge == id);
             edge.expect("a node is found from its parent").remove();
         }
@@ -256,4 +291,12 @@ impl Trie {
     pub(super) fn node_count(&self) -> usize {
         self.nodes.len()
     }
+}
+
+/// Of an edge. There is one string in it, at its beginning, so its length need not be hashed to tell edges apart.
+fn hash(seed: &RandomState, parent: NodeId, level: &[u8]) -> u64 {
+    let mut hasher = seed.build_hasher();
+    hasher.write(level);
+    hasher.write_u32(parent.0);
+    hasher.finish()
 }

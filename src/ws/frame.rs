@@ -67,19 +67,67 @@ pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 /// The longest header of a masked frame.
 pub const CLIENT_HEADER_BYTES_MAX: usize = SERVER_HEADER_BYTES_MAX + 4;
 
+/// The header of an unmasked, final frame, by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerHeader {
+    /// At the end of these, so that a payload can follow.
+    bytes: [u8; SERVER_HEADER_BYTES_MAX],
+    start: u8,
+}
+
+impl ServerHeader {
+    /// The header before a payload of this size.
+    #[inline]
+    pub fn new(opcode: Opcode, payload_size: usize) -> ServerHeader {
+        let first = 0x80 | opcode.bits();
+        match payload_size {
+            0..=125 => ServerHeader {
+                bytes: [0, 0, 0, 0, 0, 0, 0, 0, first, payload_size as u8],
+                start: 8,
+            },
+            126..=0xFFFF => {
+                let [a, b] = (payload_size as u16).to_be_bytes();
+                ServerHeader {
+                    bytes: [0, 0, 0, 0, 0, 0, first, 126, a, b],
+                    start: 6,
+                }
+            }
+            _ => {
+                let [a, b, c, d, e, f, g, h] = (payload_size as u64).to_be_bytes();
+                ServerHeader {
+                    bytes: [first, 127, a, b, c, d, e, f, g, h],
+                    start: 0,
+                }
+            }
+        }
+    }
+
+    /// As it goes out.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[usize::from(self.start)..]
+    }
+
+    /// Writes the header before a payload that has [`SERVER_HEADER_BYTES_MAX`] bytes to spare before it; the frame.
+    ///
+    /// # Panics
+    /// if there is no such room
+    #[inline]
+    pub fn before(self, spared: &mut [u8]) -> &[u8] {
+        let (room, _) = spared
+            .split_first_chunk_mut()
+            .expect("a payload with room for its header");
+        *room = self.bytes;
+        &spared[usize::from(self.start)..]
+    }
+}
+
 /// Appends the header of an unmasked, final frame.
+#[inline]
 pub fn encode_header(opcode: Opcode, payload_size: usize, out: &mut Vec<u8>) {
-    out.push(0x80 | opcode.bits());
-    match payload_size {
-        0..=125 => out.push(payload_size as u8),
-        126..=0xFFFF => {
-            out.push(126);
-            out.extend_from_slice(&(payload_size as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(127);
-            out.extend_from_slice(&(payload_size as u64).to_be_bytes());
-        }
+    if payload_size <= 125 {
+        out.extend_from_slice(&[0x80 | opcode.bits(), payload_size as u8]);
+    } else {
+        out.extend_from_slice(ServerHeader::new(opcode, payload_size).as_bytes());
     }
 }
 
@@ -211,6 +259,11 @@ mod tests {
             encode_header(opcode, size, &mut out);
             assert_eq!(out, expected);
             assert_eq!(header_size(size), expected.len());
+            let header = ServerHeader::new(opcode, size);
+            assert_eq!(header.as_bytes(), expected);
+            let mut spared = vec![b'?'; SERVER_HEADER_BYTES_MAX];
+            spared.extend_from_slice(b"payload");
+            assert_eq!(header.before(&mut spared), [expected, b"payload"].concat());
         };
         check(Opcode::Text, 0, &[0x81, 0]);
         check(Opcode::Binary, 125, &[0x82, 125]);

@@ -3,6 +3,7 @@
 //! The oracle is serde_json: what is accepted here is JSON there, and whatever is written here is, too.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pubsub::address::{ClientId, SessionId, ShardId};
@@ -143,7 +144,7 @@ fn check_delivery(message: &Message, trust_peer_flag: bool) {
         let bare = Message {
             envelope: None,
             payload,
-            ..message.clone()
+            ..Message::clone(message)
         };
         let mut out = Vec::new();
         encode_delivery(&bare, topic, context, &mut out);
@@ -153,7 +154,7 @@ fn check_delivery(message: &Message, trust_peer_flag: bool) {
 }
 
 /// A delivery taken as a publish, and its delivery.
-fn republished(delivery: &[u8], context: &[u8], trust_peer_flag: bool) -> (Message, Vec<u8>) {
+fn republished(delivery: &[u8], context: &[u8], trust_peer_flag: bool) -> (Arc<Message>, Vec<u8>) {
     match decode(delivery, &Stamp::new(NOW_MS), trust_peer_flag) {
         Ok(Command::Publish { message, .. }) => {
             let mut out = Vec::new();

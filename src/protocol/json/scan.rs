@@ -53,6 +53,9 @@ pub struct Span {
 }
 
 impl Span {
+    /// Nothing, at the beginning.
+    pub(crate) const EMPTY: Span = Span { start: 0, end: 0 };
+
     /// The bytes from `start` to before `end`.
     ///
     /// # Panics
@@ -146,6 +149,7 @@ impl<'a> Members<'a> {
         }
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<Option<Member>, Stop> {
         let scanner = &mut self.scanner;
         scanner.whitespace();
@@ -201,6 +205,7 @@ impl<'a> Members<'a> {
 impl Iterator for Members<'_> {
     type Item = Result<Member, JsonError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Result<Member, JsonError>> {
         if self.next == Next::Nothing {
             return None;
@@ -242,12 +247,19 @@ impl<'a> Scanner<'a> {
     }
 
     /// One value, which starts here, inside of `outside` open arrays and objects.
+    #[inline]
     fn value(&mut self, outside: usize) -> Result<Kind, Stop> {
-        let first = match self.peek() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            _ => return self.scalar(),
-        };
+        match self.peek() {
+            Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),
+            Some(b'{') => self.nest(outside).map(|()| Kind::Object),
+            Some(b'[') => self.nest(outside).map(|()| Kind::Array),
+            _ => self.scalar(),
+        }
+    }
+
+    /// One array or object, whose bracket is here, inside of `outside` others.
+    #[inline(never)]
+    fn nest(&mut self, outside: usize) -> Result<(), Stop> {
         // The open arrays (0) and objects (1); the innermost is the lowest bit.
         let mut open: u64 = 0;
         let mut depth = 0;
@@ -284,7 +296,7 @@ impl<'a> Scanner<'a> {
                         open >>= 1;
                         depth -= 1;
                         if depth == 0 {
-                            return Ok(first);
+                            return Ok(());
                         }
                         self.whitespace();
                     }
@@ -305,6 +317,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A value that holds no other.
+    #[inline(never)]
     fn scalar(&mut self) -> Result<Kind, Stop> {
         match self.peek() {
             Some(b'"') => self.string().map(|escaped| Kind::String { escaped }),
@@ -384,10 +397,21 @@ impl<'a> Scanner<'a> {
 
     /// A string, whose opening quote is here; true if there is a backslash in it.
     fn string(&mut self) -> Result<bool, Stop> {
-        self.at += 1;
+        let inside = &self.text[self.at + 1..];
+        let plain = plain_prefix(inside);
+        self.at += 1 + plain;
+        if inside.get(plain) == Some(&b'"') {
+            self.at += 1;
+            return Ok(false);
+        }
+        self.rest_of_string()
+    }
+
+    /// The rest of a string from its first byte on that is not plain and not the closing quote.
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<bool, Stop> {
         let mut escaped = false;
         loop {
-            self.at += plain_prefix(&self.text[self.at..]);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -400,6 +424,7 @@ impl<'a> Scanner<'a> {
                 Some(_) => return Err(self.stop("a control character in a string")),
                 None => return Err(self.stop("an end inside of a string")),
             }
+            self.at += plain_prefix(&self.text[self.at..]);
         }
     }
 
@@ -422,6 +447,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn whitespace(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;

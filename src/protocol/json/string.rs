@@ -1,7 +1,8 @@
 //! JSON strings (RFC 8259, section 7): written, measured and read.
 //!
 //! The plain version looks at each byte. Most strings have nothing to escape, so the departure is
-//! [`plain_prefix`], which looks at eight at a time; everything else goes from one special byte to the next.
+//! [`plain_prefix`], which looks at eight at a time, and at 32 once a string is long; everything else goes from one
+//! special byte to the next. What is written is mostly plain ASCII, which one look tells to be valid UTF-8 as well.
 
 use std::borrow::Cow;
 
@@ -11,19 +12,56 @@ use super::JsonError;
 /// control character.
 #[inline]
 pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(word) = bytes[at..].first_chunk() {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let plain = bytes[at..]
-        .iter()
-        .position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
-    plain.map_or(bytes.len(), |plain| at + plain)
+    prefix(bytes, special_bytes)
 }
+
+/// Is this what stands between the quotes of its JSON string, and UTF-8 without a closer look?
+fn is_plain_ascii(bytes: &[u8]) -> bool {
+    prefix(bytes, |word| special_bytes(word) | word & HIGH_BITS) == bytes.len()
+}
+
+/// How many bytes come before the first that is meant. `meant`: the high bit of each byte of a word that is, exact up
+/// to and including the lowest.
+#[inline(always)]
+fn prefix(bytes: &[u8], meant: impl Fn(u64) -> u64) -> usize {
+    // Keys and topics end in the first words; only what goes on is worth a wider look.
+    const WORDS_BEFORE_WIDE: usize = 2;
+    let meant = |word: &[u8; 8]| meant(u64::from_le_bytes(*word));
+    let index = |found: u64| found.trailing_zeros() as usize / 8;
+    let mut rest = bytes;
+    let mut words = 0;
+    while let Some((word, more)) = rest.split_first_chunk() {
+        let found = meant(word);
+        if found != 0 {
+            return bytes.len() - rest.len() + index(found);
+        }
+        rest = more;
+        words += 1;
+        if words == WORDS_BEFORE_WIDE {
+            // No early end inside of a chunk, so that the compiler takes vectors.
+            while let Some((chunk, more)) = rest.split_first_chunk::<32>()
+                && let (words, _) = chunk.as_chunks()
+                && words.iter().fold(0, |any, word| any | meant(word)) == 0
+            {
+                rest = more;
+            }
+        }
+    }
+    if rest.is_empty() {
+        return bytes.len();
+    }
+    // The end, with bytes before it that were looked at and found plain.
+    if let Some(word) = bytes.last_chunk() {
+        return bytes.len() - word.len() + index(meant(word));
+    }
+    let mut word = [b'x'; 8];
+    for (to, from) in word.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    index(meant(&word)).min(bytes.len())
+}
+
+const HIGH_BITS: u64 = u64::from_le_bytes([0x80; 8]);
 
 /// The high bit of each byte that is `"`, `\` or below 0x20. Exact up to and including the lowest such byte: a
 /// subtraction borrows only from the bytes above a hit.
@@ -31,11 +69,23 @@ fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
     let equals = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, 0x20) | equals(b'"') | equals(b'\\')) & (ONES << 7)
+    (below(word, 0x20) | equals(b'"') | equals(b'\\')) & HIGH_BITS
 }
 
 /// Appends `text` (UTF-8; invalid parts become U+FFFD) as a JSON string with quotes.
+#[inline]
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    if is_plain_ascii(text) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    } else {
+        write_any_string(text, out);
+    }
+}
+
+fn write_any_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     if simdutf8::basic::from_utf8(text).is_ok() {
         write_escaped(text, out);
@@ -52,6 +102,9 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
 
 /// The bytes that [`write_string`] appends.
 pub fn string_size(text: &[u8]) -> usize {
+    if is_plain_ascii(text) {
+        return text.len() + 2;
+    }
     let contents = if simdutf8::basic::from_utf8(text).is_ok() {
         escaped_size(text)
     } else {
@@ -235,7 +288,7 @@ mod tests {
                 .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
                 .unwrap_or(bytes.len())
         };
-        for length in 0..40 {
+        for length in (0..40).chain([47, 48, 49, 55, 56, 80, 81]) {
             for at in 0..length {
                 for byte in 0..=255 {
                     for around in [b'x', 0x80, 0xff, b'!', b'#', b'[', b']', b' '] {
@@ -244,6 +297,11 @@ mod tests {
                         assert_eq!(
                             plain_prefix(&bytes),
                             naive(&bytes),
+                            "{byte} at {at} of {length}"
+                        );
+                        assert_eq!(
+                            is_plain_ascii(&bytes),
+                            bytes.is_ascii() && naive(&bytes) == length,
                             "{byte} at {at} of {length}"
                         );
                     }

@@ -1,18 +1,18 @@
 //! A text message to a command, or to the reason why there is none.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::smallvec;
 
-use super::super::json::{JsonError, Kind, Members, Span};
+use super::super::json::{JsonError, Kind, Member, Members, Span};
 use super::super::{Command, Outcome, Refusal};
 use super::envelope::Envelope;
-use super::fields::{Fields, Key, cut, is_name, name_of, own, string_of};
+use super::fields::{Fields, Key, is_name, name_of, own, string_of};
 use super::{ID_BYTES_MAX, Stamp};
 use crate::address::{Address, ClientId, SHARDS_MAX};
 use crate::error::Code;
-use crate::limits::NAME_BYTES_MAX;
 use crate::message::{Flags, Message, Payload, Targets};
 use crate::topic::{Filter, Topic};
 
@@ -23,63 +23,44 @@ use crate::topic::{Filter, Topic};
 /// # Errors
 /// A refusal with the rule that was broken. It carries the command's `id` and topic as far as there were any.
 pub fn decode(text: &[u8], stamp: &Stamp, trust_peer_flag: bool) -> Result<Command, Refusal> {
-    let mut fields = Fields::read(text).map_err(not_json)?;
-    fields.action = fields.string(Key::Type).map(|action| {
-        match ACTIONS.iter().find(|known| known.as_bytes() == &*action) {
-            Some(known) => Cow::Borrowed(*known),
-            None => Cow::Owned(String::from_utf8_lossy(cut(&action, NAME_BYTES_MAX)).into_owned()),
-        }
-    });
+    let fields = Fields::read(text).map_err(not_json)?;
+    let action = fields.string(Key::Type);
     if fields
         .raw(Key::Id)
         .is_some_and(|id| id.len() > ID_BYTES_MAX)
     {
         return Err(fields.refuse(Code::TooLarge, "`id` must be at most 1024 bytes"));
     }
-    match fields.action.as_deref() {
-        Some("publish") => publish(&fields, stamp, trust_peer_flag),
-        Some("subscribe") => Ok(Command::Subscribe {
+    match action.as_deref() {
+        Some(b"publish") => publish(&fields, stamp, trust_peer_flag),
+        Some(b"subscribe") => Ok(Command::Subscribe {
             filter: filter(&fields)?,
             tag: fields.tag(),
         }),
-        Some("unsubscribe") => Ok(Command::Unsubscribe {
+        Some(b"unsubscribe") => Ok(Command::Unsubscribe {
             filter: filter(&fields)?,
             tag: fields.tag(),
         }),
-        Some("event") => Ok(Command::Emit {
+        Some(b"event") => Ok(Command::Emit {
             event: fields.event()?,
             data: data(&fields),
         }),
-        Some("request") => request(&fields),
-        Some("reply") => reply(&fields),
-        Some("handle") => Ok(Command::Handle {
+        Some(b"request") => request(&fields),
+        Some(b"reply") => reply(&fields),
+        Some(b"handle") => Ok(Command::Handle {
             event: fields.event()?,
             tag: fields.tag(),
         }),
-        Some("unhandle") => Ok(Command::Unhandle {
+        Some(b"unhandle") => Ok(Command::Unhandle {
             event: fields.event()?,
             tag: fields.tag(),
         }),
-        Some("whoami") => Ok(Command::Whoami { tag: fields.tag() }),
-        Some("ping") => Ok(Command::Ping { tag: fields.tag() }),
+        Some(b"whoami") => Ok(Command::Whoami { tag: fields.tag() }),
+        Some(b"ping") => Ok(Command::Ping { tag: fields.tag() }),
         Some(_) => Err(fields.refuse(Code::BadType, "there is no such `type`")),
         None => Err(fields.refuse(Code::BadType, "`type` must be a string")),
     }
 }
-
-/// Every `type` that a client may send.
-const ACTIONS: [&str; 10] = [
-    "publish",
-    "subscribe",
-    "unsubscribe",
-    "event",
-    "request",
-    "reply",
-    "handle",
-    "unhandle",
-    "whoami",
-    "ping",
-];
 
 #[cold]
 fn not_json(error: JsonError) -> Refusal {
@@ -107,7 +88,7 @@ fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<
     let name = fields
         .string(Key::Topic)
         .ok_or_else(|| fields.refuse(Code::BadTopic, TOPIC_MISSING))?;
-    let not_to_origin = match fields.member(Key::Echo).map(|echo| echo.kind) {
+    let not_to_origin = match fields.value(Key::Echo).map(|echo| echo.kind) {
         None | Some(Kind::True) => false,
         Some(Kind::False) => true,
         Some(_) => return Err(fields.refuse(Code::BadType, "`echo` must be true or false")),
@@ -120,13 +101,15 @@ fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<
     };
     let topic =
         Topic::dotted(name).map_err(|error| fields.refuse(Code::BadTopic, error.as_str()))?;
+    let payload = Payload::Json(envelope.message.map_or(NULL, slice));
+    let tag = envelope.id.map(slice);
     let message = Message {
         targets: Targets {
             topics: smallvec![topic],
             ..Targets::default()
         },
         event: None,
-        payload: Payload::Json(envelope.message.map_or(NULL, slice)),
+        payload,
         attachments: Vec::new(),
         origin: None,
         flags: Flags {
@@ -135,11 +118,11 @@ fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<
         },
         position: None,
         unix_ms: stamp.unix_ms,
-        envelope: Some(envelope.bytes.clone()),
+        envelope: Some(envelope.bytes),
     };
     Ok(Command::Publish {
-        message,
-        tag: envelope.id.map(slice),
+        message: Arc::new(message),
+        tag,
     })
 }
 
@@ -148,15 +131,15 @@ fn request(fields: &Fields<'_>) -> Result<Command, Refusal> {
     let tag = fields
         .tag()
         .ok_or_else(|| fields.refuse(Code::BadType, "a request needs an `id`"))?;
-    let to = match fields.member(Key::To) {
+    let to = match fields.value(Key::To) {
         None => Address::Service(event.clone()),
         Some(_) => address(fields)?,
     };
-    let timeout_ms = match fields.member(Key::Timeout) {
+    let timeout_ms = match fields.value(Key::Timeout) {
         None => None,
         Some(timeout) => {
             let ms = if timeout.kind == Kind::Number {
-                milliseconds(timeout.value.of(fields.text))
+                milliseconds(timeout.span.of(fields.text))
             } else {
                 None
             };
@@ -230,10 +213,10 @@ fn failure(error: &[u8]) -> Option<Outcome> {
             _ => {}
         }
     }
-    let text = |member| {
-        Some(Cow::Owned(
-            String::from_utf8(string_of(&member?, error)?.into_owned()).ok()?,
-        ))
+    let text = |member: Option<Member>| {
+        let member = member?;
+        let text = string_of(member.value, member.kind, error)?;
+        Some(Cow::Owned(String::from_utf8(text.into_owned()).ok()?))
     };
     Some(Outcome::Failed {
         code: text(code)?,
@@ -542,7 +525,10 @@ mod tests {
         else {
             panic!("{peer}")
         };
-        assert_eq!(message.envelope.unwrap(), peer[..peer.len() - 1]);
+        assert_eq!(
+            message.envelope.as_deref().unwrap(),
+            &peer.as_bytes()[..peer.len() - 1]
+        );
     }
 
     /// None of these may ever become a command, for then it would be acked. A line is the code and the text.

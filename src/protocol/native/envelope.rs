@@ -24,21 +24,24 @@ pub(super) struct Envelope {
 impl Envelope {
     /// The envelope of a publish, with a timestamp if the publisher sent none.
     pub(super) fn of(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Envelope {
-        const TIMESTAMP: &[u8] = br#","timestamp":"#;
-        let mut out = Vec::with_capacity(
-            1 + fields.body.range().len() + TIMESTAMP.len() + stamp.as_bytes().len() + 2,
-        );
+        const TIMESTAMP: &[u8] = br#","timestamp":""#;
+        let is_stamped = fields.has(Key::Timestamp);
+        let stamp_size = if is_stamped {
+            0
+        } else {
+            TIMESTAMP.len() + Stamp::WRITTEN_SIZE + 1
+        };
+        let mut out = Vec::with_capacity(1 + fields.body.range().len() + stamp_size);
         out.push(b'{');
-        let foreign = fields.member(Key::Context).is_some()
-            || (fields.member(Key::FromPeerServer).is_some() && !trust_peer_flag);
+        let foreign =
+            fields.has(Key::Context) || (fields.has(Key::FromPeerServer) && !trust_peer_flag);
         let mut envelope = if foreign || fields.duplicates {
             rebuild(fields, trust_peer_flag, &mut out)
         } else {
             copy(fields, &mut out)
         };
-        if fields.member(Key::Timestamp).is_none() {
+        if !is_stamped {
             out.extend_from_slice(TIMESTAMP);
-            out.push(b'"');
             out.extend_from_slice(stamp.as_bytes());
             out.push(b'"');
         }
@@ -51,7 +54,7 @@ impl Envelope {
 fn copy(fields: &Fields<'_>, out: &mut Vec<u8>) -> Envelope {
     let body = fields.body.range();
     let shift = |key| {
-        let value = fields.member(key)?.value.range();
+        let value = fields.value(key)?.span.range();
         Some(Span::new(
             value.start - body.start + out.len(),
             value.end - body.start + out.len(),

@@ -32,24 +32,42 @@ pub(super) enum Key {
 impl Key {
     const COUNT: usize = Key::Error as usize + 1;
 
+    fn bit(self) -> u16 {
+        const { assert!(Key::COUNT <= u16::BITS as usize, "one bit per key") };
+        1 << self as u16
+    }
+
     /// The key with this name, unescaped.
     pub(super) fn named(name: &[u8]) -> Option<Key> {
-        Some(match name {
-            b"type" => Key::Type,
-            b"topic" => Key::Topic,
-            b"message" => Key::Message,
-            b"timestamp" => Key::Timestamp,
-            b"context" => Key::Context,
-            b"fromPeerServer" => Key::FromPeerServer,
-            b"echo" => Key::Echo,
-            b"id" => Key::Id,
-            b"event" => Key::Event,
-            b"data" => Key::Data,
-            b"to" => Key::To,
-            b"timeout" => Key::Timeout,
-            b"error" => Key::Error,
-            _ => return None,
-        })
+        // By length first: few are left to compare with.
+        match name.len() {
+            2 => match name {
+                b"id" => Some(Key::Id),
+                b"to" => Some(Key::To),
+                _ => None,
+            },
+            4 => match name {
+                b"type" => Some(Key::Type),
+                b"data" => Some(Key::Data),
+                b"echo" => Some(Key::Echo),
+                _ => None,
+            },
+            5 => match name {
+                b"topic" => Some(Key::Topic),
+                b"event" => Some(Key::Event),
+                b"error" => Some(Key::Error),
+                _ => None,
+            },
+            7 => match name {
+                b"message" => Some(Key::Message),
+                b"context" => Some(Key::Context),
+                b"timeout" => Some(Key::Timeout),
+                _ => None,
+            },
+            9 => (name == b"timestamp").then_some(Key::Timestamp),
+            14 => (name == b"fromPeerServer").then_some(Key::FromPeerServer),
+            _ => None,
+        }
     }
 }
 
@@ -67,6 +85,29 @@ pub(super) fn name_of<'a>(member: &Member, text: &'a [u8]) -> Cow<'a, [u8]> {
 /// taken for possible and left to [`super::envelope`], which sorts.
 const OTHERS_MAX: usize = 8;
 
+/// The value of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Value {
+    /// As written.
+    pub(super) span: Span,
+    /// What it is.
+    pub(super) kind: Kind,
+}
+
+/// Every `type` that a client may send.
+const ACTIONS: [&str; 10] = [
+    "publish",
+    "subscribe",
+    "unsubscribe",
+    "event",
+    "request",
+    "reply",
+    "handle",
+    "unhandle",
+    "whoami",
+    "ping",
+];
+
 /// A text that is one valid JSON object: its known members, of duplicates the last.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
@@ -75,14 +116,18 @@ pub(super) struct Fields<'a> {
     pub(super) body: Span,
     /// False if no key occurs twice.
     pub(super) duplicates: bool,
-    /// What a refusal says was to be done.
-    pub(super) action: Option<Cow<'static, str>>,
-    known: [Option<Member>; Key::COUNT],
+    /// One bit per key, by its number: is there such a member? The two below mean nothing without it, and cost less
+    /// to make than options would.
+    present: u16,
+    spans: [Span; Key::COUNT],
+    kinds: [Kind; Key::COUNT],
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn read(text: &'a [u8]) -> Result<Fields<'a>, JsonError> {
-        let mut known = [None; Key::COUNT];
+        let mut present = 0;
+        let mut spans = [Span::EMPTY; Key::COUNT];
+        let mut kinds = [Kind::Null; Key::COUNT];
         let mut others = SmallVec::<[&[u8]; OTHERS_MAX]>::new();
         let mut duplicates = false;
         let mut body: Option<(usize, usize)> = None;
@@ -91,7 +136,12 @@ impl<'a> Fields<'a> {
             let start = body.map_or(member.key.range().start, |(start, _)| start);
             body = Some((start, member.value.range().end));
             match Key::named(&name_of(&member, text)) {
-                Some(key) => duplicates |= known[key as usize].replace(member).is_some(),
+                Some(key) => {
+                    duplicates |= present & key.bit() != 0;
+                    present |= key.bit();
+                    spans[key as usize] = member.value;
+                    kinds[key as usize] = member.kind;
+                }
                 None if duplicates => {}
                 None => {
                     let name = member.key.inside().of(text);
@@ -106,24 +156,33 @@ impl<'a> Fields<'a> {
             text,
             body: Span::new(start, end),
             duplicates,
-            action: None,
-            known,
+            present,
+            spans,
+            kinds,
         })
     }
 
-    pub(super) fn member(&self, key: Key) -> Option<Member> {
-        self.known[key as usize]
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.present & key.bit() != 0
+    }
+
+    pub(super) fn value(&self, key: Key) -> Option<Value> {
+        self.has(key).then(|| Value {
+            span: self.spans[key as usize],
+            kind: self.kinds[key as usize],
+        })
     }
 
     /// The value as written.
     pub(super) fn raw(&self, key: Key) -> Option<&'a [u8]> {
-        self.member(key).map(|member| member.value.of(self.text))
+        self.value(key).map(|value| value.span.of(self.text))
     }
 
     /// The bytes of a string; nothing if there is no such member, it is not a string, or its escapes are not
     /// Unicode.
     pub(super) fn string(&self, key: Key) -> Option<Cow<'a, [u8]>> {
-        string_of(&self.member(key)?, self.text)
+        let value = self.value(key)?;
+        string_of(value.span, value.kind, self.text)
     }
 
     /// The name of an event: a string of 1 to [`NAME_BYTES_MAX`] bytes without control characters.
@@ -142,11 +201,21 @@ impl<'a> Fields<'a> {
         self.raw(Key::Id).map(Bytes::copy_from_slice)
     }
 
+    /// What a refusal says was to be done.
+    fn action(&self) -> Option<Cow<'static, str>> {
+        let action = self.string(Key::Type)?;
+        let known = ACTIONS.iter().find(|known| known.as_bytes() == &*action);
+        Some(match known {
+            Some(known) => Cow::Borrowed(*known),
+            None => Cow::Owned(String::from_utf8_lossy(cut(&action, NAME_BYTES_MAX)).into_owned()),
+        })
+    }
+
     /// A refusal with all that the client can tell its command by.
     #[cold]
     pub(super) fn refuse(&self, code: Code, reason: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal {
-            action: self.action.clone(),
+            action: self.action(),
             code,
             reason: reason.into(),
             topic: self
@@ -160,11 +229,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The bytes of a member's value, if it is a string of Unicode.
-pub(super) fn string_of<'a>(member: &Member, text: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-    match member.kind {
-        Kind::String { escaped: false } => Some(Cow::Borrowed(member.value.inside().of(text))),
-        Kind::String { escaped: true } => unescape(member.value.inside().of(text)).ok(),
+/// The bytes of a value, if it is a string of Unicode.
+#[inline]
+pub(super) fn string_of(value: Span, kind: Kind, text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    match kind {
+        Kind::String { escaped: false } => Some(Cow::Borrowed(value.inside().of(text))),
+        Kind::String { escaped: true } => unescape(value.inside().of(text)).ok(),
         _ => None,
     }
 }

@@ -37,7 +37,7 @@ impl Stamp {
     }
 
     /// The 24 bytes, ASCII.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; Stamp::WRITTEN_SIZE] {
         &self.written
     }
 }

@@ -387,7 +387,7 @@ mod tests {
     fn a_session_is_small() {
         // Ten thousand that wait are to cost 512 bytes each, and this is the largest part of it.
         assert!(
-            size_of::<Option<Session>>() <= 272,
+            size_of::<Option<Session>>() <= 256,
             "{}",
             size_of::<Option<Session>>()
         );

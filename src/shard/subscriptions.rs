@@ -1,9 +1,9 @@
 //! The filters that a session subscribes to, each with the session's place among its members.
 //!
-//! Most sessions have one or two, which need no memory of their own; some have a thousand, and a hash table.
+//! Most sessions have one, which needs no memory of its own, or a few; some have a thousand, and a hash table.
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::topic::tree::FilterId;
 
@@ -13,25 +13,25 @@ const FEW: usize = 8;
 type Table = HashMap<FilterId, u32, foldhash::fast::FixedState>;
 
 /// Filters and places.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Subscriptions(Inner);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Inner {
-    Few(SmallVec<[(FilterId, u32); 2]>),
+    #[default]
+    None,
+    One((FilterId, u32)),
+    /// Two or more, in a box.
+    Few(Box<SmallVec<[(FilterId, u32); 4]>>),
     Many(Box<Table>),
-}
-
-impl Default for Subscriptions {
-    fn default() -> Subscriptions {
-        Subscriptions(Inner::Few(SmallVec::new()))
-    }
 }
 
 impl Subscriptions {
     /// How many.
     pub fn len(&self) -> usize {
         match &self.0 {
+            Inner::None => 0,
+            Inner::One(_) => 1,
             Inner::Few(few) => few.len(),
             Inner::Many(many) => many.len(),
         }
@@ -45,6 +45,8 @@ impl Subscriptions {
     /// Is this filter among them?
     pub fn contains(&self, filter: FilterId) -> bool {
         match &self.0 {
+            Inner::None => false,
+            Inner::One((of, _)) => *of == filter,
             Inner::Few(few) => few.iter().any(|(of, _)| *of == filter),
             Inner::Many(many) => many.contains_key(&filter),
         }
@@ -52,16 +54,18 @@ impl Subscriptions {
 
     /// Adds a filter, or gives one that is there another place.
     pub fn insert(&mut self, filter: FilterId, place: u32) {
+        let new = (filter, place);
         match &mut self.0 {
+            Inner::None => self.0 = Inner::One(new),
+            Inner::One(one) if one.0 == filter => *one = new,
+            Inner::One(one) => self.0 = Inner::Few(Box::new(smallvec![*one, new])),
             Inner::Few(few) => {
-                if let Some((_, of)) = few.iter_mut().find(|(of, _)| *of == filter) {
-                    *of = place;
+                if let Some(of) = few.iter_mut().find(|(of, _)| *of == filter) {
+                    *of = new;
                 } else if few.len() < FEW {
-                    few.push((filter, place));
+                    few.push(new);
                 } else {
-                    let mut many: Box<Table> = Box::new(few.drain(..).collect());
-                    many.insert(filter, place);
-                    self.0 = Inner::Many(many);
+                    self.0 = Inner::Many(Box::new(few.drain(..).chain([new]).collect()));
                 }
             }
             Inner::Many(many) => {
@@ -73,6 +77,12 @@ impl Subscriptions {
     /// Takes a filter out; its place.
     pub fn remove(&mut self, filter: FilterId) -> Option<u32> {
         match &mut self.0 {
+            Inner::None => None,
+            Inner::One((of, place)) => {
+                let place = (*of == filter).then_some(*place)?;
+                self.0 = Inner::None;
+                Some(place)
+            }
             Inner::Few(few) => {
                 let index = few.iter().position(|(of, _)| *of == filter)?;
                 Some(few.swap_remove(index).1)
@@ -84,15 +94,16 @@ impl Subscriptions {
     /// All of them, in an order that is the same in each run.
     pub fn iter(&self) -> impl Iterator<Item = (FilterId, u32)> {
         let (few, many) = match &self.0 {
-            Inner::Few(few) => (Some(few), None),
-            Inner::Many(many) => (None, Some(many)),
+            Inner::None => (&[][..], None),
+            Inner::One(one) => (std::slice::from_ref(one), None),
+            Inner::Few(few) => (few.as_slice(), None),
+            Inner::Many(many) => (&[][..], Some(many)),
         };
-        let few = few.into_iter().flatten().copied();
         let many = many
             .into_iter()
             .flat_map(|many| many.iter())
             .map(|(filter, place)| (*filter, *place));
-        few.chain(many)
+        few.iter().copied().chain(many)
     }
 }
 

@@ -201,15 +201,16 @@ impl Broker {
         is_cancelled: &dyn Fn(Duration) -> bool,
         word: impl Fn(Reply<()>) -> Control,
     ) -> bool {
+        let deadline = Instant::now() + time;
         let (answered, answers) = bounded::<()>(self.shards.len());
         for shard in self.shards.iter() {
             let answered = answered.clone();
-            let _ = shard.send(word(Box::new(move |()| {
+            let word = word(Box::new(move |()| {
                 let _ = answered.send(());
-            })));
+            }));
+            let _ = shard.insist(word, deadline.saturating_duration_since(Instant::now()));
         }
         drop(answered);
-        let deadline = Instant::now() + time;
         let mut left = self.shards.len();
         while left > 0 {
             match answers.recv_timeout(Duration::from_millis(10)) {
@@ -228,7 +229,7 @@ impl Broker {
     /// Ends the shards' threads and gives the sockets' paths back.
     pub fn stop(self) {
         for shard in self.shards.iter() {
-            let _ = shard.send(Control::Stop);
+            let _ = shard.insist(Control::Stop, DRAIN_TIME);
         }
         for thread in self.threads {
             let _ = thread.join();

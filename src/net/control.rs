@@ -6,6 +6,8 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
@@ -65,5 +67,44 @@ impl ControlSender {
         self.channel.try_send(control).map_err(|_| Unreachable)?;
         (self.wake)();
         Ok(())
+    }
+
+    /// Sends a word that must not be lost: while the channel is full of others' words, waits until the shard has taken
+    /// one, for at most `time`.
+    ///
+    /// # Errors
+    /// [`Unreachable`] if the channel stayed full, or the shard has ended.
+    pub fn insist(&self, control: Control, time: Duration) -> Result<(), Unreachable> {
+        self.channel
+            .send_timeout(control, time)
+            .map_err(|_| Unreachable)?;
+        (self.wake)();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_channel_refuses_a_question_and_keeps_a_word_that_must_not_be_lost() {
+        let (channel, words) = crossbeam_channel::bounded(1);
+        let sender = ControlSender {
+            channel,
+            wake: Box::new(|| {}),
+        };
+        assert_eq!(sender.send(Control::Stop), Ok(()));
+        assert_eq!(sender.send(Control::Stop), Err(Unreachable));
+        let insisted = std::thread::scope(|scope| {
+            let insisting = scope.spawn(|| sender.insist(Control::Stop, Duration::from_secs(60)));
+            assert!(matches!(words.recv(), Ok(Control::Stop)));
+            assert!(matches!(words.recv(), Ok(Control::Stop)));
+            insisting.join().expect("no panic")
+        });
+        assert_eq!(insisted, Ok(()));
+        drop(words);
+        let insisted = sender.insist(Control::Stop, Duration::from_secs(60));
+        assert_eq!(insisted, Err(Unreachable));
     }
 }

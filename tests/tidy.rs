@@ -52,11 +52,13 @@ const IMPURE: [&str; 16] = [
 ];
 
 /// What of it is a plain value all the same (and is in `core` too).
-const PURE_ALL_THE_SAME: [&str; 5] = [
+const PURE_ALL_THE_SAME: [&str; 7] = [
     "std::net::IpAddr",
     "std::net::Ipv4Addr",
     "std::net::Ipv6Addr",
     "std::net::SocketAddr",
+    "std::net::SocketAddrV4",
+    "std::net::SocketAddrV6",
     "std::net::AddrParseError",
 ];
 

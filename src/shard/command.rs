@@ -334,6 +334,16 @@ impl Shard {
     fn activate(&mut self, id: SessionId, filter: Filter, tag: Option<Tag>) {
         // What was published before is for those who were there before.
         self.seal_run();
+        if !self
+            .sessions
+            .find(id)
+            .is_some_and(|session| session.is_open())
+        {
+            // It was there before, and could not take it.
+            self.interest.remove(&Key::Filter(filter));
+            self.announce();
+            return;
+        }
         let number = self.subscriptions.insert_with(&filter, Default::default);
         let Some(session) = self.sessions.find(id) else {
             return;

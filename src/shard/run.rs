@@ -444,6 +444,36 @@ mod tests {
     }
 
     #[test]
+    fn whoever_subscribes_anew_and_can_t_take_what_came_before_is_closed_and_gets_nothing_more() {
+        let mut house = House::with(2, |settings| {
+            settings.limits.outbox_bytes_max = 20 * KIB;
+            settings.limits.outbox_bytes_soft = 200 * KIB;
+        });
+        let (reader, publisher) = (house.connect(0), house.connect(0));
+        house.subscribe(reader, "a");
+        house.stop_reading(reader);
+        house.ask(publisher, &publish("a", 10));
+        for _ in 0..15 {
+            house.send(publisher, &publish("a", 2 * KIB));
+        }
+        house.send(reader, r#"{"type":"subscribe","topic":"b"}"#);
+        house.send(publisher, &publish("b", 10));
+        house.turn(0);
+        assert_eq!(house.shards[0].stats().closed_slow, 1);
+        house.read_on(reader);
+        house.settle();
+        house.send(publisher, &publish("b", 10));
+        house.settle();
+        let told = brief(&house.read(reader));
+        assert_eq!(told.last().map(String::as_str), Some("close 4008 too slow"));
+        assert_eq!(house.shards[0].stats().subscriptions, 0);
+        house.end(reader, Ending::EndOfInput);
+        house.end(publisher, Ending::Failed);
+        house.settle();
+        house.check_empty(0);
+    }
+
+    #[test]
     fn an_origin_that_wants_no_echo_gets_the_others_only() {
         let mut house = House::new(1);
         let (member, reader) = (house.connect(0), house.connect(0));

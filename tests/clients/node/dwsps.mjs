@@ -146,6 +146,7 @@ const cases = {
   async 'sub-topics carry the context, one copy for each subscription, most specific first'() {
     const [client, publisher] = [await connect(), await connect()]
     for (const topic of ['news', 'news.uk', 'news.uk.london']) client.subscribe(topic)
+    await client.until('subscribe', 'news.uk.london')
     assert.deepEqual(contexts(await heard(client, publisher, 'news.uk.london', 1)).filter(Boolean), [
       'news.uk.london',
       'news.uk',

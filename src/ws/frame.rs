@@ -124,11 +124,7 @@ impl ServerHeader {
 /// Appends the header of an unmasked, final frame.
 #[inline]
 pub fn encode_header(opcode: Opcode, payload_size: usize, out: &mut Vec<u8>) {
-    if payload_size <= 125 {
-        out.extend_from_slice(&[0x80 | opcode.bits(), payload_size as u8]);
-    } else {
-        out.extend_from_slice(ServerHeader::new(opcode, payload_size).as_bytes());
-    }
+    out.extend_from_slice(ServerHeader::new(opcode, payload_size).as_bytes());
 }
 
 /// The size of what [`encode_header`] appends.

@@ -13,32 +13,14 @@ use crate::address::ClientId;
 pub fn encode(event: &Event<'_>, stamp: &Stamp, out: &mut Vec<u8>) {
     match event {
         Event::Ack { action, name, tag } => {
-            // Most of what is told are acks. Each beginning is spelled out: words whose sizes are known are copied
-            // without a call.
-            match action {
-                Action::Subscribe => {
-                    out.extend_from_slice(br#"{"type":"ack","action":"subscribe","timestamp":""#);
-                }
-                Action::Unsubscribe => {
-                    out.extend_from_slice(br#"{"type":"ack","action":"unsubscribe","timestamp":""#);
-                }
-                Action::Publish => {
-                    out.extend_from_slice(br#"{"type":"ack","action":"publish","timestamp":""#);
-                }
-                Action::Handle => {
-                    out.extend_from_slice(br#"{"type":"ack","action":"handle","timestamp":""#);
-                }
-                Action::Unhandle => {
-                    out.extend_from_slice(br#"{"type":"ack","action":"unhandle","timestamp":""#);
-                }
-            }
+            out.extend_from_slice(br#"{"type":"ack","action":""#);
+            out.extend_from_slice(action.as_str().as_bytes());
+            out.extend_from_slice(br#"","timestamp":""#);
             out.extend_from_slice(stamp.as_bytes());
-            match action {
-                Action::Subscribe | Action::Unsubscribe | Action::Publish => {
-                    out.extend_from_slice(br#"","topic":"#);
-                }
-                Action::Handle | Action::Unhandle => out.extend_from_slice(br#"","event":"#),
-            }
+            out.extend_from_slice(match action {
+                Action::Subscribe | Action::Unsubscribe | Action::Publish => br#"","topic":"#,
+                Action::Handle | Action::Unhandle => br#"","event":"#,
+            });
             write_string(name, out);
             write_tag(*tag, out);
         }

@@ -39,35 +39,22 @@ impl Key {
 
     /// The key with this name, unescaped.
     pub(super) fn named(name: &[u8]) -> Option<Key> {
-        // By length first: few are left to compare with.
-        match name.len() {
-            2 => match name {
-                b"id" => Some(Key::Id),
-                b"to" => Some(Key::To),
-                _ => None,
-            },
-            4 => match name {
-                b"type" => Some(Key::Type),
-                b"data" => Some(Key::Data),
-                b"echo" => Some(Key::Echo),
-                _ => None,
-            },
-            5 => match name {
-                b"topic" => Some(Key::Topic),
-                b"event" => Some(Key::Event),
-                b"error" => Some(Key::Error),
-                _ => None,
-            },
-            7 => match name {
-                b"message" => Some(Key::Message),
-                b"context" => Some(Key::Context),
-                b"timeout" => Some(Key::Timeout),
-                _ => None,
-            },
-            9 => (name == b"timestamp").then_some(Key::Timestamp),
-            14 => (name == b"fromPeerServer").then_some(Key::FromPeerServer),
-            _ => None,
-        }
+        Some(match name {
+            b"type" => Key::Type,
+            b"topic" => Key::Topic,
+            b"message" => Key::Message,
+            b"timestamp" => Key::Timestamp,
+            b"context" => Key::Context,
+            b"fromPeerServer" => Key::FromPeerServer,
+            b"echo" => Key::Echo,
+            b"id" => Key::Id,
+            b"event" => Key::Event,
+            b"data" => Key::Data,
+            b"to" => Key::To,
+            b"timeout" => Key::Timeout,
+            b"error" => Key::Error,
+            _ => return None,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::topic::tree::FilterId;
 use crate::ws::frame::{self, Opcode};
 
 use super::Shard;
-use super::log::{OpenLog, TurnLogs};
+use super::log::{LogRange, OpenLog, TurnLogs};
 use super::outbox::{Delivery, Queued};
 use super::session::Session;
 use super::settings::Settings;
@@ -36,7 +36,34 @@ pub struct Group {
     /// Slots, dense; a session remembers its place. Most filters have one or two, in the room of a vector's head.
     pub members: SmallVec<[u32; 4]>,
     /// Where their frames of this turn are.
-    pub log: OpenLog,
+    log: OpenLog,
+}
+
+impl Group {
+    /// Encodes a delivery into the group's log.
+    pub(super) fn encode(
+        &mut self,
+        message: &Message,
+        topic: &Topic,
+        context: &[u8],
+        logs: &mut TurnLogs,
+    ) -> LogRange {
+        match self.encoding {
+            Encoding::NativeText => {
+                let size = native::delivery_size(message, topic, context);
+                logs.append(
+                    &mut self.log,
+                    frame::SERVER_HEADER_BYTES_MAX + size,
+                    |out| {
+                        frame::encode_header(Opcode::Text, size, out);
+                        let start = out.len();
+                        native::encode_delivery(message, topic, context, out);
+                        debug_assert_eq!(out.len() - start, size, "the header told another size");
+                    },
+                )
+            }
+        }
+    }
 }
 
 impl Subscribers {
@@ -127,6 +154,14 @@ impl Shard {
         self.matches = matches;
     }
 
+    /// The session of this shard that a message is not for, though it subscribes.
+    pub(super) fn left_out(&self, message: &Message) -> Option<SessionId> {
+        message
+            .origin
+            .filter(|origin| message.flags.not_to_origin && origin.shard == self.id)
+            .map(|origin| origin.session)
+    }
+
     /// To the subscribers of a filter, for a topic whose slow readers miss some.
     fn fan_out_lossy(
         &mut self,
@@ -135,24 +170,14 @@ impl Shard {
         filter: FilterId,
         policy: SlowPolicy,
     ) {
-        let origin = message
-            .origin
-            .filter(|origin| message.flags.not_to_origin && origin.shard == self.id)
-            .map(|origin| origin.session);
+        let origin = self.left_out(message);
         let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
         let (entry, subscribers) = self.subscriptions.entry_mut(filter);
         for group in &mut subscribers.groups {
             if group.members.is_empty() {
                 continue;
             }
-            let range = encode(
-                group.encoding,
-                message,
-                topic,
-                entry.written(),
-                &mut group.log,
-                &mut self.logs,
-            );
+            let range = group.encode(message, topic, entry.written(), &mut self.logs);
             let mut own: Option<Bytes> = None;
             let logs = &self.logs;
             let mut frame = || own.get_or_insert_with(|| logs.copy(range)).clone();
@@ -223,28 +248,6 @@ pub(super) fn mark_dirty(session: &mut Session, dirty: &mut Vec<SessionId>) {
     if !session.is_dirty {
         session.is_dirty = true;
         dirty.push(session.id);
-    }
-}
-
-/// Encodes a delivery into a group's log.
-pub(super) fn encode(
-    encoding: Encoding,
-    message: &Message,
-    topic: &Topic,
-    context: &[u8],
-    log: &mut OpenLog,
-    logs: &mut TurnLogs,
-) -> super::log::LogRange {
-    match encoding {
-        Encoding::NativeText => {
-            let size = native::delivery_size(message, topic, context);
-            logs.append(log, frame::SERVER_HEADER_BYTES_MAX + size, |out| {
-                frame::encode_header(Opcode::Text, size, out);
-                let start = out.len();
-                native::encode_delivery(message, topic, context, out);
-                debug_assert_eq!(out.len() - start, size, "the header told another size");
-            })
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::topic::Topic;
 use crate::topic::tree::FilterId;
 
 use super::Shard;
-use super::fanout::{encode, mark_dirty, mark_urgent};
+use super::fanout::{mark_dirty, mark_urgent};
 use super::log::{LogRange, TurnLogs};
 use super::outbox::{self, Queued};
 use super::session::Session;
@@ -192,10 +192,8 @@ impl Shard {
         if self.run.filter != Some(filter) {
             self.seal_run();
         }
-        let left_out = message
-            .origin
-            .filter(|origin| message.flags.not_to_origin && origin.shard == self.id)
-            .map(|origin| origin.session)
+        let left_out = self
+            .left_out(message)
             .filter(|&origin| self.is_subscribed(origin, filter));
         if let Some(origin) = left_out
             && !self.take_run(origin)
@@ -216,14 +214,7 @@ impl Shard {
             if group.members.is_empty() {
                 continue;
             }
-            let frame = encode(
-                group.encoding,
-                message,
-                topic,
-                entry.written(),
-                &mut group.log,
-                &mut self.logs,
-            );
+            let frame = group.encode(message, topic, entry.written(), &mut self.logs);
             self.run.append(index, frame);
             longest = longest.max(frame.size());
             self.stats.deliveries_due += group.members.len() as u64;
@@ -254,7 +245,7 @@ impl Shard {
     fn group_in_run(&mut self, id: SessionId) -> Option<usize> {
         let filter = self.run.filter?;
         let session = self.sessions.find(id)?;
-        if session.subscriptions.is_empty() || !session.subscriptions.contains(filter) {
+        if !session.subscriptions.contains(filter) {
             return None;
         }
         self.subscriptions

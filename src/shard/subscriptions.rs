@@ -38,6 +38,7 @@ impl Subscriptions {
     }
 
     /// None?
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -4,6 +4,8 @@
 //! protocol writes its own envelope around it. A message is shared between shards by reference count and is
 //! never changed after it was made.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -11,37 +13,90 @@ use crate::address::SessionId;
 use crate::address::ShardId;
 use crate::topic::Topic;
 
-/// The bytes of an argument, and what they are.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Payload {
+/// What the bytes of an argument are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
     /// Valid JSON text.
-    Json(Bytes),
+    Json,
     /// Valid UTF-8.
-    Text(Bytes),
+    Text,
     /// Any bytes.
-    Binary(Bytes),
+    Binary,
+}
+
+impl Kind {
+    /// JSON if the bytes are valid JSON text of allowed depth, else text if they are UTF-8, else binary: the
+    /// rule for publishers that say nothing about their bytes (RESP, the admin listener).
+    pub fn detect(bytes: &[u8]) -> Kind {
+        if crate::protocol::json::validate(bytes).is_ok() {
+            Kind::Json
+        } else if simdutf8::basic::from_utf8(bytes).is_ok() {
+            Kind::Text
+        } else {
+            Kind::Binary
+        }
+    }
+}
+
+/// The bytes of an argument, and what they are.
+///
+/// What untyped bytes are is found out when somebody asks, once for all who share them: a relay between Redis clients
+/// never does.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    bytes: Bytes,
+    kind: OnceLock<Kind>,
 }
 
 impl Payload {
-    /// JSON if the bytes are valid JSON text of allowed depth, else text if they are UTF-8, else binary: the
-    /// rule for publishers that say nothing about their bytes (RESP, the admin listener).
-    pub fn detect(bytes: Bytes) -> Payload {
-        if crate::protocol::json::validate(&bytes).is_ok() {
-            Payload::Json(bytes)
-        } else if simdutf8::basic::from_utf8(&bytes).is_ok() {
-            Payload::Text(bytes)
-        } else {
-            Payload::Binary(bytes)
+    /// Bytes that are known to be valid JSON text.
+    pub fn json(bytes: Bytes) -> Payload {
+        Payload::of(Kind::Json, bytes)
+    }
+
+    /// Bytes that are known to be valid UTF-8.
+    pub fn text(bytes: Bytes) -> Payload {
+        Payload::of(Kind::Text, bytes)
+    }
+
+    /// Bytes that are to be taken for nothing else.
+    pub fn binary(bytes: Bytes) -> Payload {
+        Payload::of(Kind::Binary, bytes)
+    }
+
+    /// Bytes of a publisher that says nothing about them: [`Kind::detect`] decides.
+    pub fn untyped(bytes: Bytes) -> Payload {
+        Payload {
+            bytes,
+            kind: OnceLock::new(),
         }
+    }
+
+    fn of(kind: Kind, bytes: Bytes) -> Payload {
+        Payload {
+            bytes,
+            kind: OnceLock::from(kind),
+        }
+    }
+
+    /// What the bytes are.
+    pub fn kind(&self) -> Kind {
+        *self.kind.get_or_init(|| Kind::detect(&self.bytes))
     }
 
     /// The bytes, whatever they are.
     pub fn bytes(&self) -> &Bytes {
-        match self {
-            Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => bytes,
-        }
+        &self.bytes
     }
 }
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Payload) -> bool {
+        self.bytes == other.bytes && self.kind() == other.kind()
+    }
+}
+
+impl Eq for Payload {}
 
 /// For whom a message is.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

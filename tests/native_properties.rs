@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use pubsub::address::{Address, ClientId, SessionId, ShardId};
 use pubsub::error::Code;
 use pubsub::limits::JSON_DEPTH_MAX;
-use pubsub::message::{Flags, Message, Payload, Targets};
+use pubsub::message::{Flags, Kind, Message, Payload, Targets};
 use pubsub::protocol::json::{self, Members};
 use pubsub::protocol::native::{
     ID_BYTES_MAX, Stamp, decode, delivery_size, encode, encode_delivery,
@@ -107,18 +107,19 @@ proptest! {
         placed in prop::collection::vec(0..4_usize, 0..4),
         unix_ms in 0..253_402_300_800_000_u64,
     ) {
-        let mut message = message(Payload::detect(Bytes::from(body)), unix_ms);
-        let mut expected = match &message.payload {
-            Payload::Json(json) => serde_json::from_slice(json).unwrap(),
-            Payload::Text(text) => lossy(text),
-            Payload::Binary(bytes) => binary(bytes),
+        let mut message = message(Payload::untyped(Bytes::from(body)), unix_ms);
+        let bytes = message.payload.bytes();
+        let mut expected = match message.payload.kind() {
+            Kind::Json => serde_json::from_slice(bytes).unwrap(),
+            Kind::Text => lossy(bytes),
+            Kind::Binary => binary(bytes),
         };
-        if !attachments.is_empty() && matches!(message.payload, Payload::Json(_)) {
+        if !attachments.is_empty() && message.payload.kind() == Kind::Json {
             let placeholder = |number: &usize| serde_json::json!({"_placeholder": true, "num": number});
             let sent: Vec<Value> = placed.iter().map(placeholder).chain([expected.clone()]).collect();
             let shown = |number: &usize| attachments.get(*number).map_or(placeholder(number), |bytes| binary(bytes));
             expected = placed.iter().map(shown).chain([expected]).collect();
-            message.payload = Payload::Json(Bytes::from(serde_json::to_vec(&sent).unwrap()));
+            message.payload = Payload::json(Bytes::from(serde_json::to_vec(&sent).unwrap()));
             message.attachments = attachments.into_iter().map(Bytes::from).collect();
         }
         let topic = Topic::channel(Bytes::from(topic)).unwrap();
@@ -137,7 +138,7 @@ proptest! {
     fn answers_are_json_whatever_is_in_them(name: Vec<u8>, data: Vec<u8>, number: u64, slot: u32, code in ".{0,9}", reason in ".{0,9}") {
         let client = ClientId { broker: 1, shard: ShardId(2), session: SessionId { slot, generation: 3 } };
         let (from, said) = (format!("client:{client}"), lossy(&name));
-        let data = Payload::detect(Bytes::from(data));
+        let data = Payload::untyped(Bytes::from(data));
         let tag = Bytes::from_static(b"[null]");
         let reply = answer(&Event::Reply { tag: &tag, outcome: &Outcome::Data(data.clone()) });
         let request = answer(&Event::Request { event: &name, data: &data, number, from: client });
@@ -163,7 +164,7 @@ proptest! {
             let ends: Vec<_> = Members::of(&bytes).filter_map(Result::ok).map(|member| member.value.range().end).collect();
             prop_assert!(ends.is_sorted() && ends.last().is_none_or(|end| *end <= bytes.len()));
             // A payload that claims to be JSON and is not would be a bug of another protocol, and no reason to panic.
-            let mut message = message(Payload::Json(Bytes::from(bytes)), seed);
+            let mut message = message(Payload::json(Bytes::from(bytes)), seed);
             message.attachments.push(Bytes::from_static(b"a"));
             delivered(&message, &Topic::channel(Bytes::from_static(b"t")).unwrap(), b"c");
         }
@@ -428,9 +429,9 @@ fn as_naive(command: Command) -> Naive {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
     let id = |tag: Option<Bytes>| tag.map(|tag| parsed(&tag));
-    let data = |payload: Payload| match payload {
-        Payload::Json(json) => parsed(&json),
-        other => panic!("native clients send JSON, not {other:?}"),
+    let data = |payload: Payload| {
+        assert_eq!(payload.kind(), Kind::Json, "native clients send JSON");
+        parsed(payload.bytes())
     };
     match command {
         Command::Subscribe { filter, tag } => Naive::Subscribe(text(filter.written()), id(tag)),

@@ -25,7 +25,7 @@ const ROWS: [&[&str]; 6] = [
 const ROW_EXCEPTIONS: [(&str, &str, &str); 1] = [(
     "message",
     "protocol",
-    "`Payload::detect` asks the JSON checker what untyped bytes are",
+    "`Kind::detect` asks the JSON checker what untyped bytes are",
 )];
 
 /// Modules that are plain functions of their arguments: the rows up to `shard`.

@@ -429,7 +429,7 @@ impl<D: Driver> EventLoop<D> {
                 payload,
                 reply,
             } => {
-                let result = self.shard.publish_as_host(topic, Payload::detect(payload));
+                let result = self.shard.publish_as_host(topic, Payload::untyped(payload));
                 self.published.push((reply, result));
             }
             Control::Stats { reply } => reply(self.shard.stats()),

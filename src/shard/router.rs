@@ -279,7 +279,7 @@ mod tests {
         let publish_as_host = |house: &mut House| {
             house.begin(0);
             let topic = Topic::dotted(Bytes::from_static(b"a.b")).unwrap();
-            let payload = Payload::Json(Bytes::from_static(b"1"));
+            let payload = Payload::json(Bytes::from_static(b"1"));
             let result = house.shards[0].publish_as_host(topic, payload);
             house.finish_turn(0);
             house.settle();

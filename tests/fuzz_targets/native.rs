@@ -137,9 +137,9 @@ fn check_delivery(message: &Message, trust_peer_flag: bool) {
     // For subscribers of other publishers: the same payload without an envelope.
     for payload in [
         message.payload.clone(),
-        Payload::detect(message.payload.bytes().clone()),
-        Payload::Text(message.payload.bytes().clone()),
-        Payload::Binary(message.payload.bytes().clone()),
+        Payload::untyped(message.payload.bytes().clone()),
+        Payload::text(message.payload.bytes().clone()),
+        Payload::binary(message.payload.bytes().clone()),
     ] {
         let bare = Message {
             envelope: None,

@@ -261,7 +261,7 @@ impl World {
     pub fn publish_as_host(&mut self, shard: usize, topic: &str, payload: Bytes) {
         let topic = Topic::dotted(Bytes::copy_from_slice(topic.as_bytes())).expect("a topic");
         let shard = shard % self.shards.len();
-        self.inputs[shard].push(Taken::Publish(topic, Payload::detect(payload)));
+        self.inputs[shard].push(Taken::Publish(topic, Payload::untyped(payload)));
     }
 
     pub fn quiesce(&mut self) {

@@ -101,7 +101,7 @@ fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<
     };
     let topic =
         Topic::dotted(name).map_err(|error| fields.refuse(Code::BadTopic, error.as_str()))?;
-    let payload = Payload::Json(envelope.message.map_or(NULL, slice));
+    let payload = Payload::json(envelope.message.map_or(NULL, slice));
     let tag = envelope.id.map(slice);
     let message = Message {
         targets: Targets {
@@ -227,7 +227,7 @@ fn failure(error: &[u8]) -> Option<Outcome> {
 const NULL: Bytes = Bytes::from_static(b"null");
 
 fn data(fields: &Fields<'_>) -> Payload {
-    Payload::Json(fields.raw(Key::Data).map_or(NULL, Bytes::copy_from_slice))
+    Payload::json(fields.raw(Key::Data).map_or(NULL, Bytes::copy_from_slice))
 }
 
 /// The whole milliseconds of a JSON number that is not negative; what does not fit 32 bits (49 days) is as good
@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn json(text: &str) -> Payload {
-        Payload::Json(bytes(text))
+        Payload::json(bytes(text))
     }
 
     fn topics(name: &str) -> Filter {

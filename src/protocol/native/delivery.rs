@@ -1,8 +1,8 @@
 //! A delivery: what a subscriber is told of a message, once for all subscribers of one filter.
 
 use super::super::json::{string_size, write_string};
+use super::super::payload::{payload_size, write_payload};
 use super::Stamp;
-use super::payload::{payload_size, write_payload};
 use crate::message::Message;
 use crate::topic::Topic;
 
@@ -130,25 +130,25 @@ mod tests {
             };
         check(
             b"a.b",
-            Payload::Json(Bytes::from_static(b"[1, 2]")),
+            Payload::json(Bytes::from_static(b"[1, 2]")),
             vec![],
             r#""topic":"a.b","message":[1, 2]"#,
         );
         check(
             b"\"\xfe",
-            Payload::Text(Bytes::from_static(b"say \"hi\"\n")),
+            Payload::text(Bytes::from_static(b"say \"hi\"\n")),
             vec![],
             r#""topic":"\"�","message":"say \"hi\"\n""#,
         );
         check(
             b"a",
-            Payload::Binary(Bytes::from_static(b"\xff\x00")),
+            Payload::binary(Bytes::from_static(b"\xff\x00")),
             vec![],
             r#""topic":"a","message":{"$binary":"/wA="}"#,
         );
         check(
             b"a",
-            Payload::Json(Bytes::from_static(br#"[{"_placeholder":true,"num":0},7]"#)),
+            Payload::json(Bytes::from_static(br#"[{"_placeholder":true,"num":0},7]"#)),
             vec![Bytes::from_static(b"\xff\x00")],
             r#""topic":"a","message":[{"$binary":"/wA="},7]"#,
         );

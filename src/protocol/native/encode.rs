@@ -4,9 +4,9 @@
 use std::io::Write as _;
 
 use super::super::json::write_string;
+use super::super::payload::write_payload;
 use super::super::{Action, Event, Outcome, Refusal, Tag};
 use super::Stamp;
-use super::payload::write_payload;
 use crate::address::ClientId;
 
 /// The JSON text of an event (no WebSocket header).
@@ -211,15 +211,15 @@ mod tests {
             )
         };
         reply(
-            &outcome(Payload::Json(Bytes::from_static(b"[1.0]"))),
+            &outcome(Payload::json(Bytes::from_static(b"[1.0]"))),
             r#"{"type":"reply","id":7,"data":[1.0]}"#,
         );
         reply(
-            &outcome(Payload::Text(Bytes::from_static(b"\""))),
+            &outcome(Payload::text(Bytes::from_static(b"\""))),
             r#"{"type":"reply","id":7,"data":"\""}"#,
         );
         reply(
-            &outcome(Payload::Binary(Bytes::from_static(b"abc"))),
+            &outcome(Payload::binary(Bytes::from_static(b"abc"))),
             r#"{"type":"reply","id":7,"data":{"$binary":"YWJj"}}"#,
         );
         reply(
@@ -237,7 +237,7 @@ mod tests {
         check(
             Event::Request {
                 event: b"e\"",
-                data: &Payload::Json(Bytes::from_static(b"null")),
+                data: &Payload::json(Bytes::from_static(b"null")),
                 number: u64::MAX,
                 from: client,
             },
@@ -246,7 +246,7 @@ mod tests {
         check(
             Event::Emitted {
                 event: b"e",
-                data: &Payload::Text(Bytes::from_static(b"hi")),
+                data: &Payload::text(Bytes::from_static(b"hi")),
                 from: client,
             },
             r#"{"type":"event","event":"e","data":"hi","from":"client:________AAAAAAAAAAAB"}"#,

@@ -12,7 +12,6 @@ mod delivery;
 mod encode;
 mod envelope;
 mod fields;
-mod payload;
 mod stamp;
 
 pub use decode::decode;

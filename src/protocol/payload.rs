@@ -7,29 +7,31 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::super::json::{string_end, string_size, unescape_loosely, write_string};
-use crate::message::Payload;
+use super::json::{string_end, string_size, unescape_loosely, write_string};
+use crate::message::{Kind, Payload};
 
 /// Appends a payload.
 pub(super) fn write_payload(payload: &Payload, attachments: &[Bytes], out: &mut Vec<u8>) {
-    match payload {
-        Payload::Json(json) if attachments.is_empty() => out.extend_from_slice(json),
-        Payload::Json(json) => pieces(json, attachments, |piece| match piece {
+    let bytes = payload.bytes();
+    match payload.kind() {
+        Kind::Json if attachments.is_empty() => out.extend_from_slice(bytes),
+        Kind::Json => pieces(bytes, attachments, |piece| match piece {
             Piece::Json(json) => out.extend_from_slice(json),
             Piece::Attachment(bytes) => write_binary(bytes, out),
         }),
-        Payload::Text(text) => write_string(text, out),
-        Payload::Binary(bytes) => write_binary(bytes, out),
+        Kind::Text => write_string(bytes, out),
+        Kind::Binary => write_binary(bytes, out),
     }
 }
 
 /// The bytes that [`write_payload`] appends.
 pub(super) fn payload_size(payload: &Payload, attachments: &[Bytes]) -> usize {
-    match payload {
-        Payload::Json(json) if attachments.is_empty() => json.len(),
-        Payload::Json(json) => {
+    let bytes = payload.bytes();
+    match payload.kind() {
+        Kind::Json if attachments.is_empty() => bytes.len(),
+        Kind::Json => {
             let mut size = 0;
-            pieces(json, attachments, |piece| {
+            pieces(bytes, attachments, |piece| {
                 size += match piece {
                     Piece::Json(json) => json.len(),
                     Piece::Attachment(bytes) => binary_size(bytes),
@@ -37,8 +39,8 @@ pub(super) fn payload_size(payload: &Payload, attachments: &[Bytes]) -> usize {
             });
             size
         }
-        Payload::Text(text) => string_size(text),
-        Payload::Binary(bytes) => binary_size(bytes),
+        Kind::Text => string_size(bytes),
+        Kind::Binary => binary_size(bytes),
     }
 }
 
@@ -167,32 +169,32 @@ mod tests {
     #[test]
     fn every_kind_becomes_json() {
         check(
-            Payload::Json(Bytes::from_static(b" {\"a\": 1.0}")),
+            Payload::json(Bytes::from_static(b" {\"a\": 1.0}")),
             &[],
             " {\"a\": 1.0}",
         );
         check(
-            Payload::Text(Bytes::from_static("a\"é\n".as_bytes())),
+            Payload::text(Bytes::from_static("a\"é\n".as_bytes())),
             &[],
             "\"a\\\"é\\n\"",
         );
         check(
-            Payload::Binary(Bytes::from_static(b"")),
+            Payload::binary(Bytes::from_static(b"")),
             &[],
             r#"{"$binary":""}"#,
         );
         check(
-            Payload::Binary(Bytes::from_static(b"\xff")),
+            Payload::binary(Bytes::from_static(b"\xff")),
             &[],
             r#"{"$binary":"/w=="}"#,
         );
         check(
-            Payload::Binary(Bytes::from_static(b"\xfb\xff\xbf\x00")),
+            Payload::binary(Bytes::from_static(b"\xfb\xff\xbf\x00")),
             &[],
             r#"{"$binary":"+/+/AA=="}"#,
         );
         check(
-            Payload::Binary(Bytes::from_static(b"abc")),
+            Payload::binary(Bytes::from_static(b"abc")),
             &[],
             r#"{"$binary":"YWJj"}"#,
         );
@@ -202,7 +204,7 @@ mod tests {
     fn placeholders_become_their_attachments() {
         let check = |json: &'static str, expected: &str| {
             check(
-                Payload::Json(Bytes::from_static(json.as_bytes())),
+                Payload::json(Bytes::from_static(json.as_bytes())),
                 &[b"a", b"bc"],
                 expected,
             )
@@ -257,7 +259,7 @@ mod tests {
             "{{{{\"\\",
         ] {
             check(
-                Payload::Json(Bytes::copy_from_slice(json.as_bytes())),
+                Payload::json(Bytes::copy_from_slice(json.as_bytes())),
                 &[b"a"],
                 json,
             );

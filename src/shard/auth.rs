@@ -70,7 +70,7 @@ impl Access {
         }
         self.rules
             .iter()
-            .find(|rule| rule.publish && rule.filter.matches(topic))
+            .find(|rule| rule.publish && rule.filter.speaks_of(topic))
             .is_some_and(|rule| satisfies(rule.who, authenticated))
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Three kinds, which say different things about the same names. *Dotted* filters see dotted topics only, a
 //! branch of them or one depth. *Exact* filters see one name, *globs* those of a shape; neither knows what a
-//! dot is, so that a Redis client is never surprised by a hierarchy. A filter does not know who has it.
+//! dot is, so that a Redis client is never surprised by a hierarchy. A fourth, *shard*, is one name in the space of
+//! shard channels, which the others do not see. A filter does not know who has it.
 //!
-//! Invariant: [`Filter::covers`] is never true, and [`Filter::overlaps`] never false, where a topic could
-//! show the contrary. Access rights lean on both, and may only ever refuse too much.
+//! Invariant: [`Filter::covers`] is never true, and [`Filter::overlaps`] never false, where a name could show the
+//! contrary. Access rights lean on both, and may only ever refuse too much. Rights are to names: for them, and so for
+//! these two and [`Filter::speaks_of`], a shard channel is the channel of its name.
 
 use std::borrow::Cow;
 
@@ -21,6 +23,8 @@ use crate::limits::TOPIC_BYTES_MAX;
 pub enum Filter {
     /// One name.
     Exact(Bytes),
+    /// One shard channel.
+    Shard(Bytes),
     /// A branch of the dotted topics, or one depth of it.
     Dotted(Dotted),
     /// The names of a shape, as Redis' PSUBSCRIBE.
@@ -46,6 +50,15 @@ impl Filter {
         Ok(Filter::Exact(name))
     }
 
+    /// The shard channel of this name, any bytes, 0 to 1024 of them.
+    ///
+    /// # Errors
+    /// if it is longer.
+    pub fn shard(name: Bytes) -> Result<Filter, TopicError> {
+        check_channel(&name)?;
+        Ok(Filter::Shard(name))
+    }
+
     /// The topics that a glob matches: `*`, `?`, `[a-z]`, `[^a]`, `\x`, as in Redis.
     ///
     /// # Errors
@@ -62,7 +75,7 @@ impl Filter {
     pub fn written(&self) -> &Bytes {
         match self {
             Filter::Dotted(dotted) => dotted.written(),
-            Filter::Exact(bytes) | Filter::Glob(bytes) => bytes,
+            Filter::Exact(bytes) | Filter::Shard(bytes) | Filter::Glob(bytes) => bytes,
         }
     }
 
@@ -73,16 +86,28 @@ impl Filter {
         match self {
             Filter::Dotted(dotted) => Filter::Dotted(dotted.detached()),
             Filter::Exact(name) => Filter::Exact(copy(name)),
+            Filter::Shard(name) => Filter::Shard(copy(name)),
             Filter::Glob(pattern) => Filter::Glob(copy(pattern)),
         }
     }
 
     /// Does a message to this topic reach a subscription to this filter?
     pub fn matches(&self, topic: &Topic) -> bool {
+        let is_shard = matches!(self, Filter::Shard(_));
+        is_shard == topic.is_shard() && self.matches_name(topic.as_bytes())
+    }
+
+    /// Is a right to this filter's names a right to this topic? As [`Filter::matches`], with shard channels and other
+    /// topics of one name taken for the same.
+    pub fn speaks_of(&self, topic: &Topic) -> bool {
+        self.matches_name(topic.as_bytes())
+    }
+
+    fn matches_name(&self, name: &[u8]) -> bool {
         match self {
-            Filter::Dotted(dotted) => topic.is_dotted() && dotted.matches(topic.as_bytes()),
-            Filter::Exact(name) => name == topic.as_bytes(),
-            Filter::Glob(pattern) => glob::matches(pattern, topic.as_bytes()),
+            Filter::Dotted(dotted) => is_dotted(name) && dotted.matches(name),
+            Filter::Exact(own) | Filter::Shard(own) => own == name,
+            Filter::Glob(pattern) => glob::matches(pattern, name),
         }
     }
 
@@ -130,7 +155,7 @@ impl Filter {
     /// The same set of topics, whatever kind of filter says it.
     fn meaning(&self) -> Meaning<'_> {
         match self {
-            Filter::Exact(name) => Meaning::One(Cow::Borrowed(name)),
+            Filter::Exact(name) | Filter::Shard(name) => Meaning::One(Cow::Borrowed(name)),
             Filter::Dotted(dotted)
                 if dotted.is_one_depth() && dotted.literal() == dotted.path() =>
             {
@@ -166,6 +191,7 @@ mod tests {
         let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         match text.split_once(':') {
             Some(("exact", name)) => Filter::exact(bytes(name)).unwrap(),
+            Some(("shard", name)) => Filter::shard(bytes(name)).unwrap(),
             Some(("glob", pattern)) => Filter::glob(bytes(pattern)).unwrap(),
             _ => Filter::dotted(bytes(text)).unwrap(),
         }
@@ -240,6 +266,32 @@ mod tests {
                 filter.matches(&Topic::channel(Bytes::copy_from_slice(name.as_bytes())).unwrap())
             });
         }
+    }
+
+    #[test]
+    fn shard_channels_are_a_space_of_their_own_and_no_way_around_rights() {
+        let name = || Bytes::from_static(b"a.b");
+        let (shard, topic) = (
+            Topic::shard(name()).unwrap(),
+            Topic::channel(name()).unwrap(),
+        );
+        for written in ["a.b", "a", "*", "exact:a.b", "glob:a*"] {
+            let filter = filter(written);
+            assert!(
+                filter.matches(&topic) && !filter.matches(&shard),
+                "{written}"
+            );
+            assert!(
+                filter.speaks_of(&topic) && filter.speaks_of(&shard),
+                "{written}"
+            );
+        }
+        let own = filter("shard:a.b");
+        assert!(own.matches(&shard) && !own.matches(&topic));
+        assert!(filter("a").covers(&own) && filter("a.*").overlaps(&own));
+        assert!(!filter("b").covers(&own) && !filter("b").overlaps(&own));
+        assert_eq!(own.detached(), own);
+        assert!(Filter::shard(vec![0; 1025].into()).is_err());
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! also *dotted*: levels of text between dots, of which a [`Dotted`] filter can take a whole branch. Nothing
 //! here knows sessions, messages or protocols.
 //!
-//! Invariant: [`Topic::is_dotted`] is a function of the bytes. How a name came in, and which protocol
-//! published it, changes nothing about who is reached.
+//! Redis' shard channels are a space of names of their own, beside all of this.
+//!
+//! Invariant: but for shard channels, [`Topic::is_dotted`] is a function of the bytes. How a name came in, and which
+//! protocol published it, changes nothing about who is reached.
 
 use std::fmt;
 
@@ -29,7 +31,18 @@ pub use filter::Filter;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Topic {
     name: Bytes,
-    dotted: bool,
+    space: Space,
+}
+
+/// Whom a name can reach.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Space {
+    /// Filters of every kind but shard channels: the name has levels.
+    Dotted,
+    /// The same without dotted filters.
+    Plain,
+    /// The shard channel of this name and nothing else.
+    Shard,
 }
 
 impl Topic {
@@ -40,7 +53,10 @@ impl Topic {
     /// `*`, a leading `=`) or is reserved (a leading `$`).
     pub fn dotted(name: Bytes) -> Result<Topic, TopicError> {
         check_levels(&name, Stars::Refused)?;
-        Ok(Topic { name, dotted: true })
+        Ok(Topic {
+            name,
+            space: Space::Dotted,
+        })
     }
 
     /// A channel, room or event of the other protocols: any bytes, 0 to 1024 of them.
@@ -49,13 +65,35 @@ impl Topic {
     /// if it is longer.
     pub fn channel(name: Bytes) -> Result<Topic, TopicError> {
         check_channel(&name)?;
-        let dotted = is_dotted(&name);
-        Ok(Topic { name, dotted })
+        let space = if is_dotted(&name) {
+            Space::Dotted
+        } else {
+            Space::Plain
+        };
+        Ok(Topic { name, space })
     }
 
-    /// Do dotted filters see it? True if [`Topic::dotted`] would take the same bytes.
+    /// A shard channel (Redis' SPUBLISH), any bytes, 0 to 1024 of them. It shares no subscriber with the topic of the
+    /// same name.
+    ///
+    /// # Errors
+    /// if it is longer.
+    pub fn shard(name: Bytes) -> Result<Topic, TopicError> {
+        check_channel(&name)?;
+        Ok(Topic {
+            name,
+            space: Space::Shard,
+        })
+    }
+
+    /// Do dotted filters see it? True if [`Topic::dotted`] would take the same bytes, and it is no shard channel.
     pub fn is_dotted(&self) -> bool {
-        self.dotted
+        self.space == Space::Dotted
+    }
+
+    /// Is it a shard channel?
+    pub fn is_shard(&self) -> bool {
+        self.space == Space::Shard
     }
 
     /// The name.
@@ -323,6 +361,10 @@ mod tests {
             let topic = Topic::channel(Bytes::copy_from_slice(name)).unwrap();
             assert_eq!((topic.is_dotted(), &topic.as_bytes()[..]), (dotted, name));
         }
+        let shard = Topic::shard(Bytes::from_static(b"a.b")).unwrap();
+        assert!(shard.is_shard() && !shard.is_dotted());
+        assert_ne!(shard, Topic::channel(Bytes::from_static(b"a.b")).unwrap());
+        assert!(Topic::shard(Bytes::from(vec![b'x'; 1025])).is_err());
         let refused = Topic::channel(Bytes::from(vec![b'x'; 1025])).unwrap_err();
         assert_eq!(refused.to_string(), "the channel is longer than 1024 bytes");
     }

@@ -1,7 +1,7 @@
 //! The topic tree: filters with a value each, found by filter, by number, and by the topics they match.
 //!
 //! The plain version is a list, and [`Filter::matches`] asked of each. Here exact names are in one hash
-//! table, dotted filters in a trie by level, and only globs are still a list. The tree does not know
+//! table (shard channels in another), dotted filters in a trie by level, and only globs are still a list. The tree does not know
 //! what the values are; they must not be told of a topic while it is matched, so a match only lists numbers.
 //!
 //! Invariant: `filter(id)` is in the index of its kind under `id`, once, and nothing else is.
@@ -32,9 +32,11 @@ pub struct TopicTree<V> {
     entries: Arena<(Filter, V)>,
     dotted: Trie,
     exact: HashTable<FilterId>,
+    /// Shard channels, which nothing else matches.
+    shard: HashTable<FilterId>,
     /// In the order of their patterns, which is the order of their matches.
     globs: Vec<FilterId>,
-    /// For `exact`. Clients choose the names, so the hash has a seed that they do not know.
+    /// For both. Clients choose the names, so the hash has a seed that they do not know.
     seed: RandomState,
 }
 
@@ -44,6 +46,7 @@ impl<V> Default for TopicTree<V> {
             entries: Arena::default(),
             dotted: Trie::default(),
             exact: HashTable::new(),
+            shard: HashTable::new(),
             globs: Vec::new(),
             seed: RandomState::default(),
         }
@@ -69,16 +72,21 @@ impl<V> TopicTree<V> {
         match filter {
             Filter::Dotted(dotted) => self.dotted.find(dotted),
             Filter::Exact(name) => self.find_exact(name),
+            Filter::Shard(name) => self.find_name(&self.shard, name),
             Filter::Glob(pattern) => self.find_glob(pattern).ok().map(|place| self.globs[place]),
         }
     }
 
     /// The id of the exact filter of this name: a room, without making a filter of it first.
     pub fn find_exact(&self, name: &[u8]) -> Option<FilterId> {
-        if self.exact.is_empty() {
+        self.find_name(&self.exact, name)
+    }
+
+    fn find_name(&self, table: &HashTable<FilterId>, name: &[u8]) -> Option<FilterId> {
+        if table.is_empty() {
             return None;
         }
-        self.exact
+        table
             .find(self.seed.hash_one(name), |&id| {
                 self.filter(id).written() == name
             })
@@ -95,10 +103,14 @@ impl<V> TopicTree<V> {
         let id = FilterId(self.entries.insert((filter.clone(), value())));
         match filter {
             Filter::Dotted(dotted) => self.dotted.insert(dotted, id),
-            Filter::Exact(name) => {
+            Filter::Exact(name) | Filter::Shard(name) => {
                 let (entries, seed) = (&self.entries, &self.seed);
                 let hash = |id: &FilterId| seed.hash_one(&entries[id.0].0.written()[..]);
-                self.exact.insert_unique(seed.hash_one(&name[..]), id, hash);
+                let table = match filter {
+                    Filter::Shard(_) => &mut self.shard,
+                    _ => &mut self.exact,
+                };
+                table.insert_unique(seed.hash_one(&name[..]), id, hash);
             }
             Filter::Glob(pattern) => {
                 let place = self
@@ -117,10 +129,12 @@ impl<V> TopicTree<V> {
     pub fn remove(&mut self, id: FilterId) -> (Filter, V) {
         match &self.entries[id.0].0 {
             Filter::Dotted(dotted) => self.dotted.remove(dotted),
-            Filter::Exact(name) => {
-                let entry = self
-                    .exact
-                    .find_entry(self.seed.hash_one(&name[..]), |&other| other == id);
+            filter @ (Filter::Exact(name) | Filter::Shard(name)) => {
+                let table = match filter {
+                    Filter::Shard(_) => &mut self.shard,
+                    _ => &mut self.exact,
+                };
+                let entry = table.find_entry(self.seed.hash_one(&name[..]), |&other| other == id);
                 entry.expect("an exact filter is in its table").remove();
             }
             Filter::Glob(pattern) => {
@@ -169,6 +183,10 @@ impl<V> TopicTree<V> {
     ///
     /// Allocates nothing but room in `matches`, as long as the topic reaches no more than 64 nodes.
     pub fn match_topic(&self, topic: &Topic, matches: &mut Vec<FilterId>) {
+        if topic.is_shard() {
+            matches.extend(self.find_name(&self.shard, topic.as_bytes()));
+            return;
+        }
         matches.extend(self.find_exact(topic.as_bytes()));
         if topic.is_dotted() {
             self.dotted.match_levels(topic.as_bytes(), matches);

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use clap::{Arg, ArgAction, Command};
 
 use super::listen::{HostPort, ListenAddr, check_origin};
-use super::secret::Secret;
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
 use super::{Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;
 use crate::limits::TURN_BYTES_MAX;
 use crate::limits::{KIB, MIB};
 use crate::net::affinity::{read_cpus, write_cpus};
+use crate::secret::Secret;
 use crate::shard::slow::{SlowPolicy, SlowRule};
 use crate::topic::Topic;
 

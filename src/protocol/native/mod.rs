@@ -12,7 +12,7 @@ mod delivery;
 mod encode;
 mod envelope;
 mod fields;
-mod payload;
+pub(super) mod payload;
 mod stamp;
 
 pub use decode::decode;

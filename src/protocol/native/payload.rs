@@ -11,7 +11,11 @@ use super::super::json::{string_end, string_size, unescape_loosely, write_string
 use crate::message::Payload;
 
 /// Appends a payload.
-pub(super) fn write_payload(payload: &Payload, attachments: &[Bytes], out: &mut Vec<u8>) {
+pub(in crate::protocol) fn write_payload(
+    payload: &Payload,
+    attachments: &[Bytes],
+    out: &mut Vec<u8>,
+) {
     match payload {
         Payload::Json(json) if attachments.is_empty() => out.extend_from_slice(json),
         Payload::Json(json) => pieces(json, attachments, |piece| match piece {
@@ -24,7 +28,7 @@ pub(super) fn write_payload(payload: &Payload, attachments: &[Bytes], out: &mut 
 }
 
 /// The bytes that [`write_payload`] appends.
-pub(super) fn payload_size(payload: &Payload, attachments: &[Bytes]) -> usize {
+pub(in crate::protocol) fn payload_size(payload: &Payload, attachments: &[Bytes]) -> usize {
     match payload {
         Payload::Json(json) if attachments.is_empty() => json.len(),
         Payload::Json(json) => {

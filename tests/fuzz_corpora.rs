@@ -21,6 +21,11 @@ const TIME_MAX: Duration = Duration::from_secs(2);
 const BYTES_MAX: usize = 16_384;
 
 #[test]
+fn clusterws() {
+    replay("clusterws");
+}
+
+#[test]
 fn filters() {
     replay("filters");
 }

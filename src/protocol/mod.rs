@@ -15,6 +15,7 @@ use crate::error::Code;
 use crate::message::{Message, Payload};
 use crate::topic::Filter;
 
+pub mod clusterws;
 pub mod json;
 pub mod native;
 mod payload;

@@ -4,6 +4,7 @@
 //! random changes of these, so that the ordinary test command keeps what fuzzing has found. A body is deterministic
 //! and takes any bytes. What the bytes of a target mean is said where the target begins, and nowhere else.
 
+pub mod clusterws;
 pub mod filters;
 pub mod frames;
 pub mod handshake;
@@ -19,7 +20,8 @@ pub mod topic_tree;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
+    ("clusterws", clusterws::run),
     ("filters", filters::run),
     ("frames", frames::run),
     ("handshake", handshake::run),

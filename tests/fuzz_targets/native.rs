@@ -176,7 +176,7 @@ fn check_answer(event: &Event<'_>) {
 }
 
 /// What RFC 8259 and the bound on depth say. (serde_json skips raw values without a look at surrogates or ranges.)
-fn is_json(text: &[u8]) -> bool {
+pub fn is_json(text: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(text).is_ok() && depth(text) <= JSON_DEPTH_MAX
 }
 

@@ -21,11 +21,8 @@ use tungstenite::protocol::{Role, WebSocket};
 
 use pubsub::address::{RemoteAddress, SessionId, ShardId};
 use pubsub::limits::Limits;
-use pubsub::shard::auth::Access;
-use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
-use pubsub::shard::slow::SlowRules;
+use pubsub::shard::settings::{ListenerSettings, Settings};
 use pubsub::shard::{Now, Shard};
-use pubsub::ws::origin::OriginRules;
 
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -35,28 +32,16 @@ const NOW: Now = Now {
 };
 
 fn settings() -> Settings {
+    let limits = Limits {
+        outbox_total_bytes_max: 1 << 30,
+        ..Limits::default()
+    };
     Settings {
-        broker: 1,
-        shards: 1,
-        limits: Limits {
-            outbox_total_bytes_max: 1 << 30,
-            ..Limits::default()
-        },
-        access: Access::new(Vec::new()),
-        slow: SlowRules::new(Vec::new()),
         listeners: vec![ListenerSettings {
             native: true,
-            native_path: None,
-            echo_path: None,
-            http: false,
-            trust_peer_flag: false,
-            client_services: false,
-            origins: OriginRules::default(),
-            dealt: false,
+            ..ListenerSettings::default()
         }],
-        admission: Admission::Open,
-        echo_limits: Limits::default(),
-        fault: pubsub::shard::fault::Fault::default(),
+        ..Settings::plain(1, limits)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
 use crate::net::waker::Waker;
+use crate::protocol::clusterws::Dialect;
 use crate::shard::Shard;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
@@ -88,6 +89,8 @@ pub struct Failure {
 pub struct Broker {
     /// Where clients connect, in the order of the configuration.
     pub listening: Vec<Bound>,
+    /// Where Redis clients connect, likewise.
+    pub resp: Vec<Bound>,
     /// Where operators will connect: bound, and the caller's to serve.
     pub admin: Option<TcpListener>,
     /// Which driver runs, and why.
@@ -138,10 +141,14 @@ impl Broker {
             .transpose()?;
         let (failed, failures) = bounded(shards);
         let Bindings {
-            listening,
+            mut listening,
             by_shard,
             sockets,
         } = bindings;
+        // They were bound behind those of the other clients.
+        let is_resp = |listener: &ListenerSettings| listener.resp;
+        let resp = settings.listeners.iter().position(is_resp);
+        let resp = listening.split_off(resp.unwrap_or(listening.len()));
         let starting = Starting {
             settings,
             plan: &plan,
@@ -151,6 +158,7 @@ impl Broker {
         let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
         Ok(Broker {
             listening,
+            resp,
             admin,
             driver,
             pinning: plan.reason,
@@ -256,6 +264,28 @@ impl Bindings {
         }
     }
 
+    /// Binds one listener for all shards, and says its port (0 without one). None if it is one that a machine
+    /// without IPv6 does without, and this is such a machine.
+    fn bind_unless_skipped(
+        &mut self,
+        index: u16,
+        addr: &ListenAddr,
+        is_optional: bool,
+    ) -> Result<Option<u16>, StartError> {
+        match self.bind(index, addr) {
+            Ok(()) => {}
+            Err(error) if is_optional && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::info!(%addr, %error, "skipped: there is no such address here");
+                return Ok(None);
+            }
+            Err(error) => return Err(cannot_listen(addr, &error)),
+        }
+        Ok(self.listening.last().map(|bound| match bound {
+            Bound::Tcp(address) => address.port(),
+            Bound::Unix(_) => 0,
+        }))
+    }
+
     /// Binds one listener for all shards.
     fn bind(&mut self, index: u16, addr: &ListenAddr) -> io::Result<()> {
         let bound = match addr {
@@ -301,17 +331,22 @@ fn settings(
     };
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        match bindings.bind(listeners.len() as u16, &listener.addr) {
-            Ok(()) => {}
-            Err(error) if listener.optional && error.kind() != io::ErrorKind::AddrInUse => {
-                tracing::info!(addr = %listener.addr, %error, "skipped: there is no such address here");
-                continue;
-            }
-            Err(error) => return Err(cannot_listen(&listener.addr, &error)),
-        }
+        let index = listeners.len() as u16;
+        let Some(port) = bindings.bind_unless_skipped(index, &listener.addr, listener.optional)?
+        else {
+            continue;
+        };
+        let clusterws = Dialect {
+            generation: listener.clusterws_generation,
+            binary: listener.clusterws_binary,
+        };
         listeners.push(ListenerSettings {
+            resp: false,
+            port,
             native: listener.native,
             native_path: listener.native_path.clone(),
+            clusterws: listener.clusterws.then_some(clusterws),
+            clusterws_path: listener.clusterws_path.clone(),
             echo_path: None,
             http: listener.http,
             trust_peer_flag: listener.trust_peer_flag,
@@ -319,6 +354,17 @@ fn settings(
             origins: origins(&listener.addr)?,
             dealt: matches!(listener.addr, ListenAddr::Unix(_)),
         });
+    }
+    for (addr, is_optional) in config.resp.iter().flat_map(ListenAddr::expand) {
+        let index = listeners.len() as u16;
+        if let Some(port) = bindings.bind_unless_skipped(index, &addr, is_optional)? {
+            listeners.push(ListenerSettings {
+                resp: true,
+                port,
+                dealt: matches!(addr, ListenAddr::Unix(_)),
+                ..ListenerSettings::default()
+            });
+        }
     }
     let mut limits = config.limits.clone();
     if limits.outbox_total_bytes_max == 0 {
@@ -331,6 +377,8 @@ fn settings(
         broker: u64::from_be_bytes(broker),
         shards,
         echo_limits: limits.for_echo(),
+        server_limits: limits.for_servers(&config.server_limits),
+        resp_password: config.resp_password.clone(),
         limits,
         access: Access::new(config.access.clone()),
         slow: SlowRules::new(config.slow.clone()),

@@ -34,6 +34,34 @@ pub const ECHO_MESSAGE_BYTES_MAX: usize = 64 * MIB;
 /// What may wait in the outbox of a session that is echoed: a message, and what was unread before it, fit always.
 pub const ECHO_OUTBOX_BYTES_MAX: usize = 2 * ECHO_MESSAGE_BYTES_MAX;
 
+/// The longest message of the server class (RESP, peers, Links), as long as a payload of NATS.
+pub const SERVER_MESSAGE_BYTES_MAX: usize = MIB;
+/// What may wait for a connection of the server class, as Redis has it for its subscribers.
+pub const SERVER_OUTBOX_BYTES_MAX: usize = 32 * MIB;
+/// What may wait for it longer than [`SERVER_OUTBOX_SOFT_MS`].
+pub const SERVER_OUTBOX_BYTES_SOFT: usize = 8 * MIB;
+/// How long more than that may wait.
+pub const SERVER_OUTBOX_SOFT_MS: u64 = 60_000;
+/// Subscriptions of a connection of the server class: one for each room of a large application.
+pub const SERVER_SUBSCRIPTIONS_MAX: usize = 1_000_000;
+/// Arguments of a RESP command before its client has said who it is.
+pub const RESP_ARGUMENTS_BEFORE_AUTH_MAX: usize = 10;
+/// The longest of these arguments.
+pub const RESP_BULK_BYTES_BEFORE_AUTH_MAX: usize = 16 * KIB;
+/// Unread answers before a client has said who it is.
+pub const RESP_REPLY_BYTES_BEFORE_AUTH_MAX: usize = KIB;
+/// Arguments of a RESP command: as many as Redis takes.
+pub const RESP_ARGUMENTS_MAX: usize = 1024 * 1024;
+/// What the arguments of a RESP command may take together beside the largest: a client that comes back subscribes to all
+/// its channels by one command, and there may be 100 000 of them.
+pub const RESP_COMMAND_BYTES_SPARE: usize = 16 * MIB;
+/// The same before its client has said who it is.
+pub const RESP_COMMAND_BYTES_SPARE_BEFORE_AUTH: usize = 16 * KIB;
+/// Answers of one RESP connection that wait for other shards; the next command waits for them.
+pub const RESP_WAITING_MAX: usize = 1024;
+/// What a client may say about itself (`CLIENT SETNAME`, `SETINFO`), in bytes of each.
+pub const RESP_CLIENT_NAME_BYTES_MAX: usize = 255;
+
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,6 +95,8 @@ pub struct Limits {
     pub ping_timeout_ms: u64,
     /// Subscriptions of a connection; past it `limit`.
     pub subscriptions_max: usize,
+    /// Of these, patterns (RESP's PSUBSCRIBE), each of which costs every publication; past it an error.
+    pub patterns_max: usize,
     /// Events that a connection may handle; past it `limit`.
     pub handlers_max: usize,
     /// Requests of a connection that wait for an answer; past it `busy`.
@@ -75,6 +105,8 @@ pub struct Limits {
     pub request_timeout_ms: u64,
     /// Bad texts of a connection that are answered by an error; the next closes it with 1007.
     pub bad_texts_max: u32,
+    /// The interval of the pings that ClusterWS clients wait for, and are told.
+    pub clusterws_ping_interval_ms: u64,
     /// How long a closing connection may take to read what was sent; then it is reset.
     pub linger_ms: u64,
     /// How long input is discarded after the last byte went out, so that closing does not reset.
@@ -86,6 +118,30 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The limits of the server class by default: application servers, which have much to say and to hear.
+    pub fn of_servers() -> Limits {
+        Limits {
+            message_bytes_max: SERVER_MESSAGE_BYTES_MAX,
+            outbox_bytes_max: SERVER_OUTBOX_BYTES_MAX,
+            outbox_bytes_soft: SERVER_OUTBOX_BYTES_SOFT,
+            outbox_soft_ms: SERVER_OUTBOX_SOFT_MS,
+            subscriptions_max: SERVER_SUBSCRIPTIONS_MAX,
+            ..Limits::default()
+        }
+    }
+
+    /// The server class in a broker of these limits: what is no class's own is the broker's.
+    pub fn for_servers(&self, own: &Limits) -> Limits {
+        Limits {
+            message_bytes_max: own.message_bytes_max,
+            outbox_bytes_max: own.outbox_bytes_max,
+            outbox_bytes_soft: own.outbox_bytes_soft,
+            outbox_soft_ms: own.outbox_soft_ms,
+            subscriptions_max: own.subscriptions_max,
+            ..self.clone()
+        }
+    }
+
     /// The same for sessions that are echoed: larger messages, and outboxes for them.
     pub fn for_echo(&self) -> Limits {
         Limits {
@@ -115,10 +171,12 @@ impl Default for Limits {
             ping_interval_ms: 25_000,
             ping_timeout_ms: 20_000,
             subscriptions_max: 1_000,
+            patterns_max: 100,
             handlers_max: 100,
             requests_max: 1_000,
             request_timeout_ms: 60_000,
             bad_texts_max: 10,
+            clusterws_ping_interval_ms: 20_000,
             linger_ms: 5_000,
             discard_ms: 2_000,
             turn_bytes_max: 64 * KIB,

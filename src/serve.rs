@@ -106,6 +106,9 @@ fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode,
     if let Some(admin) = &admin {
         line += &format!(" admin={}", admin.address());
     }
+    for bound in &broker.resp {
+        line += &format!(" resp={bound}");
+    }
     line.push('\n');
     // Nobody may be there to read it; that is no reason not to serve.
     let _ = io::stdout()

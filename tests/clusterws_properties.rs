@@ -241,7 +241,9 @@ fn as_naive(decoded: Decoded) -> Naive {
             text(message.targets.topics[0].as_bytes()),
             parsed(&message.payload),
         ),
-        Decoded::Command(Command::Emit { event, data }) => Naive::Emit(text(&event), parsed(&data)),
+        Decoded::Command(Command::Emit { event, data, .. }) => {
+            Naive::Emit(text(&event), parsed(&data))
+        }
         Decoded::Nothing => Naive::Nothing,
         Decoded::Bad { code, .. } => Naive::Bad(code),
         other => panic!("{other:?} from an object"),

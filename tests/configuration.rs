@@ -17,7 +17,10 @@ fn samples(name: &str) -> [&'static str; 2] {
         "log" => ["debug", "error"],
         "log-format" => ["json", "JSON"],
         "listen" => ["127.0.0.1:9000", "unix:/tmp/a.sock"],
-        "insecure-open" | "client-services" => ["true", "on"],
+        "insecure-open" | "client-services" | "clusterws-binary" => ["true", "on"],
+        "resp" => ["127.0.0.1:6379", "unix:/a"],
+        "resp-password" => ["first-key", "second-key"],
+        "resp-password-file" => [".gitignore", "Cargo.toml"],
         "allow-origin" => ["https://example.com", "*"],
         "admin" => ["127.0.0.1:9001", "off"],
         "admin-key" => ["first-key", "second-key"],
@@ -119,7 +122,7 @@ fn each_option_is_flag_environment_name_and_key() {
         let both = config(&[], &[(&env, second)], &line(first));
         assert_eq!(both, stronger, "{env} over the file");
 
-        if !matches!(option.kind, Kind::Secret { .. }) && option.name != "admin-key-file" {
+        if !matches!(option.kind, Kind::Secret { .. }) && !option.name.ends_with("-file") {
             assert_ne!(option.show(&from_flag), Value::Unset, "{}", option.name);
         }
     }

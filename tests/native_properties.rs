@@ -304,7 +304,11 @@ enum Naive {
         echo: bool,
         id: Option<Value>,
     },
-    Emit(String, Value),
+    Emit {
+        to: String,
+        event: String,
+        data: Value,
+    },
     Request {
         to: String,
         event: String,
@@ -342,6 +346,23 @@ fn naive(object: &Object) -> Result<Naive, Code> {
             .ok_or(Code::BadType)
     };
     let data = || object.get("data").cloned().unwrap_or_default();
+    let to = |event: &str| {
+        let to: Result<String, Code> = Ok(match object.get("to") {
+            None => format!("service:{event}"),
+            Some(to) => {
+                let to = to.as_str().ok_or(Code::BadType)?;
+                match to.split_once(':') {
+                    Some(("peer", peer)) if is_name(peer) => {}
+                    Some(("client", client)) => {
+                        client.parse::<ClientId>().map_err(|_| Code::NoHandler)?;
+                    }
+                    _ => return Err(Code::BadType),
+                }
+                to.to_owned()
+            }
+        });
+        to
+    };
     Ok(match object_string(object, "type").ok_or(Code::BadType)? {
         "subscribe" => Naive::Subscribe(filter()?, id()),
         "unsubscribe" => Naive::Unsubscribe(filter()?, id()),
@@ -359,24 +380,18 @@ fn naive(object: &Object) -> Result<Naive, Code> {
                 id: id(),
             }
         }
-        "event" => Naive::Emit(event()?, data()),
+        "event" => {
+            let event = event()?;
+            Naive::Emit {
+                to: to(&event)?,
+                event,
+                data: data(),
+            }
+        }
         "request" => {
             let event = event()?;
             let id = id().ok_or(Code::BadType)?;
-            let to = match object.get("to") {
-                None => format!("service:{event}"),
-                Some(to) => {
-                    let to = to.as_str().ok_or(Code::BadType)?;
-                    match to.split_once(':') {
-                        Some(("peer", peer)) if is_name(peer) => {}
-                        Some(("client", client)) => {
-                            client.parse::<ClientId>().map_err(|_| Code::NoHandler)?;
-                        }
-                        _ => return Err(Code::BadType),
-                    }
-                    to.to_owned()
-                }
-            };
+            let to = to(&event)?;
             let timeout = match object.get("timeout") {
                 None => None,
                 Some(timeout) => {
@@ -433,6 +448,12 @@ fn as_naive(command: Command) -> Naive {
         assert_eq!(payload.kind(), Kind::Json, "native clients send JSON");
         parsed(payload.bytes())
     };
+    let address = |to: Address| match to {
+        Address::Service(service) => format!("service:{}", text(&service)),
+        Address::Peer(peer) => format!("peer:{}", text(&peer)),
+        Address::Client(client) => format!("client:{client}"),
+        Address::Topic(topic) => panic!("a request to {topic:?}"),
+    };
     match command {
         Command::Subscribe { filter, tag } => Naive::Subscribe(text(filter.written()), id(tag)),
         Command::Unsubscribe { filter, tag } => Naive::Unsubscribe(text(filter.written()), id(tag)),
@@ -443,9 +464,14 @@ fn as_naive(command: Command) -> Naive {
             id: id(tag),
         },
         Command::Emit {
+            to,
             event,
             data: payload,
-        } => Naive::Emit(text(&event), data(payload)),
+        } => Naive::Emit {
+            to: address(to),
+            event: text(&event),
+            data: data(payload),
+        },
         Command::Request {
             to,
             event,
@@ -453,12 +479,7 @@ fn as_naive(command: Command) -> Naive {
             tag,
             timeout_ms,
         } => Naive::Request {
-            to: match to {
-                Address::Service(service) => format!("service:{}", text(&service)),
-                Address::Peer(peer) => format!("peer:{}", text(&peer)),
-                Address::Client(client) => format!("client:{client}"),
-                Address::Topic(topic) => panic!("a request to {topic:?}"),
-            },
+            to: address(to),
             event: text(&event),
             data: data(payload),
             id: parsed(&tag),

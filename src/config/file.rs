@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::listen::Listener;
 use super::load::{ConfigError, Given, Place, nearest};
 use super::options::{Kind, OPTIONS, Opt};
+use crate::protocol::clusterws::Generation;
 use crate::shard::auth::{AccessRule, Who};
 use crate::topic::Filter;
 
@@ -29,10 +30,23 @@ pub(super) struct Contents {
 
 /// One `[[listener]]`.
 pub(super) struct ListenerTable {
-    /// Its settings, `client_services` left out.
+    /// Its settings, but for those below.
     pub listener: Listener,
     /// What it says about `client_services`, if anything.
     pub client_services: Option<bool>,
+    /// What it says about `clusterws_binary`, if anything.
+    pub clusterws_binary: Option<bool>,
+}
+
+impl ListenerTable {
+    /// One that leaves to the options what they can say.
+    pub fn new(listener: Listener) -> ListenerTable {
+        ListenerTable {
+            listener,
+            client_services: None,
+            clusterws_binary: None,
+        }
+    }
 }
 
 /// Reads a file's text; `name` is for messages.
@@ -74,16 +88,18 @@ pub(super) fn read(name: &str, text: &str) -> Result<Contents, ConfigError> {
 type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
 type Entry<'t, 'a> = (&'t Key<'a>, &'t Spanned<DeValue<'a>>);
 
-const LISTENER_KEYS: [&str; 6] = [
+const LISTENER_KEYS: [&str; 8] = [
     "addr",
     "protocols",
     "paths",
+    "clusterws_generation",
+    "clusterws_binary",
     "http",
     "trust_peer_flag",
     "client_services",
 ];
 const ACCESS_KEYS: [&str; 4] = ["filter", "who", "subscribe", "publish"];
-const PROTOCOLS: [&str; 1] = ["native"];
+const PROTOCOLS: [&str; 2] = ["native", "clusterws"];
 
 struct Source<'s> {
     name: &'s str,
@@ -125,8 +141,8 @@ impl Source<'_> {
     fn listener(&self, table: &Spanned<DeValue<'_>>) -> Result<ListenerTable, ConfigError> {
         // The address is not known yet; a table without one does not get out of here.
         let mut addr = None;
-        let mut listener = Listener::new(super::ListenAddr::Unix("/".into()));
-        let mut client_services = None;
+        let mut read = ListenerTable::new(Listener::new(super::ListenAddr::Unix("/".into())));
+        let listener = &mut read.listener;
         for (key, value) in self.table_entries(table)? {
             let wrong = |reason: &str| self.wrong(key, reason);
             match key.get_ref().as_ref() {
@@ -147,12 +163,10 @@ impl Source<'_> {
                         )));
                     }
                     listener.native = words.iter().any(|word| word == "native");
+                    listener.clusterws = words.iter().any(|word| word == "clusterws");
                 }
                 "paths" => {
                     for (protocol, path) in self.table_entries(value)? {
-                        if protocol.get_ref() != "native" {
-                            return Err(self.unknown(protocol, PROTOCOLS));
-                        }
                         let path = self.string(protocol, path)?;
                         if !is_path(path) {
                             return Err(self.wrong(
@@ -160,22 +174,34 @@ impl Source<'_> {
                                 "wants a path that begins with a slash, such as \"/live\"",
                             ));
                         }
-                        listener.native_path = Some(path.to_owned());
+                        match protocol.get_ref().as_ref() {
+                            "native" => listener.native_path = Some(path.to_owned()),
+                            "clusterws" => listener.clusterws_path = path.to_owned(),
+                            _ => return Err(self.unknown(protocol, PROTOCOLS)),
+                        }
                     }
                 }
                 "http" => listener.http = self.boolean(key, value)?,
                 "trust_peer_flag" => listener.trust_peer_flag = self.boolean(key, value)?,
-                "client_services" => client_services = Some(self.boolean(key, value)?),
+                "client_services" => read.client_services = Some(self.boolean(key, value)?),
+                "clusterws_binary" => read.clusterws_binary = Some(self.boolean(key, value)?),
+                "clusterws_generation" => {
+                    let number = integer(value.get_ref());
+                    let known = GENERATIONS
+                        .into_iter()
+                        .find(|(_, word)| Some(*word) == number.as_deref());
+                    let (generation, _) = known.ok_or_else(|| {
+                        wrong("wants 3 for clients of 3.x, 1 for 1.0 to 2.2, or 0 for the oldest")
+                    })?;
+                    listener.clusterws_generation = generation;
+                }
                 _ => return Err(self.unknown(key, LISTENER_KEYS)),
             }
         }
         listener.addr = addr.ok_or_else(|| {
             ConfigError::at(&self.place(&table.span()), "this [[listener]] has no addr")
         })?;
-        Ok(ListenerTable {
-            listener,
-            client_services,
-        })
+        Ok(read)
     }
 
     fn access(&self, table: &Spanned<DeValue<'_>>) -> Result<AccessRule, ConfigError> {
@@ -379,6 +405,13 @@ fn described(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+/// A generation of ClusterWS clients, and its number in the file and in `?v=`.
+pub(super) const GENERATIONS: [(Generation, &str); 3] = [
+    (Generation::Three, "3"),
+    (Generation::One, "1"),
+    (Generation::Zero, "0"),
+];
+
 /// Whom a rule allows, and its word in the file.
 pub(super) const WHO: [(Who, &str); 3] = [
     (Who::Anyone, "anyone"),
@@ -507,8 +540,10 @@ mod tests {
 
             [[listener]]
             addr = "unix:/run/pubsub.sock"
-            protocols = []
-            paths = { native = "/live" }
+            protocols = ["clusterws"]
+            paths = { native = "/live", clusterws = "/cws" }
+            clusterws_generation = 1
+            clusterws_binary = true
             trust_peer_flag = true
             client_services = false
         "#;
@@ -524,6 +559,15 @@ mod tests {
         assert!(!second.listener.native && second.listener.trust_peer_flag);
         assert_eq!(second.listener.native_path.as_deref(), Some("/live"));
         assert_eq!(second.client_services, Some(false));
+        assert!(second.listener.clusterws);
+        assert_eq!(second.listener.clusterws_path, "/cws");
+        assert_eq!(second.listener.clusterws_generation, Generation::One);
+        assert_eq!(second.clusterws_binary, Some(true));
+
+        refused(
+            "[[listener]]\naddr = \":1\"\nclusterws_generation = 4",
+            "f.toml:3: clusterws_generation: wants 3 for clients of 3.x, 1 for 1.0 to 2.2, or 0 for the oldest",
+        );
 
         refused(
             "[[listener]]\nhttp = true",
@@ -531,7 +575,7 @@ mod tests {
         );
         refused(
             "[[listener]]\naddr = \":1\"\nprotocols = [\"resp\"]",
-            "f.toml:3: protocols: \"resp\" is no protocol; there is: native",
+            "f.toml:3: protocols: \"resp\" is no protocol; there is: native, clusterws",
         );
         refused(
             "[[listener]]\naddr = \":1\"\npaths.native = \"live\"",

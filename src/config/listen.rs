@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::protocol::clusterws::Generation;
+
 /// The longest path that fits a Unix socket address, its final zero not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -122,6 +124,23 @@ impl ListenAddr {
     }
 }
 
+impl ListenAddr {
+    /// This address, or the two that its short form `:8000` stands for; and whether it is skipped on a machine
+    /// without IPv6.
+    pub fn expand(&self) -> Vec<(ListenAddr, bool)> {
+        match self {
+            ListenAddr::Tcp { host, port } if host.is_empty() => {
+                let at = |host: &str| ListenAddr::Tcp {
+                    host: host.to_owned(),
+                    port: *port,
+                };
+                vec![(at("0.0.0.0"), false), (at("::"), true)]
+            }
+            ListenAddr::Tcp { .. } | ListenAddr::Unix(_) => vec![(self.clone(), false)],
+        }
+    }
+}
+
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -162,6 +181,9 @@ impl FromStr for ListenAddr {
     }
 }
 
+/// Where ClusterWS is spoken unless a listener says otherwise (DESIGN 5.2).
+pub const CLUSTERWS_PATH: &str = "/clusterws";
+
 /// A port or socket for clients, and what is spoken there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
@@ -171,6 +193,14 @@ pub struct Listener {
     pub native: bool,
     /// The path of native JSON; `None` for `/` and every path that nothing else has.
     pub native_path: Option<String>,
+    /// Is ClusterWS spoken?
+    pub clusterws: bool,
+    /// The path of ClusterWS.
+    pub clusterws_path: String,
+    /// The generation of its clients that say none by `?v=`.
+    pub clusterws_generation: Generation,
+    /// Are its clients told to speak binary, if they say nothing by `?binary=`?
+    pub clusterws_binary: bool,
     /// Is plain HTTP answered (the console at `GET /`)?
     pub http: bool,
     /// Is `fromPeerServer` in a publication believed? Only where all clients are application servers.
@@ -188,6 +218,10 @@ impl Listener {
             addr,
             native: true,
             native_path: None,
+            clusterws: true,
+            clusterws_path: CLUSTERWS_PATH.to_owned(),
+            clusterws_generation: Generation::Three,
+            clusterws_binary: false,
             http: true,
             trust_peer_flag: false,
             client_services: false,
@@ -203,20 +237,12 @@ impl Listener {
     /// This listener, or the two that its short form `:8000` stands for: `0.0.0.0:8000`, and `[::]:8000` where
     /// there is IPv6.
     pub fn expand(self) -> Vec<Listener> {
-        match self.addr {
-            ListenAddr::Tcp { ref host, port } if host.is_empty() => {
-                let at = |host: &str, optional| Listener {
-                    addr: ListenAddr::Tcp {
-                        host: host.to_owned(),
-                        port,
-                    },
-                    optional,
-                    ..self.clone()
-                };
-                vec![at("0.0.0.0", false), at("::", true)]
-            }
-            ListenAddr::Tcp { .. } | ListenAddr::Unix(_) => vec![self],
-        }
+        let at = |(addr, optional)| Listener {
+            addr,
+            optional: optional || self.optional,
+            ..self.clone()
+        };
+        self.addr.expand().into_iter().map(at).collect()
     }
 
     fn loopback_pair(port: u16) -> [Listener; 2] {

@@ -142,6 +142,7 @@ pub fn resolve(
     let Draft {
         mut config,
         admin_key,
+        resp_password,
         given,
         ..
     } = draft;
@@ -151,16 +152,18 @@ pub fn resolve(
     if let Some(fault) = config.fault {
         warnings.push(format!("{FAULT}={fault}: this broker will fail on purpose"));
     }
-    config.admin_key = match admin_key {
-        Some(KeySource::Given(key)) => Some(key),
-        Some(KeySource::File(path)) => Some(read_key(&path, read_file)?),
-        None => None,
-    };
+    config.admin_key = secret("admin-key-file", admin_key, read_file)?;
+    config.resp_password = secret("resp-password-file", resp_password, read_file)?;
     // A lower hard limit alone is not a contradiction to defaults that nobody chose.
-    let limits = &mut config.limits;
-    if !given.contains(&"soft-outbox") {
-        limits.outbox_bytes_soft = limits.outbox_bytes_soft.min(limits.outbox_bytes_max);
+    for (option, limits) in [
+        ("soft-outbox", &mut config.limits),
+        ("server-soft-outbox", &mut config.server_limits),
+    ] {
+        if !given.contains(&option) {
+            limits.outbox_bytes_soft = limits.outbox_bytes_soft.min(limits.outbox_bytes_max);
+        }
     }
+    let limits = &mut config.limits;
     if !given.contains(&"max-replies") {
         limits.replies_bytes_max = limits.replies_bytes_max.min(limits.outbox_bytes_max);
     }
@@ -237,11 +240,13 @@ impl Given {
 /// Applies one source.
 fn apply(draft: &mut Draft, source: &[Given]) -> Result<(), ConfigError> {
     for given in source {
-        let twice = given.option.name == "admin-key-file"
-            && source.iter().any(|other| other.option.name == "admin-key");
-        if twice {
+        let outright = given.option.name.strip_suffix("-file");
+        if let Some(outright) = outright
+            && source.iter().any(|other| other.option.name == outright)
+        {
+            let what = outright.replace('-', " ");
             let reason = format!(
-                "{}: the admin key is given as well; one is enough",
+                "{}: the {what} is given as well; one is enough",
                 given.spelled()
             );
             return Err(ConfigError::at(&given.place, &reason));
@@ -329,26 +334,24 @@ fn listeners(
     listen_in_file: Option<Vec<ListenAddr>>,
     tables: &[ListenerTable],
 ) -> Vec<Listener> {
-    let with_default = |client_services: Option<bool>, listener: Listener| Listener {
-        client_services: client_services.unwrap_or(draft.config.client_services),
-        ..listener
+    let from_table = |table: &ListenerTable| Listener {
+        client_services: table
+            .client_services
+            .unwrap_or(draft.config.client_services),
+        clusterws_binary: table
+            .clusterws_binary
+            .unwrap_or(draft.config.clusterws_binary),
+        ..table.listener.clone()
     };
-    let from_table =
-        |table: &ListenerTable| with_default(table.client_services, table.listener.clone());
+    let plain = |listener: Listener| from_table(&ListenerTable::new(listener));
     let from_addr = |addr: &ListenAddr| {
         let table = tables.iter().find(|table| table.listener.addr == *addr);
-        table.map_or_else(
-            || with_default(None, Listener::new(addr.clone())),
-            from_table,
-        )
+        table.map_or_else(|| plain(Listener::new(addr.clone())), from_table)
     };
     let written: Vec<Listener> = match (&draft.listen, &listen_in_file) {
         (Some(addresses), _) => addresses.iter().map(from_addr).collect(),
         (None, Some(addresses)) => addresses.iter().map(from_addr).collect(),
-        (None, None) if tables.is_empty() => Listener::defaults()
-            .into_iter()
-            .map(|listener| with_default(None, listener))
-            .collect(),
+        (None, None) if tables.is_empty() => Listener::defaults().into_iter().map(plain).collect(),
         (None, None) => tables.iter().map(from_table).collect(),
     };
     let mut listeners: Vec<Listener> = written.into_iter().flat_map(Listener::expand).collect();
@@ -365,12 +368,26 @@ fn listeners(
     listeners
 }
 
+/// A secret that was said outright, or in the file that `option` names.
+fn secret(
+    option: &str,
+    source: Option<KeySource>,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Option<Secret>, ConfigError> {
+    match source {
+        Some(KeySource::Given(secret)) => Ok(Some(secret)),
+        Some(KeySource::File(path)) => read_key(option, &path, read_file).map(Some),
+        None => Ok(None),
+    }
+}
+
 fn read_key(
+    option: &str,
     path: &Path,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Secret, ConfigError> {
     let wrong = |reason: &dyn fmt::Display| {
-        ConfigError::new(format!("admin-key-file {}: {reason}", path.display()))
+        ConfigError::new(format!("{option} {}: {reason}", path.display()))
     };
     let text = read_file(path).map_err(|error| wrong(&error))?;
     let first = text.lines().next().unwrap_or("").trim();

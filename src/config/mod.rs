@@ -34,6 +34,10 @@ use crate::shard::slow::SlowRule;
 pub struct Config {
     /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
+    /// Where Redis clients connect; nowhere by default.
+    pub resp: Vec<ListenAddr>,
+    /// What they have to say first (`AUTH`).
+    pub resp_password: Option<Secret>,
     /// Where operators connect; `None` for nowhere.
     pub admin: Option<HostPort>,
     /// What `POST /publish` asks for when the admin listener is beyond loopback.
@@ -52,12 +56,16 @@ pub struct Config {
     pub allow_origin: Vec<String>,
     /// Listening beyond loopback without authentication was asked for (promise 22).
     pub insecure_open: bool,
+    /// Are ClusterWS clients told to speak binary, on listeners that do not say otherwise?
+    pub clusterws_binary: bool,
     /// May clients handle events, on listeners that do not say otherwise?
     pub client_services: bool,
     /// Rights, the first that fits decides; none: everybody may do everything.
     pub access: Vec<AccessRule>,
     /// Every bound and timing.
     pub limits: Limits,
+    /// Those of the server class, as far as they are its own ([`Limits::for_servers`]).
+    pub server_limits: Limits,
     /// The time that a drain spreads its closes over.
     pub drain_ms: u64,
     /// How long listeners still accept after `/readyz` began to fail.
@@ -74,6 +82,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             listeners: Listener::defaults(),
+            resp: Vec::new(),
+            resp_password: None,
             admin: Some(HostPort {
                 host: "127.0.0.1".to_owned(),
                 port: 8001,
@@ -86,9 +96,11 @@ impl Default for Config {
             slow: Vec::new(),
             allow_origin: Vec::new(),
             insecure_open: false,
+            clusterws_binary: false,
             client_services: false,
             access: Vec::new(),
             limits: Limits::default(),
+            server_limits: Limits::of_servers(),
             drain_ms: 0,
             drain_delay_ms: 0,
             log: LogLevel::Info,
@@ -115,15 +127,13 @@ impl Config {
             listen::check_origin(origin)
                 .map_err(|reason| format!("allow-origin {origin}: {reason}"))?;
         }
-        let Limits {
-            outbox_bytes_max: hard,
-            outbox_bytes_soft: soft,
-            ..
-        } = self.limits;
-        if soft > hard {
-            return Err(format!(
-                "soft-outbox ({soft} bytes) is above max-outbox ({hard} bytes); it must not be"
-            ));
+        for (class, limits) in [("", &self.limits), ("server-", &self.server_limits)] {
+            let (hard, soft) = (limits.outbox_bytes_max, limits.outbox_bytes_soft);
+            if soft > hard {
+                return Err(format!(
+                    "{class}soft-outbox ({soft} bytes) is above {class}max-outbox ({hard} bytes); it must not be"
+                ));
+            }
         }
         Ok(())
     }
@@ -145,12 +155,19 @@ impl Config {
         }
         for listener in &self.listeners {
             let addr = &listener.addr;
-            if !listener.native && !listener.http {
+            if !listener.native && !listener.clusterws && !listener.http {
                 return Err(format!(
                     "the listener {addr} has no protocols and no http: nobody could use it"
                 ));
             }
             // Any number of listeners may ask for a free port.
+            let shared = !matches!(addr, ListenAddr::Tcp { port: 0, .. });
+            if shared && taken.contains(addr) {
+                return Err(format!("{addr} is given to two listeners"));
+            }
+            taken.push(addr.clone());
+        }
+        for addr in &self.resp {
             let shared = !matches!(addr, ListenAddr::Tcp { port: 0, .. });
             if shared && taken.contains(addr) {
                 return Err(format!("{addr} is given to two listeners"));
@@ -174,6 +191,14 @@ impl Config {
                 "protected mode: {} can be reached from other machines, and no authentication is configured. \
                  Listen on 127.0.0.1, [::1] or a Unix socket, or allow it with --insecure-open",
                 open.addr
+            ));
+        }
+        let open = self.resp.iter().find(|addr| !addr.is_loopback());
+        if let (Some(open), None) = (open, &self.resp_password) {
+            return Err(format!(
+                "protected mode: {open} can be reached from other machines, and no password is configured. Set one \
+                 with --resp-password-file, listen on 127.0.0.1, [::1] or a Unix socket, or allow it with \
+                 --insecure-open"
             ));
         }
         // The admin listener is its operator's choice: beyond loopback it takes publishes by key only.
@@ -313,6 +338,19 @@ mod tests {
             config.insecure_open = true;
             check(&config, None);
         }
+        // RESP has a password of its own.
+        let mut config = Config {
+            resp: vec!["0.0.0.0:6379".parse().unwrap()],
+            ..Config::default()
+        };
+        check(&config, Some("--resp-password-file"));
+        config.resp_password = Some(Secret::new("s3cret").unwrap());
+        check(&config, None);
+        config.resp_password = None;
+        config.insecure_open = true;
+        check(&config, None);
+        config.resp.push(config.resp[0].clone());
+        check(&config, Some("two listeners"));
         // There a key guards what changes anything.
         let config = Config {
             admin: "0.0.0.0:8001".parse().ok(),
@@ -331,6 +369,8 @@ mod tests {
         check(&on(&["127.0.0.1:0", "127.0.0.1:0"]), None);
         let mut config = Config::default();
         config.listeners[0].native = false;
+        check(&config, None);
+        config.listeners[0].clusterws = false;
         check(&config, None);
         config.listeners[0].http = false;
         check(&config, Some("nobody could use it"));

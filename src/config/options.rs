@@ -183,6 +183,8 @@ pub struct Draft {
     pub listen: Option<Vec<ListenAddr>>,
     /// Where the admin key comes from, if any source said so.
     pub admin_key: Option<KeySource>,
+    /// Where the password of Redis clients comes from, if any source said so.
+    pub resp_password: Option<KeySource>,
     /// The options that any source had.
     pub given: Vec<&'static str>,
 }
@@ -407,6 +409,61 @@ pub static OPTIONS: &[Opt] = &[
         },
     },
     Opt {
+        name: "resp",
+        placeholder: "ADDR",
+        section: Section::Listeners,
+        help: "Where Redis clients connect: `host:port`, `:port` or `unix:/path`; nowhere unless given; repeatable",
+        more: "Nothing but RESP is spoken there. What such clients publish and subscribe to are the same topics; see \
+               docs/protocols/resp.md.",
+        example: r#"["127.0.0.1:6379"]"#,
+        kind: Kind::List {
+            read: |draft, texts| {
+                let addresses: Result<Vec<ListenAddr>, String> =
+                    texts.iter().map(|text| text.trim().parse()).collect();
+                draft.config.resp = addresses?;
+                Ok(())
+            },
+            show: |config| Value::List(config.resp.iter().map(ListenAddr::to_string).collect()),
+        },
+    },
+    Opt {
+        name: "resp-password",
+        placeholder: "PASSWORD",
+        section: Section::Listeners,
+        help: "What Redis clients have to say first, by `AUTH` or `HELLO`",
+        more: "The user is `default`. Everybody on this machine can read a command line: prefer the file or the \
+               environment.",
+        example: r#""a long random text""#,
+        kind: Kind::Secret {
+            read: |draft, text| {
+                draft.resp_password = Some(KeySource::Given(Secret::new(text)?));
+                Ok(())
+            },
+            show: |config| match config.resp_password {
+                Some(_) => Value::Hidden,
+                None => Value::Unset,
+            },
+        },
+    },
+    Opt {
+        name: "resp-password-file",
+        placeholder: "FILE",
+        section: Section::Listeners,
+        help: "A file whose first line is that password",
+        more: "",
+        example: r#""/run/secrets/pubsub_resp_password""#,
+        kind: Kind::Text {
+            read: |draft, text| {
+                if text.is_empty() {
+                    return Err("wants the path of a file".to_owned());
+                }
+                draft.resp_password = Some(KeySource::File(PathBuf::from(text)));
+                Ok(())
+            },
+            show: |_| Value::Unset,
+        },
+    },
+    Opt {
         name: "insecure-open",
         placeholder: "BOOL",
         section: Section::Listeners,
@@ -439,6 +496,19 @@ pub static OPTIONS: &[Opt] = &[
                 Ok(())
             },
             show: |config| Value::List(config.allow_origin.clone()),
+        },
+    },
+    Opt {
+        name: "clusterws-binary",
+        placeholder: "BOOL",
+        section: Section::Listeners,
+        help: "Tell ClusterWS clients to speak binary (their server's `useBinary`)",
+        more: "A `[[listener]]` may decide for itself, and so may a client, by `?binary=1` or `?binary=0`. What comes is \
+               taken in either form.",
+        example: "",
+        kind: Kind::Switch {
+            get: |config| config.clusterws_binary,
+            set: |config, on| config.clusterws_binary = on,
         },
     },
     Opt {
@@ -583,6 +653,33 @@ pub static OPTIONS: &[Opt] = &[
         kind: Kind::Number(number!(limits.subscriptions_max, 0, u32::MAX as u64)),
     },
     Opt {
+        name: "max-patterns",
+        placeholder: "N",
+        section: Section::Limits,
+        help: "Of these, patterns (`PSUBSCRIBE`), each of which costs every publication; one more is refused",
+        more: "",
+        example: "",
+        kind: Kind::Number(number!(limits.patterns_max, 0, u32::MAX as u64)),
+    },
+    Opt {
+        name: "server-max-message",
+        placeholder: "BYTES",
+        section: Section::Limits,
+        help: "A message of a Redis client; a larger one closes its connection before it is buffered",
+        more: "",
+        example: "",
+        kind: Kind::Bytes(number!(server_limits.message_bytes_max, 1, GIB)),
+    },
+    Opt {
+        name: "server-max-subscriptions",
+        placeholder: "N",
+        section: Section::Limits,
+        help: "Subscriptions of a Redis client; one more is refused",
+        more: "",
+        example: "",
+        kind: Kind::Number(number!(server_limits.subscriptions_max, 0, u32::MAX as u64)),
+    },
+    Opt {
         name: "max-handlers",
         placeholder: "N",
         section: Section::Limits,
@@ -697,6 +794,33 @@ pub static OPTIONS: &[Opt] = &[
         kind: Kind::Number(number!(limits.outbox_soft_ms, 0, TIME_MS_MAX)),
     },
     Opt {
+        name: "server-max-outbox",
+        placeholder: "BYTES",
+        section: Section::SlowConsumers,
+        help: "What may wait for one Redis client; past it the connection is closed",
+        more: "Application servers hear much: Redis has the same bounds for its subscribers.",
+        example: "",
+        kind: Kind::Bytes(number!(server_limits.outbox_bytes_max, 1, TIB)),
+    },
+    Opt {
+        name: "server-soft-outbox",
+        placeholder: "BYTES",
+        section: Section::SlowConsumers,
+        help: "What may wait for one Redis client longer than `--server-soft-outbox-ms`",
+        more: "Must not be above `--server-max-outbox`; a default that would be is lowered to it.",
+        example: "",
+        kind: Kind::Bytes(number!(server_limits.outbox_bytes_soft, 1, TIB)),
+    },
+    Opt {
+        name: "server-soft-outbox-ms",
+        placeholder: "MS",
+        section: Section::SlowConsumers,
+        help: "How long more than that may wait",
+        more: "",
+        example: "",
+        kind: Kind::Number(number!(server_limits.outbox_soft_ms, 0, TIME_MS_MAX)),
+    },
+    Opt {
         name: "max-outbox-total",
         placeholder: "BYTES",
         section: Section::SlowConsumers,
@@ -742,6 +866,15 @@ pub static OPTIONS: &[Opt] = &[
         more: "",
         example: "",
         kind: Kind::Number(number!(limits.ping_timeout_ms, 1, TIME_MS_MAX)),
+    },
+    Opt {
+        name: "clusterws-ping-interval-ms",
+        placeholder: "MS",
+        section: Section::Timings,
+        help: "How often ClusterWS clients are pinged; they are told, and leave after twice that time without a ping",
+        more: "One that has said nothing for `--ping-interval-ms` and `--ping-timeout-ms` together is given up.",
+        example: "",
+        kind: Kind::Number(number!(limits.clusterws_ping_interval_ms, 1, TIME_MS_MAX)),
     },
     Opt {
         name: "message-timeout-ms",

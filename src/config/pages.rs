@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use super::Config;
-use super::file::WHO;
+use super::file::{GENERATIONS, WHO};
 use super::listen::Listener;
 use super::options::{Kind, OPTIONS, Opt, Section};
 use super::values::{Value, quoted};
@@ -79,6 +79,10 @@ fn describe_listener(page: &mut String, listener: &Listener) {
         addr,
         native,
         native_path,
+        clusterws,
+        clusterws_path,
+        clusterws_generation,
+        clusterws_binary,
         http,
         trust_peer_flag,
         client_services,
@@ -89,13 +93,26 @@ fn describe_listener(page: &mut String, listener: &Listener) {
     } else {
         ""
     };
-    let protocols = if *native { r#"["native"]"# } else { "[]" };
+    let protocols: Vec<&str> = [(*native, r#""native""#), (*clusterws, r#""clusterws""#)]
+        .into_iter()
+        .filter_map(|(is_spoken, word)| is_spoken.then_some(word))
+        .collect();
+    let generation = GENERATIONS
+        .into_iter()
+        .find(|(known, _)| known == clusterws_generation)
+        .map_or("3", |(_, number)| number);
     let _ = writeln!(page, "\n[[listener]]");
     let _ = writeln!(page, "addr = {}{note}", quoted(&addr.to_string()));
-    let _ = writeln!(page, "protocols = {protocols}");
-    if let Some(path) = native_path {
-        let _ = writeln!(page, "paths = {{ native = {} }}", quoted(path));
-    }
+    let _ = writeln!(page, "protocols = [{}]", protocols.join(", "));
+    let native_path = native_path.as_ref().map(|path| ("native", path));
+    let paths: Vec<String> = native_path
+        .into_iter()
+        .chain([("clusterws", clusterws_path)])
+        .map(|(protocol, path)| format!("{protocol} = {}", quoted(path)))
+        .collect();
+    let _ = writeln!(page, "paths = {{ {} }}", paths.join(", "));
+    let _ = writeln!(page, "clusterws_generation = {generation}");
+    let _ = writeln!(page, "clusterws_binary = {clusterws_binary}");
     let _ = writeln!(page, "http = {http}");
     let _ = writeln!(page, "trust_peer_flag = {trust_peer_flag}");
     let _ = writeln!(page, "client_services = {client_services}");
@@ -193,13 +210,15 @@ const FILE_TABLES: &str = r#"
 # They come after all keys, because in TOML a key belongs to the table above it.
 
 # What is spoken at an address. With [[listener]] tables there must be no `listen` above. What follows the
-# address is optional; shown are the defaults, but for `paths`: without one, native JSON has `/` and every other
-# path.
+# address is optional; shown are the defaults, but for the native path: without one, native JSON has `/` and every
+# other path.
 #
 # [[listener]]
 # addr = "unix:/run/pubsub/clients.sock"
-# protocols = ["native"]
-# paths = { native = "/live" }
+# protocols = ["native", "clusterws"]
+# paths = { native = "/live", clusterws = "/clusterws" }
+# clusterws_generation = 3   # clients of 3.x; 1: 1.0 to 2.2; 0: the oldest. A client's `?v=` wins
+# clusterws_binary = false   # without it: the key above
 # http = true                # the console at GET /
 # trust_peer_flag = false    # believe "fromPeerServer" in publications: only where all clients are your servers
 # client_services = false    # without it: the key client_services above
@@ -310,8 +329,10 @@ names addresses, these replace the tables; an address that one of the tables nam
 | key | default | meaning |
 | --- | --- | --- |
 | `addr` | required | as `--listen` takes it: `host:port`, `:port`, or `unix:/path` |
-| `protocols` | `["native"]` | what is spoken there; an empty list leaves plain HTTP alone |
-| `paths` | `{}` | the path of a protocol, as `{ native = "/live" }`. Without one, native JSON has `/` and every path that nothing else has |
+| `protocols` | `["native", "clusterws"]` | what is spoken there; an empty list leaves plain HTTP alone |
+| `paths` | `{}` | the path of a protocol, as `{ native = "/live", clusterws = "/" }`. Without one, native JSON has `/` and every path that nothing else has, and ClusterWS `/clusterws` |
+| `clusterws_generation` | `3` | what ClusterWS clients are spoken to as if they do not say `?v=`: 3 for clients of 3.x, 1 for 1.0 to 2.2, 0 for the oldest |
+| `clusterws_binary` | the option's | tell ClusterWS clients to speak binary, if they do not say `?binary=` |
 | `http` | `true` | answer plain HTTP: the console at `GET /` |
 | `trust_peer_flag` | `false` | believe `fromPeerServer` in a publication. Only where every client is a server of your own |
 | `client_services` | the option's | let the clients of this listener handle events |
@@ -383,7 +404,9 @@ mod tests {
             let key = option.key().unwrap();
             let example = format!("# {key} = {}", option.example);
             assert!(page.contains(&example), "{example}");
-            if option.name != "admin-key" && option.name != "admin-key-file" {
+            // A secret is not to be copied from an example, and its file is not there.
+            let is_secret = matches!(option.kind, Kind::Secret { .. });
+            if !is_secret && !option.name.ends_with("-file") {
                 load(&example[2..]);
             }
         }
@@ -443,11 +466,17 @@ mod tests {
             allow_origin = ["*"]
             admin = "off"
             client_services = true
+            resp = ["127.0.0.1:0", "unix:/tmp/r"]
+            clusterws_binary = true
+            server_max_outbox = "64MiB"
             soft_outbox = 1000
             max_outbox = 2000
             [[listener]]
             addr = "unix:/tmp/a b"
-            paths.native = "/x"
+            protocols = ["clusterws"]
+            paths = { native = "/x", clusterws = "/" }
+            clusterws_generation = 0
+            clusterws_binary = true
             http = false
             [[listener]]
             addr = "localhost:0"

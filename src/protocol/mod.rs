@@ -19,6 +19,7 @@ pub mod clusterws;
 pub mod json;
 pub mod native;
 mod payload;
+pub mod resp;
 
 /// The `id` of a command: valid JSON text, given back as it came.
 pub type Tag = Bytes;
@@ -35,8 +36,12 @@ pub enum Command {
         message: Arc<Message>,
         tag: Option<Tag>,
     },
-    /// Tell one session that handles `event`; no answer.
-    Emit { event: Bytes, data: Payload },
+    /// Tell `to`, or one session that handles `event`; no answer.
+    Emit {
+        to: Address,
+        event: Bytes,
+        data: Payload,
+    },
     /// Ask `to` and give its answer back under `tag`.
     Request {
         to: Address,
@@ -118,6 +123,7 @@ impl Action {
 }
 
 /// What a client is told, deliveries apart (those are encoded once for many, see [`native::encode_delivery`]).
+/// A protocol leaves out what it has no words for.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event<'a> {
     /// A command took effect. `name` is the topic, the filter as written, or the event.
@@ -159,17 +165,39 @@ pub enum Event<'a> {
 pub enum Protocol {
     /// JSON objects in WebSocket text messages.
     Native,
+    /// Arrays in JSON objects, in WebSocket messages of either kind.
+    Clusterws(clusterws::Dialect),
+    /// What Redis speaks, without WebSocket.
+    Resp,
     /// Every message comes back as it went, text as text and binary as binary: what suites for RFC 6455 speak
     /// to. There are no commands.
     Echo,
 }
 
 impl Protocol {
-    /// Can its clients be told [`Event`]s?
+    /// Can its clients be told of events?
     pub fn has_events(self) -> bool {
         match self {
+            Protocol::Native | Protocol::Clusterws(_) => true,
+            Protocol::Resp | Protocol::Echo => false,
+        }
+    }
+
+    /// Can its clients answer requests?
+    pub fn has_requests(self) -> bool {
+        match self {
             Protocol::Native => true,
-            Protocol::Echo => false,
+            Protocol::Clusterws(_) | Protocol::Resp | Protocol::Echo => false,
+        }
+    }
+
+    /// What its deliveries are encoded as, at first.
+    pub fn encoding(self) -> Encoding {
+        match self {
+            // Nothing is delivered to an echo.
+            Protocol::Native | Protocol::Echo => Encoding::NativeText,
+            Protocol::Clusterws(dialect) => Encoding::Clusterws(dialect.of_deliveries()),
+            Protocol::Resp => Encoding::Resp(resp::Version::Two),
         }
     }
 }
@@ -179,4 +207,18 @@ impl Protocol {
 pub enum Encoding {
     /// Native JSON in a WebSocket text frame.
     NativeText,
+    /// ClusterWS in a WebSocket frame; the dialect is one of [`clusterws::Dialect::of_deliveries`].
+    Clusterws(clusterws::Dialect),
+    /// RESP, which has no frames around it.
+    Resp(resp::Version),
+}
+
+impl Encoding {
+    /// Can a reader be told that it missed deliveries? Whoever can't is closed instead (promise 5).
+    pub fn has_gaps(self) -> bool {
+        match self {
+            Encoding::NativeText | Encoding::Clusterws(_) => true,
+            Encoding::Resp(_) => false,
+        }
+    }
 }

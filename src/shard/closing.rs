@@ -7,11 +7,12 @@
 
 use crate::address::SessionId;
 use crate::error::CloseReason;
+use crate::protocol::Protocol;
 use crate::ws::close;
 
 use super::fanout::mark_dirty;
 use super::parcel::Key;
-use super::session::State;
+use super::session::{Session, State};
 use super::{Effect, Shard};
 
 impl Shard {
@@ -28,8 +29,14 @@ impl Shard {
         code: Option<u16>,
         text: &[u8],
     ) {
-        let mut words = Vec::new();
-        close::encode(code, text, &mut words);
+        let is_resp = |session: &mut Session| session.protocol == Protocol::Resp;
+        let words = if self.sessions.find(id).is_some_and(is_resp) {
+            Shard::resp_words(reason, text)
+        } else {
+            let mut words = Vec::new();
+            close::encode(code, text, &mut words);
+            words
+        };
         self.close_after(id, reason, &words);
     }
 
@@ -101,6 +108,7 @@ impl Shard {
             }
         }
         self.release_requests(id);
+        self.release_resp(id);
         self.announce();
         true
     }

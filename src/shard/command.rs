@@ -9,15 +9,80 @@ use std::sync::Arc;
 use crate::address::SessionId;
 use crate::error::{CloseReason, Code};
 use crate::message::{Message, Origin};
-use crate::protocol::{Action, Command, Event, Protocol, Refusal, Tag, native};
+use crate::protocol::clusterws::{self, Decoded};
+use crate::protocol::{Action, Command, Event, Protocol, Refusal, Tag, native, resp};
 use crate::topic::Filter;
-use crate::ws::fragment::{Incoming, ReaderLimits};
+use crate::ws::fragment::{self, Incoming, ReaderLimits};
 use crate::ws::frame::Opcode;
 
 use super::fault::Place;
 use super::parcel::Key;
-use super::session::{Held, Since};
+use super::session::{Held, Session, Since};
 use super::{Ending, Shard};
+
+/// Where a session's messages are cut out of its bytes.
+enum Input {
+    /// WebSocket.
+    Frames(fragment::Reader),
+    /// RESP.
+    Commands(resp::reader::Reader),
+}
+
+impl Input {
+    fn take(session: &mut Session) -> Input {
+        match &mut session.resp {
+            Some(resp) => Input::Commands(std::mem::take(&mut resp.reader)),
+            None => Input::Frames(std::mem::take(&mut session.reader)),
+        }
+    }
+
+    fn give_back(self, session: &mut Session) {
+        match (self, &mut session.resp) {
+            (Input::Frames(reader), _) => session.reader = reader,
+            (Input::Commands(reader), Some(resp)) => resp.reader = reader,
+            // The session has ended.
+            (Input::Commands(_), None) => {}
+        }
+    }
+
+    fn is_in_message(&self) -> bool {
+        match self {
+            Input::Frames(reader) => reader.is_in_message(),
+            Input::Commands(reader) => reader.is_in_command(),
+        }
+    }
+
+    /// Gives back the memory of a message that was joined.
+    fn release(&mut self) {
+        match self {
+            Input::Frames(reader) => {
+                let limits = ReaderLimits {
+                    message_bytes_max: 0,
+                };
+                let _ = reader.next(limits, &mut []);
+            }
+            Input::Commands(reader) => {
+                let limits = resp::reader::ReaderLimits {
+                    bulk_bytes_max: 0,
+                    arguments_max: 0,
+                    command_bytes_max: 0,
+                    authenticated: false,
+                };
+                let _ = reader.next(limits, &[]);
+            }
+        }
+    }
+}
+
+/// What came of some bytes.
+pub(super) enum Read {
+    /// Nothing yet, or the session has ended.
+    Part,
+    /// A frame that is no message.
+    Control,
+    /// A message.
+    Message,
+}
 
 /// A command that can't take effect yet, given back.
 pub(super) struct Wait(pub Box<Command>);
@@ -34,12 +99,8 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let limits = session.limits(&self.settings);
-        let turn_messages_max = limits.turn_messages_max;
-        let limits = ReaderLimits {
-            message_bytes_max: limits.message_bytes_max,
-        };
-        let mut reader = std::mem::take(&mut session.reader);
+        let turn_messages_max = session.limits(&self.settings).turn_messages_max;
+        let mut reader = Input::take(session);
         let mut offset = 0;
         let mut messages = 0;
         let mut completed = false;
@@ -48,34 +109,24 @@ impl Shard {
             && self.urgent.is_empty()
             && self.is_flowing(id)
         {
-            let (frames, rest) = (&mut reader, &mut input[offset..]);
-            let read = self
-                .settings
-                .fault
-                .contain(Place::Frame, move || frames.next(limits, rest));
+            let rest = &mut input[offset..];
+            let (taken, read) = match &mut reader {
+                Input::Frames(reader) => self.read_frame(id, reader, rest),
+                Input::Commands(reader) => self.read_command(id, reader, rest),
+            };
+            offset += taken;
             match read {
-                None => self.close(id, CloseReason::Internal),
-                Some(Ok((taken, incoming))) => {
-                    if let Some(incoming) = incoming {
-                        messages += 1;
-                        completed |= matches!(incoming, Incoming::Text(_) | Incoming::Binary(_));
-                        self.handle_message(id, incoming);
-                    }
-                    offset += taken;
-                }
-                Some(Err(violation)) => {
-                    self.close_with(
-                        id,
-                        violation.reason,
-                        violation.reason.code(),
-                        violation.detail.as_bytes(),
-                    );
+                Read::Part => {}
+                Read::Control => messages += 1,
+                Read::Message => {
+                    messages += 1;
+                    completed = true;
                 }
             }
         }
         if completed && offset == input.len() {
             // Nothing more to read: what a joined message took is given back.
-            let _ = reader.next(limits, &mut []);
+            reader.release();
         }
         let now_ms = self.now.ms;
         let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
@@ -89,7 +140,7 @@ impl Shard {
         } else {
             session.message = Since::NEVER;
         }
-        session.reader = reader;
+        reader.give_back(session);
         if offset < input.len() {
             let stall = session.stall.get_or_insert_default();
             stall.bytes = input[offset..].to_vec();
@@ -98,6 +149,46 @@ impl Shard {
             self.resume_later(id);
             self.update_reading(id);
         }
+    }
+
+    /// Reads one frame, and acts on it if it completes a message; the bytes that it took.
+    fn read_frame(
+        &mut self,
+        id: SessionId,
+        reader: &mut fragment::Reader,
+        input: &mut [u8],
+    ) -> (usize, Read) {
+        let Some(session) = self.sessions.find(id) else {
+            return (0, Read::Part);
+        };
+        let limits = ReaderLimits {
+            message_bytes_max: session.limits(&self.settings).message_bytes_max,
+        };
+        let read = self
+            .settings
+            .fault
+            .contain(Place::Frame, move || reader.next(limits, input));
+        match read {
+            None => self.close(id, CloseReason::Internal),
+            Some(Ok((taken, None))) => return (taken, Read::Part),
+            Some(Ok((taken, Some(incoming)))) => {
+                let read = match incoming {
+                    Incoming::Text(_) | Incoming::Binary(_) => Read::Message,
+                    Incoming::Ping(_) | Incoming::Pong(_) | Incoming::Close(..) => Read::Control,
+                };
+                self.handle_message(id, incoming);
+                return (taken, read);
+            }
+            Some(Err(violation)) => {
+                self.close_with(
+                    id,
+                    violation.reason,
+                    violation.reason.code(),
+                    violation.detail.as_bytes(),
+                );
+            }
+        }
+        (0, Read::Part)
     }
 
     /// Puts a stalled session on the list of those to be tried again. One that only its own reader holds up waits for
@@ -123,7 +214,7 @@ impl Shard {
     fn is_flowing(&mut self, id: SessionId) -> bool {
         self.sessions.find(id).is_some_and(|session| {
             session.is_open()
-                && session.outbox.reply_bytes() < session.limits(&self.settings).replies_bytes_max
+                && session.outbox.reply_bytes() < session.replies_bytes_max(&self.settings)
                 && session
                     .stall
                     .as_ref()
@@ -138,10 +229,15 @@ impl Shard {
         match incoming {
             Incoming::Text(text) => match session.protocol {
                 Protocol::Native => self.handle_text(id, text),
+                Protocol::Clusterws(dialect) => self.handle_clusterws(id, dialect, text, false),
                 Protocol::Echo => self.tell_frame(id, Opcode::Text, text, true),
+                // It has no frames.
+                Protocol::Resp => {}
             },
             Incoming::Binary(bytes) => match session.protocol {
                 Protocol::Native => self.close(id, CloseReason::Unsupported),
+                Protocol::Clusterws(dialect) => self.handle_clusterws(id, dialect, bytes, true),
+                Protocol::Resp => {}
                 Protocol::Echo => self.tell_frame(id, Opcode::Binary, bytes, true),
             },
             Incoming::Ping(payload) => self.tell_frame(id, Opcode::Pong, payload, true),
@@ -163,25 +259,74 @@ impl Shard {
         let Some(decoded) = decoded else {
             return self.close(id, CloseReason::Internal);
         };
-        let held = match decoded {
-            Ok(command) => self
-                .execute(id, command)
-                .err()
-                .map(|Wait(command)| Held::Command(command)),
+        match decoded {
+            Ok(command) => self.execute_or_hold(id, command),
             Err(refusal) => {
-                if matches!(refusal.code, Code::BadJson | Code::BadType) {
-                    if session.bad_texts >= session.limits(&self.settings).bad_texts_max {
-                        return self.close(id, CloseReason::BadPayload);
-                    }
-                    session.bad_texts = session.bad_texts.saturating_add(1);
+                let is_bad = matches!(refusal.code, Code::BadJson | Code::BadType);
+                if is_bad && !self.forgive_bad_text(id) {
+                    return;
                 }
                 let refusal = Box::new(refusal);
-                self.refuse_command(id, refusal).err().map(Held::Refusal)
+                if let Err(refusal) = self.refuse_command(id, refusal) {
+                    self.hold(id, Held::Refusal(refusal));
+                }
             }
+        }
+    }
+
+    fn handle_clusterws(
+        &mut self,
+        id: SessionId,
+        dialect: clusterws::Dialect,
+        bytes: &[u8],
+        is_binary: bool,
+    ) {
+        let unix_ms = self.now.unix_ms;
+        let decoded = self.settings.fault.contain(Place::Decode, || {
+            clusterws::decode(bytes, is_binary, dialect, unix_ms)
+        });
+        match decoded {
+            None => self.close(id, CloseReason::Internal),
+            Some(Decoded::Command(command)) => {
+                self.stats.commands += 1;
+                self.execute_or_hold(id, command);
+            }
+            Some(Decoded::Ping) => self.tell_frame(id, Opcode::Text, clusterws::PONG, true),
+            Some(Decoded::Pong | Decoded::Nothing) => {}
+            // The original logs it and goes on; there are no words for an error.
+            Some(Decoded::Bad { code, .. }) => {
+                self.stats.commands += 1;
+                self.stats.refusals += 1;
+                if matches!(code, Code::BadJson | Code::BadType) {
+                    self.forgive_bad_text(id);
+                }
+            }
+        }
+    }
+
+    /// Counts a text that made no sense. One too many ends the session: false.
+    fn forgive_bad_text(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.find(id) else {
+            return false;
         };
-        if let Some(held) = held
-            && let Some(session) = self.sessions.find(id)
-        {
+        if session.bad_texts >= session.limits(&self.settings).bad_texts_max {
+            self.close(id, CloseReason::BadPayload);
+            return false;
+        }
+        session.bad_texts = session.bad_texts.saturating_add(1);
+        true
+    }
+
+    /// Carries a command out, at once or when it can be.
+    fn execute_or_hold(&mut self, id: SessionId, command: Command) {
+        if let Err(Wait(command)) = self.execute(id, command) {
+            self.hold(id, Held::Command(command));
+        }
+    }
+
+    /// Keeps what must wait, and everything behind it.
+    pub(super) fn hold(&mut self, id: SessionId, held: Held) {
+        if let Some(session) = self.sessions.find(id) {
             self.stats.stalls += 1;
             session.stall.get_or_insert_default().held = Some(held);
         }
@@ -197,7 +342,7 @@ impl Shard {
         Ok(())
     }
 
-    fn has_waiting_subscribes(&mut self, id: SessionId) -> bool {
+    pub(super) fn has_waiting_subscribes(&mut self, id: SessionId) -> bool {
         self.sessions
             .find(id)
             .and_then(|session| session.stall.as_ref())
@@ -212,20 +357,11 @@ impl Shard {
             command if self.has_waiting_subscribes(id) => Err(Wait::from(command)),
             Command::Unsubscribe { filter, tag } => {
                 self.unsubscribe(id, &filter);
-                let name = filter.written();
-                self.tell(
-                    id,
-                    &Event::Ack {
-                        action: Action::Unsubscribe,
-                        name,
-                        tag: tag.as_ref(),
-                    },
-                    true,
-                );
+                self.confirm(id, Action::Unsubscribe, &filter, tag.as_ref());
                 Ok(())
             }
             Command::Publish { message, tag } => self.publish(id, message, tag),
-            Command::Emit { event, data } => self.emit(id, event, data),
+            Command::Emit { to, event, data } => self.emit(id, to, event, data),
             Command::Request {
                 to,
                 event,
@@ -268,7 +404,12 @@ impl Shard {
     }
 
     /// Subscribes, or lines up behind the subscribes of this session that wait for their interest to be known.
-    fn subscribe(&mut self, id: SessionId, filter: Filter, tag: Option<Tag>) -> Result<(), Wait> {
+    pub(super) fn subscribe(
+        &mut self,
+        id: SessionId,
+        filter: Filter,
+        tag: Option<Tag>,
+    ) -> Result<(), Wait> {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
@@ -357,20 +498,31 @@ impl Shard {
                 .value_mut(number)
                 .add(session.encoding, id.slot);
             session.subscriptions.insert(number, place);
+            if let Some(resp) = &mut session.resp {
+                resp.counts.add(&filter);
+            }
         }
-        self.tell(
-            id,
-            &Event::Ack {
-                action: Action::Subscribe,
-                name: filter.written(),
-                tag: tag.as_ref(),
-            },
-            true,
-        );
+        self.confirm(id, Action::Subscribe, &filter, tag.as_ref());
+    }
+
+    /// Tells a session that a subscription has begun or ended, if its protocol has words for it.
+    pub(super) fn confirm(
+        &mut self,
+        id: SessionId,
+        action: Action,
+        filter: &Filter,
+        tag: Option<&Tag>,
+    ) {
+        let is_resp = |session: &mut Session| session.protocol == Protocol::Resp;
+        if self.sessions.find(id).is_some_and(is_resp) {
+            return self.confirm_resp(id, action == Action::Subscribe, filter);
+        }
+        let name = filter.written();
+        self.tell(id, &Event::Ack { action, name, tag }, true);
     }
 
     /// Ends a subscription; nothing happens if there is none.
-    fn unsubscribe(&mut self, id: SessionId, filter: &Filter) {
+    pub(super) fn unsubscribe(&mut self, id: SessionId, filter: &Filter) {
         let Some(number) = self.subscriptions.find(filter) else {
             return;
         };
@@ -383,6 +535,9 @@ impl Shard {
         let Some(place) = session.subscriptions.remove(number) else {
             return;
         };
+        if let Some(resp) = &mut session.resp {
+            resp.counts.remove(filter);
+        }
         session.outbox.forget_filter(number);
         let encoding = session.encoding;
         self.leave_group(number, encoding, place);
@@ -412,6 +567,16 @@ impl Shard {
         let Some(topic) = message.targets.topics.first() else {
             return Ok(());
         };
+        if let Protocol::Clusterws(dialect) = session.protocol
+            && dialect.relays_for_subscribers_only()
+        {
+            let channel = self.subscriptions.find_exact(topic.as_bytes());
+            if !channel.is_some_and(|channel| session.subscriptions.contains(channel)) {
+                // As the original: nothing is said.
+                self.stats.refusals += 1;
+                return Ok(());
+            }
+        }
         if !self
             .settings
             .access
@@ -502,6 +667,10 @@ impl Shard {
             && let Some(held) = stall.held.take()
         {
             let held = match held {
+                Held::Arguments(arguments) => {
+                    let has_waited = self.execute_arguments(id, &arguments.borrow()).is_ok();
+                    (!has_waited).then_some(Held::Arguments(arguments))
+                }
                 Held::Command(command) => self
                     .execute(id, *command)
                     .err()

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::limits::{KIB, Limits, MIB};
-use crate::shard::auth::Access;
-use crate::shard::settings::{Admission, ListenerSettings, Settings};
-use crate::shard::slow::SlowRules;
+use crate::shard::settings::{ListenerSettings, Settings};
 use crate::shard::{Effect, Now, Shard};
 use crate::ws::frame::{self, Opcode};
 use crate::ws::origin::OriginRules;
@@ -23,28 +21,19 @@ fn shard() -> Shard {
     };
     let settings = Settings {
         broker: 1,
-        shards: 1,
         echo_limits: Limits {
             message_bytes_max: ECHO_BYTES_MAX,
             outbox_bytes_max: 2 * ECHO_BYTES_MAX,
             outbox_bytes_soft: 2 * ECHO_BYTES_MAX,
             ..limits.clone()
         },
-        limits,
-        access: Access::new(Vec::new()),
-        slow: SlowRules::default(),
         listeners: vec![ListenerSettings {
             native: true,
-            native_path: None,
             echo_path: Some("/echo".to_owned()),
-            http: false,
-            trust_peer_flag: false,
-            client_services: false,
             origins: OriginRules::new(&[], true).unwrap(),
-            dealt: false,
+            ..ListenerSettings::default()
         }],
-        admission: Admission::Open,
-        fault: crate::shard::fault::Fault::default(),
+        ..Settings::plain(1, limits)
     };
     let mut shard = Shard::new(ShardId(0), Arc::new(settings), NOW);
     shard.begin_turn(NOW);

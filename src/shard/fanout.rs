@@ -10,14 +10,14 @@ use smallvec::SmallVec;
 
 use crate::address::SessionId;
 use crate::message::Message;
-use crate::protocol::{Encoding, native};
-use crate::topic::Topic;
+use crate::protocol::{Encoding, clusterws, native, resp};
 use crate::topic::tree::FilterId;
+use crate::topic::{Filter, Topic};
 use crate::ws::frame::{self, Opcode};
 
 use super::Shard;
 use super::log::{LogRange, OpenLog, TurnLogs};
-use super::outbox::{Delivery, Queued};
+use super::outbox::{Delivery, Queued, Run};
 use super::session::Session;
 use super::settings::Settings;
 use super::slow::SlowPolicy;
@@ -45,24 +45,38 @@ impl Group {
         &mut self,
         message: &Message,
         topic: &Topic,
-        context: &[u8],
+        filter: &Filter,
         logs: &mut TurnLogs,
     ) -> LogRange {
-        match self.encoding {
-            Encoding::NativeText => {
-                let size = native::delivery_size(message, topic, context);
-                logs.append(
-                    &mut self.log,
-                    frame::SERVER_HEADER_BYTES_MAX + size,
-                    |out| {
-                        frame::encode_header(Opcode::Text, size, out);
-                        let start = out.len();
-                        native::encode_delivery(message, topic, context, out);
-                        debug_assert_eq!(out.len() - start, size, "the header told another size");
-                    },
-                )
+        let context = filter.written();
+        let (opcode, size) = match self.encoding {
+            Encoding::NativeText => (
+                Some(Opcode::Text),
+                native::delivery_size(message, topic, context),
+            ),
+            Encoding::Clusterws(dialect) => (
+                Some(dialect.opcode()),
+                clusterws::delivery_size(dialect, message, topic),
+            ),
+            Encoding::Resp(version) => (None, resp::delivery_size(version, message, topic, filter)),
+        };
+        let size_max = frame::SERVER_HEADER_BYTES_MAX + size;
+        logs.append(&mut self.log, size_max, |out| {
+            if let Some(opcode) = opcode {
+                frame::encode_header(opcode, size, out);
             }
-        }
+            let start = out.len();
+            match self.encoding {
+                Encoding::NativeText => native::encode_delivery(message, topic, context, out),
+                Encoding::Clusterws(dialect) => {
+                    clusterws::encode_delivery(dialect, message, topic, out);
+                }
+                Encoding::Resp(version) => {
+                    resp::encode_delivery(version, message, topic, filter, out);
+                }
+            }
+            debug_assert_eq!(out.len() - start, size, "another size was told");
+        })
     }
 }
 
@@ -177,7 +191,8 @@ impl Shard {
             if group.members.is_empty() {
                 continue;
             }
-            let range = group.encode(message, topic, entry.written(), &mut self.logs);
+            let range = group.encode(message, topic, entry, &mut self.logs);
+            let has_gaps = group.encoding.has_gaps();
             let mut own: Option<Bytes> = None;
             let logs = &self.logs;
             let mut frame = || own.get_or_insert_with(|| logs.copy(range)).clone();
@@ -199,6 +214,15 @@ impl Shard {
                 let limits = session.limits(&self.settings);
                 let before = session.outbox.charged();
                 let queued = match policy {
+                    // It could not be told what it missed.
+                    _ if !has_gaps => {
+                        let mut run = Run {
+                            range,
+                            deliveries: 1,
+                            frames: delivery.frame,
+                        };
+                        session.outbox.push_run(&mut run, limits.outbox_bytes_max)
+                    }
                     SlowPolicy::Conflate => session
                         .outbox
                         .push_conflated(&mut delivery, limits.outbox_bytes_max),

@@ -3,13 +3,13 @@
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
 use crate::error::CloseReason;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, clusterws};
 use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
 use super::fault::{self, Place};
-use super::session::{Collected, Identity, State};
+use super::session::{Collected, Identity, Since, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
 
@@ -55,6 +55,9 @@ impl Shard {
             return;
         };
         let dealt = *dealt;
+        if self.settings.listeners[usize::from(session.listener)].resp {
+            return self.receive_resp(id, bytes, dealt);
+        }
         // Most heads come in one piece: then nothing is copied.
         let mut collected = head.take().map_or_else(Vec::new, |head| head.0);
         let (limits, listener) = (&self.settings.limits, usize::from(session.listener));
@@ -94,8 +97,7 @@ impl Shard {
             }
         };
         if settings.dealt && !dealt && self.settings.shards > 1 {
-            let to = ShardId((self.next_deal % self.settings.shards) as u8);
-            self.next_deal += 1;
+            let to = deal(&mut self.next_deal, self.settings.shards);
             if to != self.id {
                 let bytes = input.to_vec();
                 return self.hand_over(id, to, bytes);
@@ -133,7 +135,7 @@ impl Shard {
         match asked {
             Asked::Answer(answer) => self.refuse(id, &answer),
             Asked::Upgrade(protocol, response) => {
-                session.protocol = protocol;
+                session.speak(protocol);
                 if let Some(host) = host {
                     let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
@@ -152,6 +154,18 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// The first bytes of a RESP connection that is dealt: nobody waits for its head.
+    fn receive_resp(&mut self, id: SessionId, bytes: &mut [u8], dealt: bool) {
+        if !dealt {
+            let to = deal(&mut self.next_deal, self.settings.shards);
+            if to != self.id {
+                return self.hand_over(id, to, bytes.to_vec());
+            }
+        }
+        self.open_resp(id);
+        self.read_messages(id, bytes);
     }
 
     /// The host's word on a session that it was asked about; without one, the handshake's deadline refuses.
@@ -199,6 +213,14 @@ impl Shard {
         session.outbox.put_head(response);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         super::fanout::mark_dirty(session, &mut self.dirty);
+        if let Protocol::Clusterws(dialect) = session.protocol {
+            // Its client is connected when it has read this, and counts its pings from then on.
+            session.pinged = Since::at(now_ms);
+            let ping_ms = session.limits(&self.settings).clusterws_ping_interval_ms;
+            let mut words = Vec::new();
+            clusterws::encode_config(dialect, ping_ms, &mut words);
+            self.tell_frame(id, dialect.opcode(), &words, false);
+        }
     }
 
     /// Answers with these bytes and closes.
@@ -214,6 +236,10 @@ impl Shard {
         } else {
             b"too many connections\n"
         };
+        if self.is_of_resp(id) {
+            let error = b"-ERR max number of clients reached\r\n";
+            return self.close_after(id, CloseReason::HandshakeRefused, error);
+        }
         let mut answer = Vec::new();
         http::response(
             503,
@@ -227,9 +253,21 @@ impl Shard {
 
     /// The handshake's time is up.
     pub(super) fn handshake_late(&mut self, id: SessionId) {
+        if self.is_of_resp(id) {
+            self.stats.handshakes_refused += 1;
+            let error = b"-NOAUTH Authentication required.\r\n";
+            return self.close_after(id, CloseReason::TooLate, error);
+        }
         let mut answer = Vec::new();
         http::reject_response(reject(408, "the handshake took too long"), &mut answer);
         self.refuse(id, &answer);
+    }
+
+    /// Did it come to a RESP listener?
+    fn is_of_resp(&mut self, id: SessionId) -> bool {
+        self.sessions
+            .find(id)
+            .is_some_and(|session| self.settings.listeners[usize::from(session.listener)].resp)
     }
 
     /// A bug of ours met its request head. There is no WebSocket yet that a close code could end.
@@ -257,7 +295,9 @@ impl Shard {
     /// A connection that another shard handed over; its bytes follow by [`Shard::receive`] in a later turn.
     pub fn adopt(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.enter(id, listener, address);
-        if let Some(session) = self.sessions.find(id) {
+        if self.is_of_resp(id) {
+            self.open_resp(id);
+        } else if let Some(session) = self.sessions.find(id) {
             session.state = State::Handshake {
                 head: None,
                 dealt: true,
@@ -272,6 +312,13 @@ impl Shard {
     }
 }
 
+/// The shard that a connection is dealt to.
+fn deal(next: &mut usize, shards: usize) -> ShardId {
+    let to = ShardId((*next % shards) as u8);
+    *next += 1;
+    to
+}
+
 /// Decides on a request head. An error may carry a line for the log.
 fn asked(
     settings: &ListenerSettings,
@@ -283,7 +330,7 @@ fn asked(
     }
     match upgrade {
         Some(upgrade) => {
-            let Some(protocol) = protocol_at(settings, request.path) else {
+            let Some(protocol) = protocol_at(settings, request) else {
                 return Err((reject(404, "no such path"), None));
             };
             let mut response = Vec::new();
@@ -306,10 +353,7 @@ fn asked(
                 if request.method == "HEAD" {
                     answer.truncate(answer.len() - body.len());
                 }
-            } else if [&settings.echo_path, &settings.native_path]
-                .iter()
-                .any(|path| path.as_deref() == Some(request.path))
-            {
+            } else if is_upgrade_path(settings, request.path) {
                 return Err((reject(426, "this path speaks WebSocket"), None));
             } else {
                 return Err((reject(404, "no such path"), None));
@@ -319,10 +363,31 @@ fn asked(
     }
 }
 
+/// Is this a path of WebSocket and nothing else?
+fn is_upgrade_path(settings: &ListenerSettings, path: &str) -> bool {
+    let clusterws_path = settings
+        .clusterws
+        .is_some()
+        .then_some(&settings.clusterws_path[..]);
+    [
+        settings.echo_path.as_deref(),
+        settings.native_path.as_deref(),
+        clusterws_path,
+    ]
+    .contains(&Some(path))
+}
+
 /// What is spoken over WebSocket at a path.
-fn protocol_at(settings: &ListenerSettings, path: &str) -> Option<Protocol> {
+fn protocol_at(settings: &ListenerSettings, request: &Request<'_>) -> Option<Protocol> {
+    let path = request.path;
     if settings.echo_path.as_deref() == Some(path) {
         return Some(Protocol::Echo);
+    }
+    if let Some(dialect) = settings.clusterws
+        && settings.clusterws_path == path
+    {
+        let query = request.query.unwrap_or_default();
+        return Some(Protocol::Clusterws(dialect.asked_by(query)));
     }
     let is_native = settings.native
         && settings

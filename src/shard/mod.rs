@@ -24,8 +24,8 @@ use hashbrown::HashMap;
 
 use crate::address::{ClientId, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
-use crate::protocol::Event;
 use crate::protocol::native::{self, Stamp};
+use crate::protocol::{Event, Protocol, clusterws};
 use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode, ServerHeader};
@@ -40,6 +40,7 @@ use request::Requests;
 use run::OpenRun;
 use session::{Due, Session, Sessions, Since, State};
 use settings::Settings;
+use tally::Tallies;
 use timer::Timers;
 
 pub mod auth;
@@ -53,12 +54,14 @@ pub mod metrics;
 pub mod outbox;
 pub mod parcel;
 mod request;
+mod resp;
 mod router;
 mod run;
 mod session;
 pub mod settings;
 pub mod slow;
 mod subscriptions;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod timer;
@@ -129,6 +132,9 @@ pub struct Shard {
     logs: TurnLogs,
     run: OpenRun,
     requests: Requests,
+    tallies: Tallies,
+    /// RESP sessions so far.
+    resp_clients: u64,
     /// Sessions with a deadline.
     timers: Timers<SessionId>,
     /// Sessions whose outbox has something to send.
@@ -178,6 +184,8 @@ impl Shard {
             logs: TurnLogs::default(),
             run: OpenRun::default(),
             requests: Requests::default(),
+            tallies: Tallies::new(settings.shards),
+            resp_clients: 0,
             timers: Timers::default(),
             dirty: Vec::new(),
             urgent: Vec::new(),
@@ -250,6 +258,11 @@ impl Shard {
     fn enter(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.sessions
             .insert(Session::new(id, listener, address, self.now.ms));
+        let settings = &self.settings.listeners[usize::from(listener)];
+        // One that will be dealt is opened where it stays.
+        if settings.resp && !(settings.dealt && self.settings.shards > 1) {
+            self.open_resp(id);
+        }
         self.update_reading(id);
     }
 
@@ -270,8 +283,7 @@ impl Shard {
                 .bytes
                 .extend_from_slice(bytes),
             State::Open => {
-                session.last_input_ms = self.now.ms;
-                session.pinged = Since::NEVER;
+                session.heard(self.now.ms);
                 match &mut session.stall {
                     // Taken before the pause took effect.
                     Some(stall) => stall.bytes.extend_from_slice(bytes),
@@ -460,13 +472,14 @@ impl Shard {
         !self.resuming.is_empty()
             || self.has_news
             || self.requests.has_deferred()
+            || self.tallies.has_answers()
             || !self.dirty.is_empty()
             || !self.effects.is_empty()
     }
 
     /// Has everything that was taken been routed and handed on?
     pub fn is_settled(&self) -> bool {
-        !self.is_restless() && self.lanes.are_idle()
+        !self.is_restless() && self.lanes.are_idle() && self.tallies.is_idle()
     }
 
     /// How many connections there are.
@@ -499,10 +512,15 @@ impl Shard {
         match due {
             Due::Handshake => self.handshake_late(id),
             Due::Ping => {
-                if let Some(session) = self.sessions.find(id) {
-                    session.pinged = Since::at(self.now.ms);
-                }
-                self.tell_frame(id, Opcode::Ping, &[], false);
+                let Some(session) = self.sessions.find(id) else {
+                    return;
+                };
+                session.pinged = Since::at(self.now.ms);
+                let (opcode, payload) = match session.protocol {
+                    Protocol::Clusterws(dialect) => (dialect.ping_opcode(), dialect.ping()),
+                    Protocol::Native | Protocol::Resp | Protocol::Echo => (Opcode::Ping, &[][..]),
+                };
+                self.tell_frame(id, opcode, payload, false);
             }
             Due::Dead => {
                 let is_stuck = self
@@ -540,7 +558,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let limit = session.limits(&self.settings).replies_bytes_max;
+        let limit = session.replies_bytes_max(&self.settings);
         let replies = session.outbox.reply_bytes();
         let has_unread = replies >= limit || session.is_paused && replies > limit / 2;
         let wanted = match session.state {
@@ -557,8 +575,7 @@ impl Shard {
             } else {
                 // While we did not read, its liveness clock stood still.
                 if session.is_open() {
-                    session.last_input_ms = self.now.ms;
-                    session.pinged = Since::NEVER;
+                    session.heard(self.now.ms);
                     session.message.restart(self.now.ms);
                 }
                 self.effects.push(Effect::ResumeReading(id));
@@ -567,18 +584,35 @@ impl Shard {
         }
     }
 
-    /// Tells a session something. `reply`: it is the answer to something that it sent.
+    /// Tells a session something, if its protocol has words for it. `reply`: it is the answer to something that it
+    /// sent.
     fn tell(&mut self, id: SessionId, event: &Event<'_>, reply: bool) {
         const ROOM: usize = frame::SERVER_HEADER_BYTES_MAX;
+        let Some(protocol) = self.sessions.find(id).map(|session| session.protocol) else {
+            return;
+        };
         let mut words = std::mem::take(&mut self.words);
         words.clear();
         words.extend_from_slice(&[0; ROOM]);
-        let encoded = self.settings.fault.contain(Place::Encode, || {
-            native::encode(event, &self.stamp, &mut words)
-        });
+        let encoded = self
+            .settings
+            .fault
+            .contain(Place::Encode, || match protocol {
+                Protocol::Native => {
+                    native::encode(event, &self.stamp, &mut words);
+                    Opcode::Text
+                }
+                Protocol::Clusterws(dialect) => {
+                    clusterws::encode(dialect, event, &mut words);
+                    dialect.opcode()
+                }
+                // The one has nothing to say, the other's answers are `resp`'s.
+                Protocol::Echo | Protocol::Resp => Opcode::Text,
+            });
         match encoded {
-            Some(()) => {
-                let header = ServerHeader::new(Opcode::Text, words.len() - ROOM);
+            Some(_) if words.len() == ROOM => {}
+            Some(opcode) => {
+                let header = ServerHeader::new(opcode, words.len() - ROOM);
                 self.tell_words(id, [header.before(&mut words), &[]], reply);
             }
             None => self.close(id, CloseReason::Internal),
@@ -692,6 +726,7 @@ impl Shard {
             ("filters of others", self.remote_filters.len()),
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),
+            ("tallies", self.tallies.entries()),
             ("bytes in outboxes", self.outbox_bytes),
             ("sessions to flush", self.dirty.len()),
             ("sessions to resume", self.resuming.len()),

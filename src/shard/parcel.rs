@@ -14,6 +14,8 @@ use crate::protocol::Outcome;
 use crate::topic::Filter;
 use crate::topic::interest::Edge;
 
+use super::tally::{Found, Query};
+
 /// What a shard can be interested in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Key {
@@ -37,8 +39,17 @@ pub enum Receiver {
 pub enum Parcel {
     /// Interest that came up or went.
     Edge(Edge<Key>),
-    /// A publication for your subscribers.
-    Message(Arc<Message>),
+    /// A publication for your subscribers. `tally`: how many, I want to know, under this number.
+    Message {
+        message: Arc<Message>,
+        tally: Option<u64>,
+    },
+    /// How many received your publications, by their numbers.
+    Receivers(Vec<(u64, u32)>),
+    /// A question, and the number to answer it under.
+    Query { number: u64, query: Query },
+    /// The answer to your question.
+    Found { number: u64, found: Found },
     /// An event for one of your sessions.
     Emit {
         receiver: Receiver,
@@ -69,7 +80,10 @@ impl Parcel {
         size_of::<Parcel>()
             + match self {
                 Parcel::Edge(edge) => key_size(&edge.key),
-                Parcel::Message(message) => message.size(),
+                Parcel::Message { message, .. } => message.size(),
+                Parcel::Receivers(counted) => counted.len() * size_of::<(u64, u32)>(),
+                Parcel::Query { query, .. } => query.size(),
+                Parcel::Found { found, .. } => found.size(),
                 Parcel::Emit { event, data, .. } | Parcel::Ask { event, data, .. } => {
                     event.len() + data.bytes().len()
                 }

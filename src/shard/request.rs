@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use crate::address::{Address, ClientId, SessionId, ShardId, ShardSet};
 use crate::error::Code;
 use crate::message::Payload;
-use crate::protocol::{Action, Command, Event, Outcome, Tag};
+use crate::protocol::{Action, Command, Event, Outcome, Protocol, Tag};
 
 use super::Shard;
 use super::command::Wait;
@@ -156,9 +156,15 @@ impl Shard {
         }
     }
 
-    /// An event for one session that handles it.
-    pub(super) fn emit(&mut self, id: SessionId, event: Bytes, data: Payload) -> Result<(), Wait> {
-        let Some((shard, receiver)) = self.locate(&Address::Service(event.clone()), &event) else {
+    /// An event for one session that handles it, or for the one that is named.
+    pub(super) fn emit(
+        &mut self,
+        id: SessionId,
+        to: Address,
+        event: Bytes,
+        data: Payload,
+    ) -> Result<(), Wait> {
+        let Some((shard, receiver)) = self.locate(&to, &event) else {
             self.stats.requests_failed += 1;
             return Ok(());
         };
@@ -174,7 +180,7 @@ impl Shard {
             from,
         };
         if !self.lanes.to(shard).has_room(parcel.size()) {
-            return Err(Wait::from(Command::Emit { event, data }));
+            return Err(Wait::from(Command::Emit { to, event, data }));
         }
         self.stats.forwarded += 1;
         self.lanes.to(shard).push(parcel);
@@ -189,7 +195,7 @@ impl Shard {
         data: &Payload,
         from: ClientId,
     ) {
-        match self.find_receiver(&receiver, event) {
+        match self.find_receiver(&receiver, event, Protocol::has_events) {
             Ok(session) => self.tell(session, &Event::Emitted { event, data, from }, false),
             Err(_) => self.stats.requests_failed += 1,
         }
@@ -292,7 +298,7 @@ impl Shard {
         from: ClientId,
         timeout_ms: u64,
     ) {
-        let handler = match self.find_receiver(&receiver, event) {
+        let handler = match self.find_receiver(&receiver, event, Protocol::has_requests) {
             Ok(handler) => handler,
             Err(outcome) => return self.send_answer(shard, number, outcome, true),
         };
@@ -335,7 +341,12 @@ impl Shard {
     }
 
     /// The session here that a request or an event is for.
-    fn find_receiver(&mut self, receiver: &Receiver, event: &Bytes) -> Result<SessionId, Outcome> {
+    fn find_receiver(
+        &mut self,
+        receiver: &Receiver,
+        event: &Bytes,
+        is_able: impl FnOnce(Protocol) -> bool,
+    ) -> Result<SessionId, Outcome> {
         match receiver {
             Receiver::Service => self
                 .handlers
@@ -345,7 +356,7 @@ impl Shard {
             Receiver::Session(id) => self
                 .sessions
                 .find(*id)
-                .filter(|session| session.is_open() && session.protocol.has_events())
+                .filter(|session| session.is_open() && is_able(session.protocol))
                 .map(|session| session.id)
                 .ok_or_else(|| Outcome::refused(Code::NoHandler, "this client is not connected")),
         }
@@ -356,15 +367,18 @@ impl Shard {
         if shard == self.id {
             self.take_answer(shard, number, outcome, vacant);
         } else {
-            self.requests.deferred.push_back((
-                shard,
-                Parcel::Answer {
-                    number,
-                    outcome,
-                    vacant,
-                },
-            ));
+            let answer = Parcel::Answer {
+                number,
+                outcome,
+                vacant,
+            };
+            self.defer(shard, answer);
         }
+    }
+
+    /// Sends an answer to another shard with the next routing.
+    pub(super) fn defer(&mut self, shard: ShardId, answer: Parcel) {
+        self.requests.deferred.push_back((shard, answer));
     }
 
     /// Puts deferred parcels on the lanes that have room.
@@ -380,6 +394,7 @@ impl Shard {
                 self.requests.deferred.push_back((shard, parcel));
             }
         }
+        self.flush_tallies();
     }
 
     /// A session's answer to what it was asked. One that comes too late, or answers nothing, is ignored.
@@ -485,7 +500,7 @@ impl Shard {
                 from,
                 timeout_ms,
             };
-            self.requests.deferred.push_back((shard, parcel));
+            self.defer(shard, parcel);
         }
         true
     }

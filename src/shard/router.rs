@@ -24,22 +24,45 @@ impl Shard {
     /// Routes a publication. False if a ring has no room: then nobody got it.
     #[must_use]
     pub(super) fn route(&mut self, message: &Arc<Message>) -> bool {
+        self.route_asking(message, None).is_some()
+    }
+
+    /// The same; the other shards are to count its receivers for this tally, if there is one. Says how many there are
+    /// here, and how many shards will answer.
+    pub(super) fn route_asking(
+        &mut self,
+        message: &Arc<Message>,
+        tally: Option<u64>,
+    ) -> Option<(u64, usize)> {
         let interested = self.interested(message);
         if !interested.is_empty() {
             let size = message.size() + size_of::<Parcel>();
-            if !interested
-                .iter()
-                .all(|shard| self.lanes.to(shard).has_room(size))
-            {
-                return false;
+            if !self.have_room(interested, size) {
+                return None;
             }
             for shard in interested.iter() {
                 self.stats.forwarded += 1;
-                self.lanes.to(shard).push(Parcel::Message(message.clone()));
+                self.lanes.to(shard).push(Parcel::Message {
+                    message: message.clone(),
+                    tally,
+                });
             }
         }
+        Some((self.fan_out_counting(message), interested.len()))
+    }
+
+    /// Have the lanes to all of these shards room for a parcel of this size?
+    pub(super) fn have_room(&mut self, shards: ShardSet, size: usize) -> bool {
+        shards
+            .iter()
+            .all(|shard| self.lanes.to(shard).has_room(size))
+    }
+
+    /// Delivers to the subscribers of this shard; how many deliveries that are.
+    fn fan_out_counting(&mut self, message: &Message) -> u64 {
+        let before = self.stats.deliveries_due;
         self.fan_out(message);
-        true
+        self.stats.deliveries_due - before
     }
 
     /// The other shards that announced a filter that matches.
@@ -141,7 +164,15 @@ impl Shard {
     pub fn take_parcel(&mut self, from: ShardId, parcel: Parcel) {
         match parcel {
             Parcel::Edge(edge) => self.take_edge(from, edge),
-            Parcel::Message(message) => self.fan_out(&message),
+            Parcel::Message { message, tally } => {
+                let receivers = self.fan_out_counting(&message);
+                if let Some(number) = tally {
+                    self.tallies.count(from, number, receivers);
+                }
+            }
+            Parcel::Receivers(counted) => self.take_receivers(counted),
+            Parcel::Query { number, query } => self.take_query(from, number, &query),
+            Parcel::Found { number, found } => self.take_found(number, found),
             Parcel::Emit {
                 receiver,
                 event,

@@ -214,7 +214,7 @@ impl Shard {
             if group.members.is_empty() {
                 continue;
             }
-            let frame = group.encode(message, topic, entry.written(), &mut self.logs);
+            let frame = group.encode(message, topic, entry, &mut self.logs);
             self.run.append(index, frame);
             longest = longest.max(frame.size());
             self.stats.deliveries_due += group.members.len() as u64;

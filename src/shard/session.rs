@@ -12,13 +12,15 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::address::{RemoteAddress, SessionId};
-use crate::limits::Limits;
+use crate::limits::{Limits, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
+use crate::protocol::resp::OwnedArguments;
 use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
 use crate::topic::Filter;
 use crate::ws::fragment::Reader;
 use bytes::Bytes;
 
 use super::outbox::Outbox;
+use super::resp::RespSession;
 use super::settings::Settings;
 use super::subscriptions::Subscriptions;
 
@@ -56,6 +58,8 @@ pub struct Identity {
 pub enum Held {
     /// A command that can't take effect yet.
     Command(Box<Command>),
+    /// A command of RESP that can't.
+    Arguments(OwnedArguments),
     /// The answer to a command that was refused; it must not overtake the acks of those before it.
     Refusal(Box<Refusal>),
 }
@@ -158,7 +162,7 @@ pub struct Session {
     pub is_input_ended: bool,
     /// Is it in the shard's list of sessions to resume?
     pub is_resuming: bool,
-    /// When a ping went out, if nothing has come since.
+    /// When a ping went out, if nothing has come since. Of a ClusterWS client: when the last one did.
     pub pinged: Since,
     /// Since when the send in flight is.
     pub sending: Since,
@@ -172,6 +176,8 @@ pub struct Session {
     pub serving: Option<Box<Serving>>,
     /// What waits.
     pub stall: Option<Box<Stall>>,
+    /// What only a session of RESP has.
+    pub resp: Option<Box<RespSession>>,
     /// Who it is, once it has said so and was believed.
     pub identity: Option<Box<Identity>>,
     /// The remote address, for operators.
@@ -214,6 +220,7 @@ impl Session {
             mark: 0,
             serving: None,
             stall: None,
+            resp: None,
             identity: None,
             address,
             last_input_ms: now_ms,
@@ -227,8 +234,33 @@ impl Session {
     /// The limits of its class. Whoever asks for a limit of a session asks here.
     pub fn limits<'a>(&self, settings: &'a Settings) -> &'a Limits {
         match self.protocol {
-            Protocol::Native => &settings.limits,
+            Protocol::Native | Protocol::Clusterws(_) => &settings.limits,
+            Protocol::Resp => &settings.server_limits,
             Protocol::Echo => &settings.echo_limits,
+        }
+    }
+
+    /// From now on it speaks this.
+    pub fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.encoding = protocol.encoding();
+    }
+
+    /// Something came from it.
+    pub fn heard(&mut self, now_ms: u64) {
+        self.last_input_ms = now_ms;
+        match self.protocol {
+            Protocol::Native | Protocol::Echo => self.pinged = Since::NEVER,
+            // Its pings come at their times, whatever it says.
+            Protocol::Clusterws(_) | Protocol::Resp => {}
+        }
+    }
+
+    /// Unread answers at which it is not read any more.
+    pub fn replies_bytes_max(&self, settings: &Settings) -> usize {
+        match &self.resp {
+            Some(resp) if !resp.is_authenticated => RESP_REPLY_BYTES_BEFORE_AUTH_MAX,
+            _ => self.limits(settings).replies_bytes_max,
         }
     }
 
@@ -242,13 +274,67 @@ impl Session {
         matches!(self.state, State::Closing { .. } | State::Discarding { .. })
     }
 
+    /// The time between two pings of a ClusterWS client: a little less than it was told, by session.
+    fn clusterws_ping_after_ms(&self, limits: &Limits) -> u64 {
+        let spread = limits.clusterws_ping_interval_ms / 10;
+        limits.clusterws_ping_interval_ms - self.scatter(spread)
+    }
+
+    /// A part of `spread` that is this session's own, 0 for small ones.
+    fn scatter(&self, spread: u64) -> u64 {
+        let scatter = u64::from(self.id.slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        (scatter * spread) >> 32
+    }
+
     /// The silence after which it is pinged: by a tenth to three tenths shorter than configured, by session. So
     /// ten thousand sessions of one moment are not pinged in one moment, and a dead one is gone, last words
     /// included, within interval and timeout.
     fn ping_after_ms(&self, limits: &Limits) -> u64 {
         let spread = limits.ping_interval_ms / 5;
-        let scatter = u64::from(self.id.slot).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        limits.ping_interval_ms - limits.ping_interval_ms / 10 - ((scatter * spread) >> 32)
+        limits.ping_interval_ms - limits.ping_interval_ms / 10 - self.scatter(spread)
+    }
+
+    /// When it is to be pinged next, or called dead.
+    fn next_sign_of_life(&self, settings: &Settings) -> (u64, Due) {
+        let limits = self.limits(settings);
+        // Nobody is called dead for bytes that we do not read; but who reads none of ours that long is.
+        let paused_dead_ms = || {
+            let silence_ms = self.ping_after_ms(limits) + limits.ping_timeout_ms;
+            let dead_ms = self.sending.ms().map(|since_ms| since_ms + silence_ms);
+            dead_ms.unwrap_or(u64::MAX)
+        };
+        match self.protocol {
+            Protocol::Native | Protocol::Echo if self.is_paused => (paused_dead_ms(), Due::Dead),
+            // From the ping itself, not from when it was due: a process that was stopped asks before it judges.
+            Protocol::Native | Protocol::Echo if let Some(pinged_ms) = self.pinged.ms() => {
+                (pinged_ms + limits.ping_timeout_ms, Due::Dead)
+            }
+            Protocol::Native | Protocol::Echo => {
+                (self.last_input_ms + self.ping_after_ms(limits), Due::Ping)
+            }
+            // It counts the pings, and leaves without them; so they come at their times whatever it says.
+            Protocol::Clusterws(_) => {
+                let last_ms = self.pinged.ms().unwrap_or(self.last_input_ms);
+                let ping = (last_ms + self.clusterws_ping_after_ms(limits), Due::Ping);
+                let interval_ms = limits
+                    .ping_interval_ms
+                    .max(limits.clusterws_ping_interval_ms);
+                let dead_ms = if self.is_paused {
+                    paused_dead_ms()
+                } else {
+                    self.last_input_ms + interval_ms + limits.ping_timeout_ms
+                };
+                std::cmp::min_by_key(ping, (dead_ms, Due::Dead), |(at_ms, _)| *at_ms)
+            }
+            // Its clients wait as long as they like; the kernel finds those that are gone (keep-alive).
+            Protocol::Resp if self.is_paused => (paused_dead_ms(), Due::Dead),
+            Protocol::Resp => match &self.resp {
+                Some(resp) if !resp.is_authenticated => {
+                    (resp.since_ms + limits.connect_timeout_ms, Due::Handshake)
+                }
+                _ => (u64::MAX, Due::Dead),
+            },
+        }
     }
 
     /// The next moment at which something must be looked at, and what.
@@ -261,19 +347,9 @@ impl Session {
             ),
             State::Closing { since_ms, .. } => (since_ms + limits.linger_ms, Due::Reset),
             State::Discarding { since_ms } => (since_ms + limits.discard_ms, Due::Gone),
-            // From the ping itself, not from when it was due: a process that was stopped asks before it judges.
-            State::Open if let Some(pinged_ms) = self.pinged.ms() => {
-                (pinged_ms + limits.ping_timeout_ms, Due::Dead)
-            }
-            State::Open => (self.last_input_ms + self.ping_after_ms(limits), Due::Ping),
+            State::Open => self.next_sign_of_life(settings),
         };
         if self.is_open() {
-            // Nobody is called dead for bytes that we do not read; but who reads none of ours that long is.
-            if self.is_paused {
-                let silence_ms = self.ping_after_ms(limits) + limits.ping_timeout_ms;
-                let dead_ms = self.sending.ms().map(|since_ms| since_ms + silence_ms);
-                next = (dead_ms.unwrap_or(u64::MAX), Due::Dead);
-            }
             let others = [
                 (
                     self.message.ms().filter(|_| !self.is_paused),
@@ -387,7 +463,7 @@ mod tests {
     fn a_session_is_small() {
         // Ten thousand that wait are to cost 512 bytes each, and this is the largest part of it.
         assert!(
-            size_of::<Option<Session>>() <= 256,
+            size_of::<Option<Session>>() <= 272,
             "{}",
             size_of::<Option<Session>>()
         );

@@ -1,19 +1,30 @@
 //! What a shard is told at its start and never changes.
 
 use crate::limits::Limits;
+use crate::protocol::clusterws::Dialect;
+use crate::secret::Secret;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
 use super::fault::Fault;
 use super::slow::SlowRules;
 
-/// One listener, as far as its connections behave differently.
-#[derive(Clone, Debug)]
+/// One listener, as far as its connections behave differently. By default it is one for browsers that speaks
+/// nothing.
+#[derive(Clone, Default, Debug)]
 pub struct ListenerSettings {
+    /// Is RESP spoken here, and nothing else? Of what follows only `dealt` matters then.
+    pub resp: bool,
+    /// The port, for clients that ask; 0 for a Unix socket.
+    pub port: u16,
     /// Is the native protocol spoken here?
     pub native: bool,
     /// Its only path; `None`: `/` and any other path.
     pub native_path: Option<String>,
+    /// What is spoken to ClusterWS clients that say nothing about it, if they are served.
+    pub clusterws: Option<Dialect>,
+    /// The path of ClusterWS.
+    pub clusterws_path: String,
     /// The path whose messages are sent back as they came; before the paths of all protocols. No option
     /// reaches it: it is for conformance suites.
     pub echo_path: Option<String>,
@@ -51,6 +62,10 @@ pub struct Settings {
     pub limits: Limits,
     /// Those of sessions that are echoed.
     pub echo_limits: Limits,
+    /// Those of sessions that speak RESP.
+    pub server_limits: Limits,
+    /// What a RESP session has to say first.
+    pub resp_password: Option<Secret>,
     /// Rights.
     pub access: Access,
     /// Slow-consumer policies.
@@ -61,4 +76,24 @@ pub struct Settings {
     pub admission: Admission,
     /// The fault that tests plant.
     pub fault: Fault,
+}
+
+impl Settings {
+    /// A broker of these limits that was told nothing else, and listens nowhere. All classes of sessions have the same
+    /// limits.
+    pub fn plain(shards: usize, limits: Limits) -> Settings {
+        Settings {
+            broker: 0,
+            shards,
+            echo_limits: limits.clone(),
+            server_limits: limits.clone(),
+            limits,
+            resp_password: None,
+            access: Access::default(),
+            slow: SlowRules::default(),
+            listeners: Vec::new(),
+            admission: Admission::Open,
+            fault: Fault::default(),
+        }
+    }
 }

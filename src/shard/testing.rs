@@ -11,14 +11,13 @@ use bytes::Bytes;
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::limits::{Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
+use crate::protocol::clusterws::{Dialect, Generation};
 use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
-use super::auth::Access;
 use super::parcel::{Key, Parcel};
 use super::session::State;
-use super::settings::{Admission, ListenerSettings, Settings};
-use super::slow::SlowRules;
+use super::settings::{ListenerSettings, Settings};
 use super::{Effect, Ending, Now, Shard, Verdict};
 
 pub const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -76,13 +75,20 @@ pub struct House {
 pub fn settings(shards: usize) -> Settings {
     let listener = ListenerSettings {
         native: true,
-        native_path: None,
-        echo_path: None,
         http: true,
-        trust_peer_flag: false,
         client_services: true,
+        clusterws: Some(Dialect::new(Generation::Three, false)),
+        clusterws_path: "/clusterws".to_owned(),
         origins: OriginRules::new(&["*".to_owned()], false).unwrap(),
-        dealt: false,
+        ..ListenerSettings::default()
+    };
+    let resp = ListenerSettings {
+        resp: true,
+        ..ListenerSettings::default()
+    };
+    let resp_dealt = ListenerSettings {
+        dealt: true,
+        ..resp.clone()
     };
     let dealt = ListenerSettings {
         native_path: Some("/ws".to_owned()),
@@ -96,14 +102,9 @@ pub fn settings(shards: usize) -> Settings {
     };
     Settings {
         broker: 7,
-        shards,
-        echo_limits: limits.clone(),
-        limits,
-        access: Access::default(),
-        slow: SlowRules::default(),
-        listeners: vec![listener, dealt],
-        admission: Admission::Open,
-        fault: crate::shard::fault::Fault::default(),
+        server_limits: limits.for_servers(&Limits::of_servers()),
+        listeners: vec![listener, dealt, resp, resp_dealt],
+        ..Settings::plain(shards, limits)
     }
 }
 

@@ -103,7 +103,8 @@ impl Filter {
         self.matches_name(topic.as_bytes())
     }
 
-    fn matches_name(&self, name: &[u8]) -> bool {
+    /// Does it match this name, whichever space the name is in?
+    pub fn matches_name(&self, name: &[u8]) -> bool {
         match self {
             Filter::Dotted(dotted) => is_dotted(name) && dotted.matches(name),
             Filter::Exact(own) | Filter::Shard(own) => own == name,

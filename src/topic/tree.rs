@@ -8,6 +8,7 @@
 
 use std::hash::BuildHasher;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -198,6 +199,11 @@ impl<V> TopicTree<V> {
         );
     }
 
+    /// The patterns of the globs, in their order.
+    pub fn globs(&self) -> impl Iterator<Item = &Bytes> {
+        self.globs.iter().map(|&id| self.filter(id).written())
+    }
+
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (FilterId, &Filter, &V)> {
         self.entries
@@ -214,8 +220,6 @@ impl<V> TopicTree<V> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn filter(text: &str) -> Filter {

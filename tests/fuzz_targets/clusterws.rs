@@ -86,7 +86,7 @@ fn check_command(command: &Command) {
                 check_delivery(dialect, message);
             }
         }
-        Command::Emit { event, data } => {
+        Command::Emit { event, data, .. } => {
             assert!((1..=NAME_BYTES_MAX).contains(&event.len()));
             let from = ClientId {
                 broker: 1,

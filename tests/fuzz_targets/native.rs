@@ -85,7 +85,7 @@ fn check_command(command: &Command, trust_peer_flag: bool) {
         Command::Unsubscribe { filter, tag } => {
             check_ack(Action::Unsubscribe, filter.written(), tag);
         }
-        Command::Emit { event, data } => check_answer(&Event::Emitted {
+        Command::Emit { event, data, .. } => check_answer(&Event::Emitted {
             event,
             data,
             from: client,

@@ -9,11 +9,9 @@ use pubsub::address::{ClientId, ShardId};
 use pubsub::limits::{KIB, Limits, SEND_BYTES_MAX};
 use pubsub::shard::Ending;
 use pubsub::shard::auth::{Access, AccessRule, Who};
-use pubsub::shard::fault::Fault;
 use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
 use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Filter;
-use pubsub::ws::origin::OriginRules;
 
 use super::input::Input;
 use super::shards::{World, frame};
@@ -299,13 +297,11 @@ fn settings(input: &mut Input<'_>) -> Settings {
     };
     let open = ListenerSettings {
         native: true,
-        native_path: None,
         echo_path: Some("/echo".to_owned()),
         http: true,
-        trust_peer_flag: false,
         client_services: true,
-        origins: OriginRules::default(),
         dealt: flags & 2 != 0,
+        ..ListenerSettings::default()
     };
     let dealt = ListenerSettings {
         dealt: true,
@@ -319,10 +315,6 @@ fn settings(input: &mut Input<'_>) -> Settings {
     };
     Settings {
         broker: BROKER,
-        shards,
-        echo_limits: limits.clone(),
-        limits,
-        fault: Fault::default(),
         access: Access::new(rules),
         slow: SlowRules::new(vec![
             slow("d", SlowPolicy::DropOldest),
@@ -334,5 +326,6 @@ fn settings(input: &mut Input<'_>) -> Settings {
         } else {
             Admission::Host
         },
+        ..Settings::plain(shards, limits)
     }
 }

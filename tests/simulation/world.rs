@@ -22,10 +22,9 @@ use pubsub::net::control::Control;
 use pubsub::net::event_loop::{EventLoop, Population};
 use pubsub::shard::Shard;
 use pubsub::shard::metrics::ShardStats;
-use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
+use pubsub::shard::settings::{ListenerSettings, Settings};
 use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Topic;
-use pubsub::ws::origin::OriginRules;
 
 use crate::client::{Client, End, FILTERS, Phase, TOPICS};
 use crate::driver::SimDriver;
@@ -113,13 +112,10 @@ impl World {
         let network = Rc::new(RefCell::new(Network::new(seed ^ 0x5EED, profile.shards)));
         let listener = |dealt| ListenerSettings {
             native: true,
-            native_path: None,
-            echo_path: None,
             http: true,
-            trust_peer_flag: false,
             client_services: true,
-            origins: OriginRules::default(),
             dealt,
+            ..ListenerSettings::default()
         };
         let rule = |prefix: &'static str, policy| SlowRule {
             prefix: Bytes::from_static(prefix.as_bytes()),
@@ -127,17 +123,12 @@ impl World {
         };
         let settings = Arc::new(Settings {
             broker: 7,
-            shards: profile.shards,
-            limits: profile.limits.clone(),
-            access: Default::default(),
             slow: SlowRules::new(vec![
                 rule("d", SlowPolicy::DropOldest),
                 rule("k", SlowPolicy::Conflate),
             ]),
             listeners: vec![listener(false), listener(true)],
-            admission: Admission::Open,
-            echo_limits: profile.limits.clone(),
-            fault: Default::default(),
+            ..Settings::plain(profile.shards, profile.limits.clone())
         });
         let population = Arc::new(Population::new(profile.limits.connections_max));
         let ports = mesh::build(profile.shards, profile.ring_entries, profile.ring_bytes);

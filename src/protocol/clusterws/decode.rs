@@ -12,6 +12,7 @@ use super::super::json::{
 };
 use super::array::Elements;
 use super::{CLOSE, Dialect, Generation};
+use crate::address::Address;
 use crate::error::Code;
 use crate::limits::{JSON_DEPTH_MAX, NAME_BYTES_MAX};
 use crate::message::{Flags, Message, Payload, Targets};
@@ -150,6 +151,7 @@ fn any_message(text: &[u8], dialect: Dialect, unix_ms: u64) -> Result<Decoded, B
         b"e" => {
             let event = event(name, text)?;
             Ok(Decoded::Command(Command::Emit {
+                to: Address::Service(event.clone()),
                 event,
                 data: Payload::json(
                     data.map_or(NULL, |data| Bytes::copy_from_slice(data.of(text))),
@@ -311,7 +313,11 @@ mod tests {
 
     fn emit(event: &str, data: &str) -> Decoded {
         let (event, data) = (bytes(event), json(data));
-        Decoded::Command(Command::Emit { event, data })
+        Decoded::Command(Command::Emit {
+            to: Address::Service(event.clone()),
+            event,
+            data,
+        })
     }
 
     #[test]

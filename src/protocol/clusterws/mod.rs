@@ -14,6 +14,7 @@ mod array;
 mod ascii;
 mod decode;
 mod delivery;
+mod dialect;
 mod encode;
 
 pub use decode::{Decoded, decode};

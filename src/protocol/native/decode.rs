@@ -41,10 +41,7 @@ pub fn decode(text: &[u8], stamp: &Stamp, trust_peer_flag: bool) -> Result<Comma
             filter: filter(&fields)?,
             tag: fields.tag(),
         }),
-        Some(b"event") => Ok(Command::Emit {
-            event: fields.event()?,
-            data: data(&fields),
-        }),
+        Some(b"event") => emit(&fields),
         Some(b"request") => request(&fields),
         Some(b"reply") => reply(&fields),
         Some(b"handle") => Ok(Command::Handle {
@@ -126,15 +123,21 @@ fn publish(fields: &Fields<'_>, stamp: &Stamp, trust_peer_flag: bool) -> Result<
     })
 }
 
+fn emit(fields: &Fields<'_>) -> Result<Command, Refusal> {
+    let event = fields.event()?;
+    Ok(Command::Emit {
+        to: receiver(fields, &event)?,
+        event,
+        data: data(fields),
+    })
+}
+
 fn request(fields: &Fields<'_>) -> Result<Command, Refusal> {
     let event = fields.event()?;
     let tag = fields
         .tag()
         .ok_or_else(|| fields.refuse(Code::BadType, "a request needs an `id`"))?;
-    let to = match fields.value(Key::To) {
-        None => Address::Service(event.clone()),
-        Some(_) => address(fields)?,
-    };
+    let to = receiver(fields, &event)?;
     let timeout_ms = match fields.value(Key::Timeout) {
         None => None,
         Some(timeout) => {
@@ -158,6 +161,14 @@ fn request(fields: &Fields<'_>) -> Result<Command, Refusal> {
         tag,
         timeout_ms,
     })
+}
+
+/// Whom it is for: the service of the event's name, unless it says otherwise.
+fn receiver(fields: &Fields<'_>, event: &Bytes) -> Result<Address, Refusal> {
+    match fields.value(Key::To) {
+        None => Ok(Address::Service(event.clone())),
+        Some(_) => address(fields),
+    }
 }
 
 /// `peer:NAME` or `client:S`.
@@ -315,13 +326,15 @@ mod tests {
         check(
             r#"{"type":"event","event":"e","data":{"a": 1}}"#,
             Command::Emit {
+                to: Address::Service(bytes("e")),
                 event: bytes("e"),
                 data: json(r#"{"a": 1}"#),
             },
         );
         check(
-            r#"{"type":"event","event":"\u00e9 ","to":5}"#,
+            r#"{"type":"event","event":"\u00e9 ","to":"peer:shop"}"#,
             Command::Emit {
+                to: Address::Peer(bytes("shop")),
                 event: bytes("é "),
                 data: json("null"),
             },

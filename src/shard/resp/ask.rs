@@ -1,0 +1,247 @@
+//! Questions about all shards: who subscribes to what, who is connected. Also the answers to others' questions.
+//!
+//! RESP subscribers are counted and no others: a Socket.IO adapter waits for as many answers as `PUBSUB NUMSUB` says
+//! that there are servers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::address::{SessionId, ShardId, ShardSet};
+use crate::protocol::Encoding;
+use crate::protocol::resp::request::ClientFilter;
+use crate::protocol::resp::{Space, Version, reply};
+use crate::topic::Filter;
+
+use super::super::Shard;
+use super::super::fanout::Subscribers;
+use super::super::parcel::Parcel;
+use super::super::tally::{Found, Gathered, Query};
+use super::execute::Wait;
+use super::version_of;
+
+impl Shard {
+    /// `PUBSUB NUMSUB`, `PUBSUB SHARDNUMSUB`.
+    pub(super) fn ask_counts(
+        &mut self,
+        id: SessionId,
+        space: Space,
+        names: &[&[u8]],
+    ) -> Result<(), Wait> {
+        let names: Arc<[Bytes]> = names
+            .iter()
+            .map(|name| Bytes::copy_from_slice(name))
+            .collect();
+        let shard = space == Space::Shards;
+        let counts = self.count(&names, shard);
+        // Only where somebody listens; of whatever protocol.
+        let mut asked = ShardSet::EMPTY;
+        for name in names.iter() {
+            if let Some(filter) = self.remote_filters.find(&filter(name, shard)) {
+                asked = asked.union(*self.remote_filters.value(filter));
+            }
+        }
+        let query = Query::Counts {
+            names: names.clone(),
+            shard,
+        };
+        self.ask(id, asked, query, Gathered::Counts(names, counts))
+    }
+
+    /// `PUBSUB CHANNELS`, `PUBSUB SHARDCHANNELS`.
+    pub(super) fn ask_names(
+        &mut self,
+        id: SessionId,
+        space: Space,
+        pattern: Option<&[u8]>,
+    ) -> Result<(), Wait> {
+        let shard = space == Space::Shards;
+        let pattern = pattern.map(Bytes::copy_from_slice);
+        let names: BTreeSet<Bytes> = self.names(pattern.as_ref(), shard).into_iter().collect();
+        let query = Query::Names { pattern, shard };
+        self.ask(id, self.others(), query, Gathered::Names(names))
+    }
+
+    /// `CLIENT LIST`.
+    pub(super) fn ask_clients(&mut self, id: SessionId, filter: &ClientFilter) -> Result<(), Wait> {
+        let text = self.client_lines(filter);
+        let query = Query::Clients(filter.clone());
+        self.ask(id, self.others(), query, Gathered::Text(text))
+    }
+
+    fn others(&self) -> ShardSet {
+        let mut others = ShardSet::first(self.settings.shards);
+        others.remove(self.id);
+        others
+    }
+
+    /// Asks these shards, if any; what is known already is the answer otherwise.
+    fn ask(
+        &mut self,
+        id: SessionId,
+        asked: ShardSet,
+        query: Query,
+        gathered: Gathered,
+    ) -> Result<(), Wait> {
+        if asked.is_empty() {
+            self.answer_resp(id, |version, out| write(version, &gathered, out));
+            return Ok(());
+        }
+        let size = query.size() + size_of::<Parcel>();
+        if !self.have_room(asked, size) {
+            return Err(Wait);
+        }
+        let number = self.tallies.reserve();
+        for shard in asked.iter() {
+            self.stats.forwarded += 1;
+            let query = query.clone();
+            self.lanes.to(shard).push(Parcel::Query { number, query });
+        }
+        self.wait_for(id, number, asked.len(), gathered);
+        Ok(())
+    }
+
+    /// Another shard's question.
+    pub(in super::super) fn take_query(&mut self, from: ShardId, number: u64, query: &Query) {
+        let found = match query {
+            Query::Counts { names, shard } => Found::Counts(self.count(names, *shard)),
+            Query::Names { pattern, shard } => Found::Names(self.names(pattern.as_ref(), *shard)),
+            Query::Clients(filter) => Found::Text(self.client_lines(filter)),
+        };
+        self.defer(from, Parcel::Found { number, found });
+    }
+
+    /// Another shard's answer.
+    pub(in super::super) fn take_found(&mut self, number: u64, found: Found) {
+        let whole = self.tallies.add(number, |gathered| gathered.add(found));
+        if let Some((session, gathered)) = whole {
+            self.complete_gathered(session, number, &gathered);
+        }
+    }
+
+    /// How many received publications of this shard at another one.
+    pub(in super::super) fn take_receivers(&mut self, counted: Vec<(u64, u32)>) {
+        for (number, receivers) in counted {
+            let whole = self.tallies.add(number, |gathered| {
+                if let Gathered::Receivers(sum) = gathered {
+                    *sum += u64::from(receivers);
+                }
+            });
+            if let Some((session, gathered)) = whole {
+                self.complete_gathered(session, number, &gathered);
+            }
+        }
+    }
+
+    fn complete_gathered(&mut self, id: SessionId, number: u64, gathered: &Gathered) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let mut words = Vec::new();
+        write(version_of(session), gathered, &mut words);
+        self.complete(id, number, words);
+    }
+
+    /// Sends what was counted for others, as far as there is room.
+    pub(in super::super) fn flush_tallies(&mut self) {
+        if !self.tallies.has_answers() {
+            return;
+        }
+        for shard in self.others().iter() {
+            let counted = self.tallies.counted(shard);
+            if counted.is_empty() {
+                continue;
+            }
+            let parcel = Parcel::Receivers(std::mem::take(counted));
+            if self.lanes.to(shard).has_room(parcel.size()) {
+                self.stats.forwarded += 1;
+                self.lanes.to(shard).push(parcel);
+            } else if let Parcel::Receivers(kept) = parcel {
+                *self.tallies.counted(shard) = kept;
+            }
+        }
+    }
+
+    /// How many RESP sessions of this shard subscribe to each of these names.
+    fn count(&self, names: &[Bytes], shard: bool) -> Vec<u64> {
+        let count = |name: &Bytes| {
+            let filter = self.subscriptions.find(&filter(name, shard));
+            filter.map_or(0, |filter| members(self.subscriptions.value(filter)))
+        };
+        names.iter().map(count).collect()
+    }
+
+    /// The names to which RESP sessions of this shard subscribe.
+    fn names(&self, pattern: Option<&Bytes>, shard: bool) -> Vec<Bytes> {
+        let glob = pattern.map(|pattern| Filter::Glob(pattern.clone()));
+        let filters = self.subscriptions.iter();
+        let names = filters.filter_map(|(_, filter, subscribers)| match filter {
+            Filter::Exact(name) if !shard => Some((name, subscribers)),
+            Filter::Shard(name) if shard => Some((name, subscribers)),
+            Filter::Exact(_) | Filter::Shard(_) | Filter::Dotted(_) | Filter::Glob(_) => None,
+        });
+        names
+            .filter(|(name, subscribers)| {
+                members(subscribers) > 0 && glob.as_ref().is_none_or(|glob| glob.matches_name(name))
+            })
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// How many different patterns there are on all shards. Nobody but RESP sessions has any.
+    pub(super) fn patterns(&self) -> usize {
+        let own = self.subscriptions.globs();
+        let of_others = self.remote_filters.globs();
+        let all: BTreeSet<&Bytes> = own.chain(of_others).collect();
+        all.len()
+    }
+
+    /// A line for each of these RESP sessions of this shard.
+    fn client_lines(&self, filter: &ClientFilter) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for session in self.sessions.iter() {
+            if let Some(resp) = &session.resp
+                && resp.is_one_of(filter)
+            {
+                lines.extend_from_slice(&self.client_line(session, resp));
+                lines.push(b'\n');
+            }
+        }
+        lines
+    }
+}
+
+fn filter(name: &Bytes, shard: bool) -> Filter {
+    if shard {
+        Filter::Shard(name.clone())
+    } else {
+        Filter::Exact(name.clone())
+    }
+}
+
+/// The RESP sessions among the subscribers of a filter.
+fn members(subscribers: &Subscribers) -> u64 {
+    let groups = subscribers.groups().iter();
+    let members = groups.map(|group| match group.encoding {
+        Encoding::Resp(_) => group.members.len() as u64,
+        Encoding::NativeText | Encoding::Clusterws(_) => 0,
+    });
+    members.sum()
+}
+
+/// An answer that is complete.
+fn write(version: Version, gathered: &Gathered, out: &mut Vec<u8>) {
+    match gathered {
+        Gathered::Receivers(count) => reply::write_integer(*count as i64, out),
+        Gathered::Counts(names, counts) => {
+            let pairs = names.iter().zip(counts);
+            reply::write_counts(pairs.map(|(name, count)| (&name[..], *count)), out);
+        }
+        Gathered::Names(names) => {
+            reply::write_array(names.len(), out);
+            names.iter().for_each(|name| reply::write_bulk(name, out));
+        }
+        Gathered::Text(text) => reply::write_verbatim(version, text, out),
+    }
+}

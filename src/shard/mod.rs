@@ -383,14 +383,14 @@ impl Shard {
                     topic: &topic,
                     count,
                 };
-                let (stamp, text) = (&self.stamp, &mut self.words);
+                let (protocol, stamp, text) = (session.protocol, &self.stamp, &mut self.words);
                 text.clear();
                 let encoded = self
                     .settings
                     .fault
-                    .contain(Place::Encode, || native::encode(&gap, stamp, text));
+                    .contain(Place::Encode, || encode_event(protocol, &gap, stamp, text));
                 match encoded {
-                    Some(()) => frame_text(text, &mut words),
+                    Some(opcode) => frame_words(opcode, text, &mut words),
                     None => is_whole = false,
                 }
             }
@@ -594,21 +594,9 @@ impl Shard {
         let mut words = std::mem::take(&mut self.words);
         words.clear();
         words.extend_from_slice(&[0; ROOM]);
-        let encoded = self
-            .settings
-            .fault
-            .contain(Place::Encode, || match protocol {
-                Protocol::Native => {
-                    native::encode(event, &self.stamp, &mut words);
-                    Opcode::Text
-                }
-                Protocol::Clusterws(dialect) => {
-                    clusterws::encode(dialect, event, &mut words);
-                    dialect.opcode()
-                }
-                // The one has nothing to say, the other's answers are `resp`'s.
-                Protocol::Echo | Protocol::Resp => Opcode::Text,
-            });
+        let encoded = self.settings.fault.contain(Place::Encode, || {
+            encode_event(protocol, event, &self.stamp, &mut words)
+        });
         match encoded {
             Some(_) if words.len() == ROOM => {}
             Some(opcode) => {
@@ -763,14 +751,32 @@ impl Shard {
     }
 }
 
-/// A text frame around `text`.
-fn frame_text(text: &[u8], out: &mut bytes::BytesMut) {
-    let mut header = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX);
-    frame::encode_header(Opcode::Text, text.len(), &mut header);
-    out.extend_from_slice(&header);
-    out.extend_from_slice(text);
+/// Appends an event as a protocol says it, if it has words for it; and the kind of frame around it.
+fn encode_event(protocol: Protocol, event: &Event<'_>, stamp: &Stamp, out: &mut Vec<u8>) -> Opcode {
+    match protocol {
+        Protocol::Native => {
+            native::encode(event, stamp, out);
+            Opcode::Text
+        }
+        Protocol::Clusterws(dialect) => {
+            clusterws::encode(dialect, event, out);
+            dialect.opcode()
+        }
+        // The one has nothing to say, the other's answers are `resp`'s.
+        Protocol::Echo | Protocol::Resp => Opcode::Text,
+    }
 }
 
+/// A frame around `words`.
+fn frame_words(opcode: Opcode, words: &[u8], out: &mut bytes::BytesMut) {
+    let mut header = Vec::with_capacity(frame::SERVER_HEADER_BYTES_MAX);
+    frame::encode_header(opcode, words.len(), &mut header);
+    out.extend_from_slice(&header);
+    out.extend_from_slice(words);
+}
+
+#[cfg(test)]
+mod clusterws_tests;
 #[cfg(test)]
 mod echo_tests;
 #[cfg(test)]

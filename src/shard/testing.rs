@@ -260,12 +260,17 @@ impl House {
         String::from_utf8(received.drain(..end).collect()).unwrap()
     }
 
-    /// The messages that came: texts as they are, others as `close 1001 going away`, `ping`, `pong x`.
+    /// The messages that came: texts as they are, others as `binary x`, `close 1001 going away`, `ping`, `pong x`.
     pub fn read(&mut self, who: Who) -> Vec<String> {
         let received = std::mem::take(&mut self.wire(who).received);
         let (told, rest) = messages(&received);
         self.wire(who).received = received[received.len() - rest..].to_vec();
         told
+    }
+
+    /// The bytes that came.
+    pub fn raw(&mut self, who: Who) -> Vec<u8> {
+        std::mem::take(&mut self.wire(who).received)
     }
 
     pub fn is_paused(&self, who: Who) -> bool {
@@ -581,6 +586,7 @@ fn messages(mut bytes: &[u8]) -> (Vec<String>, usize) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         told.push(match Opcode::from_bits(first & 0x0f).unwrap() {
             Opcode::Text => text(payload),
+            Opcode::Binary => format!("binary {}", text(payload)),
             Opcode::Ping => "ping".to_owned(),
             Opcode::Pong => format!("pong {}", text(payload)),
             Opcode::Close => match payload {

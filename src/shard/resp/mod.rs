@@ -32,6 +32,8 @@ use super::session::{Session, State};
 mod ask;
 mod client;
 mod execute;
+#[cfg(test)]
+mod tests;
 
 /// What only a session that speaks RESP has.
 #[derive(Debug)]

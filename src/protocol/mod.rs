@@ -17,6 +17,7 @@ use crate::topic::Filter;
 
 pub mod json;
 pub mod native;
+pub mod resp;
 
 /// The `id` of a command: valid JSON text, given back as it came.
 pub type Tag = Bytes;

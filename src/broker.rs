@@ -264,14 +264,14 @@ impl Bindings {
         }
     }
 
-    /// Binds one listener for all shards, and says its port (0 without one). None if it is one that a machine
-    /// without IPv6 does without, and this is such a machine.
+    /// Binds one listener for all shards, and says where. None if it is one that a machine without IPv6 does
+    /// without, and this is such a machine.
     fn bind_unless_skipped(
         &mut self,
         index: u16,
         addr: &ListenAddr,
         is_optional: bool,
-    ) -> Result<Option<u16>, StartError> {
+    ) -> Result<Option<Bound>, StartError> {
         match self.bind(index, addr) {
             Ok(()) => {}
             Err(error) if is_optional && error.kind() != io::ErrorKind::AddrInUse => {
@@ -280,10 +280,16 @@ impl Bindings {
             }
             Err(error) => return Err(cannot_listen(addr, &error)),
         }
-        Ok(self.listening.last().map(|bound| match bound {
-            Bound::Tcp(address) => address.port(),
-            Bound::Unix(_) => 0,
-        }))
+        Ok(self.listening.last().cloned())
+    }
+
+    /// Has the kernel look after the connections of the last listener: nothing else would tell that they are gone.
+    fn keep_alive(&self) -> io::Result<()> {
+        if let Some(Bound::Tcp(_)) = self.listening.last() {
+            let sockets = self.by_shard.iter().filter_map(|of_shard| of_shard.last());
+            sockets.into_iter().try_for_each(Listening::keep_alive)?;
+        }
+        Ok(())
     }
 
     /// Binds one listener for all shards.
@@ -305,6 +311,13 @@ impl Bindings {
         };
         self.listening.push(bound);
         Ok(())
+    }
+}
+
+fn port_of(bound: &Bound) -> u16 {
+    match bound {
+        Bound::Tcp(address) => address.port(),
+        Bound::Unix(_) => 0,
     }
 }
 
@@ -332,7 +345,7 @@ fn settings(
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let index = listeners.len() as u16;
-        let Some(port) = bindings.bind_unless_skipped(index, &listener.addr, listener.optional)?
+        let Some(bound) = bindings.bind_unless_skipped(index, &listener.addr, listener.optional)?
         else {
             continue;
         };
@@ -342,7 +355,8 @@ fn settings(
         };
         listeners.push(ListenerSettings {
             resp: false,
-            port,
+            address: bound.to_string(),
+            port: port_of(&bound),
             native: listener.native,
             native_path: listener.native_path.clone(),
             clusterws: listener.clusterws.then_some(clusterws),
@@ -357,10 +371,12 @@ fn settings(
     }
     for (addr, is_optional) in config.resp.iter().flat_map(ListenAddr::expand) {
         let index = listeners.len() as u16;
-        if let Some(port) = bindings.bind_unless_skipped(index, &addr, is_optional)? {
+        if let Some(bound) = bindings.bind_unless_skipped(index, &addr, is_optional)? {
+            bindings.keep_alive()?;
             listeners.push(ListenerSettings {
                 resp: true,
-                port,
+                address: bound.to_string(),
+                port: port_of(&bound),
                 dealt: matches!(addr, ListenAddr::Unix(_)),
                 ..ListenerSettings::default()
             });
@@ -375,6 +391,7 @@ fn settings(
     getrandom::fill(&mut broker[2..]).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
+        process_id: std::process::id(),
         shards,
         echo_limits: limits.for_echo(),
         server_limits: limits.for_servers(&config.server_limits),

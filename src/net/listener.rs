@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::address::RemoteAddress;
 
@@ -59,6 +59,19 @@ impl Listening {
     /// The socket, non-blocking.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Has the kernel ask the clients of connections without traffic whether they are still there, so that dead ones
+    /// are gone 45 s after their last byte (promise 26), as where the protocol has pings. Accepted sockets inherit it.
+    ///
+    /// # Errors
+    /// If this is no TCP socket.
+    pub fn keep_alive(&self) -> io::Result<()> {
+        let keep_alive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(25))
+            .with_interval(Duration::from_secs(5))
+            .with_retries(4);
+        SockRef::from(&self.socket).set_tcp_keepalive(&keep_alive)
     }
 
     /// The same socket once more.

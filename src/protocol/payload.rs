@@ -44,6 +44,24 @@ pub(super) fn payload_size(payload: &Payload, attachments: &[Bytes]) -> usize {
     }
 }
 
+/// Appends the bytes of a payload as they came, whatever they are. Only attachments are written as JSON, in their places.
+pub(super) fn write_raw(payload: &Payload, attachments: &[Bytes], out: &mut Vec<u8>) {
+    if attachments.is_empty() {
+        out.extend_from_slice(payload.bytes());
+    } else {
+        write_payload(payload, attachments, out);
+    }
+}
+
+/// The bytes that [`write_raw`] appends.
+pub(super) fn raw_size(payload: &Payload, attachments: &[Bytes]) -> usize {
+    if attachments.is_empty() {
+        payload.bytes().len()
+    } else {
+        payload_size(payload, attachments)
+    }
+}
+
 const BINARY_OPEN: &[u8] = br#"{"$binary":""#;
 const BINARY_CLOSE: &[u8] = br#""}"#;
 

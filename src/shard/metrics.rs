@@ -7,7 +7,7 @@ use crate::error::CloseReason;
 /// The counters and gauges of one shard. Counters only rise; `/stats` adds them up over the shards.
 ///
 /// At rest `deliveries_due = delivered + announced`.
-#[derive(Clone, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct ShardStats {
     /// The shard's index.
     pub shard: usize,

@@ -431,6 +431,13 @@ impl Sessions {
         self.at(id.slot).filter(|session| session.id == id)
     }
 
+    /// The same, to look at.
+    pub fn peek(&self, id: SessionId) -> Option<&Session> {
+        let slot = id.slot as usize;
+        let session = self.pieces.get(slot / PIECE)?[slot % PIECE].as_ref();
+        session.filter(|session| session.id == id)
+    }
+
     /// Who is in this slot now.
     pub fn at(&mut self, slot: u32) -> Option<&mut Session> {
         self.place(slot)?.as_mut()

@@ -15,7 +15,9 @@ use super::slow::SlowRules;
 pub struct ListenerSettings {
     /// Is RESP spoken here, and nothing else? Of what follows only `dealt` matters then.
     pub resp: bool,
-    /// The port, for clients that ask; 0 for a Unix socket.
+    /// Where it listens, for clients that ask.
+    pub address: String,
+    /// Its port; 0 for a Unix socket.
     pub port: u16,
     /// Is the native protocol spoken here?
     pub native: bool,
@@ -55,6 +57,8 @@ pub enum Admission {
 pub struct Settings {
     /// A random number below 2^48: part of every client id.
     pub broker: u64,
+    /// The number of this process, for clients that ask.
+    pub process_id: u32,
     /// How many shards there are.
     pub shards: usize,
     /// Bounds and timings: the broker's own, and those of sessions that have no class of their own
@@ -84,6 +88,7 @@ impl Settings {
     pub fn plain(shards: usize, limits: Limits) -> Settings {
         Settings {
             broker: 0,
+            process_id: 0,
             shards,
             echo_limits: limits.clone(),
             server_limits: limits.clone(),

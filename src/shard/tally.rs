@@ -16,6 +16,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::metrics::ShardStats;
 use crate::address::{SessionId, ShardId};
 use crate::protocol::resp::request::ClientFilter;
 
@@ -28,6 +29,8 @@ pub enum Query {
     Names { pattern: Option<Bytes>, shard: bool },
     /// Who is connected by RESP, of these: a line each.
     Clients(ClientFilter),
+    /// What it has counted.
+    Facts,
 }
 
 impl Query {
@@ -39,7 +42,7 @@ impl Query {
                 bytes + names.len() * size_of::<Bytes>()
             }
             Query::Names { pattern, .. } => pattern.as_ref().map_or(0, Bytes::len),
-            Query::Clients(_) => 0,
+            Query::Clients(_) | Query::Facts => 0,
         }
     }
 }
@@ -53,6 +56,38 @@ pub enum Found {
     Names(Vec<Bytes>),
     /// Lines of text.
     Text(Vec<u8>),
+    /// Numbers.
+    Facts(Box<Facts>),
+}
+
+/// What INFO tells of a shard, or of several added up.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Facts {
+    /// What it has counted.
+    pub stats: ShardStats,
+    /// Names that somebody subscribes to, exactly.
+    pub channels: u64,
+    /// Shard channels that somebody subscribes to.
+    pub shard_channels: u64,
+}
+
+impl Facts {
+    fn add(&mut self, other: &Facts) {
+        let (own, others) = (&mut self.stats, &other.stats);
+        own.connections += others.connections;
+        own.accepted += others.accepted;
+        own.refused += others.refused;
+        own.commands += others.commands;
+        own.subscriptions += others.subscriptions;
+        own.publishes += others.publishes;
+        own.deliveries_due += others.deliveries_due;
+        own.delivered += others.delivered;
+        own.announced += others.announced;
+        own.closed_slow += others.closed_slow;
+        own.outbox_bytes += others.outbox_bytes;
+        self.channels += other.channels;
+        self.shard_channels += other.shard_channels;
+    }
 }
 
 impl Found {
@@ -65,6 +100,7 @@ impl Found {
                 bytes + names.len() * size_of::<Bytes>()
             }
             Found::Text(text) => text.len(),
+            Found::Facts(_) => size_of::<Facts>(),
         }
     }
 }
@@ -80,6 +116,8 @@ pub enum Gathered {
     Names(BTreeSet<Bytes>),
     /// Of a [`Query::Clients`].
     Text(Vec<u8>),
+    /// Of a [`Query::Facts`], and the sections that were asked for.
+    Facts(Box<Facts>, Vec<Bytes>),
 }
 
 impl Gathered {
@@ -93,6 +131,7 @@ impl Gathered {
             }
             (Gathered::Names(all), Found::Names(names)) => all.extend(names),
             (Gathered::Text(all), Found::Text(text)) => all.extend(text),
+            (Gathered::Facts(sums, _), Found::Facts(facts)) => sums.add(&facts),
             (gathered, found) => {
                 debug_assert!(false, "{found:?} is no answer to {gathered:?}");
             }

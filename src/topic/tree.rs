@@ -199,6 +199,16 @@ impl<V> TopicTree<V> {
         );
     }
 
+    /// How many exact names there are.
+    pub fn exact_len(&self) -> usize {
+        self.exact.len()
+    }
+
+    /// How many shard channels there are.
+    pub fn shard_len(&self) -> usize {
+        self.shard.len()
+    }
+
     /// The patterns of the globs, in their order.
     pub fn globs(&self) -> impl Iterator<Item = &Bytes> {
         self.globs.iter().map(|&id| self.filter(id).written())

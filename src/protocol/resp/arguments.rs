@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(arguments.as_slice(), words);
             assert_eq!(arguments.get(words.len()), None);
             let owned = arguments.to_owned();
-            assert!(owned.borrow().iter().eq(arguments.iter()));
+            assert!(owned.borrow().iter().eq(words));
             let bytes: usize = words.iter().map(Vec::len).sum();
             assert_eq!(owned.size(), bytes + 8 * words.len());
         }

@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 
 use super::arguments::Arguments;
-use super::reader::parse_number;
+use super::number::parse_number;
 use super::request::{
     ClientFilter, ClientRequest, CommandRequest, ErrorText, PubSubRequest, Refusal, ReplyMode,
     Request,
@@ -598,4 +598,201 @@ fn unknown_command(words: &[&[u8]]) -> Refusal {
 fn repeatable(word: &[u8], size_max: usize) -> &[u8] {
     let word = &word[..word.len().min(size_max)];
     &word[..memchr::memchr(0, word).unwrap_or(word.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inline::Words;
+    use super::super::{OwnedArguments, reply};
+    use super::*;
+
+    /// Words as a person would type them.
+    fn arguments(words: &str) -> OwnedArguments {
+        let mut arguments = OwnedArguments::default();
+        let mut words = Words::of(words.as_bytes());
+        while words.next(&mut arguments.bytes).expect("balanced") {
+            arguments.end();
+        }
+        arguments
+    }
+
+    #[track_caller]
+    fn check(words: &str, expected: Request<'_>) {
+        let owned = arguments(words);
+        assert_eq!(decode(&owned.borrow()), Ok(expected), "{words}");
+    }
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for words in ["subscribe a b", "SUBSCRIBE a b", "sUbScRiBe a b"] {
+            let (kind, names) = (Kind::Channel, &[&b"a"[..], b"b"][..]);
+            check(words, Request::Subscribe { kind, names });
+        }
+        let (kind, names) = (Kind::Pattern, &[&b"A*"[..]][..]);
+        check("Psubscribe A*", Request::Subscribe { kind, names });
+        check("punsubscribe A*", Request::Unsubscribe { kind, names });
+        let (kind, names) = (Kind::Shard, &[][..]);
+        check("sunsubscribe", Request::Unsubscribe { kind, names });
+        let publish = |space| Request::Publish {
+            space,
+            channel: b"a\0",
+            payload: b"\r\n",
+        };
+        check(r#"publish "a\x00" "\r\n""#, publish(Space::Channels));
+        check(r#"Spublish "a\x00" "\r\n""#, publish(Space::Shards));
+        check("info REPLICATION x", Request::Info(&[b"REPLICATION", b"x"]));
+        check("Quit now", Request::Quit);
+        check("time", Request::Time);
+    }
+
+    #[test]
+    fn hello_and_auth_give_what_they_carry() {
+        let hello = |version, auth, name| Request::Hello {
+            version,
+            auth,
+            name,
+        };
+        check("HELLO", hello(None, None, None));
+        check("hello 2", hello(Some(Version::Two), None, None));
+        check(
+            "HELLO 3 setname n auth u p",
+            hello(Some(Version::Three), Some((b"u", b"p")), Some(b"n")),
+        );
+        // A user of that name is no option.
+        check(
+            r#"HELLO 3 AUTH SETNAME "" SETNAME """#,
+            hello(Some(Version::Three), Some((b"SETNAME", b"")), Some(b"")),
+        );
+        let auth = |user| Request::Auth {
+            user,
+            password: b"p w",
+        };
+        check("AUTH 'p w'", auth(None));
+        check("auth u 'p w'", auth(Some(b"u")));
+    }
+
+    #[test]
+    fn clients_say_and_ask_about_themselves() {
+        let check = |words: &str, expected| check(words, Request::Client(expected));
+        use ClientRequest::*;
+        check("client id", Id);
+        check("CLIENT INFO", Info);
+        check(
+            "client SETINFO LIB-NAME ioredis",
+            SetLibraryName(b"ioredis"),
+        );
+        check("client setinfo lib-ver ''", SetLibraryVersion(b""));
+        check("client no-touch ON", NoTouch);
+        check("client reply skip", Reply(ReplyMode::Skip));
+        check("client list", List(ClientFilter::All));
+        check("client list type NORMAL", List(ClientFilter::Normal));
+        check("client list type pubsub", List(ClientFilter::PubSub));
+        check("client list type slave", List(ClientFilter::None));
+        let ids = [3, 0, u64::MAX >> 1].into_iter().collect();
+        check(
+            "client list id 3 -1 0 9223372036854775807",
+            List(ClientFilter::Ids(ids)),
+        );
+    }
+
+    /// What is not in the transcripts, since Redis 7.0 has or does what we have or do not, or the other way round.
+    #[test]
+    fn what_is_refused_otherwise_than_by_redis() {
+        let long = "x".repeat(256);
+        let check = |words: &str, expected: &str| {
+            let owned = arguments(words);
+            let arguments = owned.borrow();
+            let error = match decode(&arguments) {
+                Err(Refusal::Error(error)) | Ok(Request::Refused { error, .. }) => error,
+                other => panic!("{words}: {other:?}"),
+            };
+            let mut reply = Vec::new();
+            reply::write_error(&error, &mut reply);
+            assert_eq!(
+                reply.escape_ascii().to_string().replace("\\'", "'"),
+                format!("-{expected}\\r\\n")
+            );
+        };
+        check("MULTI", NO_TRANSACTIONS);
+        check("WATCH a", NO_TRANSACTIONS);
+        check("UNWATCH", NO_TRANSACTIONS);
+        check(
+            "XADD a * b c",
+            "ERR unknown command 'XADD', with args beginning with: 'a' '*' 'b' 'c' ",
+        );
+        check(
+            "SET a b",
+            "ERR unknown command 'SET', with args beginning with: 'a' 'b' ",
+        );
+        check(
+            "client setinfo lib-foo x",
+            "ERR Unrecognized option 'lib-foo'",
+        );
+        check(
+            "client setinfo lib-name 'a b'",
+            "ERR lib-name cannot contain spaces, newlines or special characters.",
+        );
+        check(
+            &format!("client setinfo LIB-VER {long}"),
+            "ERR LIB-VER cannot be longer than 255 bytes.",
+        );
+        check(
+            "client setinfo lib-name",
+            "ERR wrong number of arguments for 'client|setinfo' command",
+        );
+        check("client no-touch maybe", SYNTAX_ERROR);
+        check(&format!("client setname {long}"), LONG_NAME);
+        check(&format!("hello 3 setname {long}"), LONG_NAME);
+        check(
+            "client tracking on bcast",
+            "ERR client side caching is not supported, there are no keys here",
+        );
+        check(
+            "client kill x",
+            "ERR unknown subcommand 'kill'. Try CLIENT HELP.",
+        );
+        check(
+            "command getkeys get a",
+            "ERR unknown subcommand 'getkeys'. Try COMMAND HELP.",
+        );
+        check(
+            "cluster foo",
+            "ERR This instance has cluster support disabled",
+        );
+        check(
+            "config resetstat",
+            "ERR CONFIG RESETSTAT is not supported, counters only grow",
+        );
+        let repeated = "y".repeat(128);
+        check(
+            &format!("hello 3 {}", "y".repeat(200)),
+            &format!("ERR Syntax error in HELLO option '{repeated}'"),
+        );
+    }
+
+    #[test]
+    fn help_is_there_where_an_error_says_so() {
+        for command in ["CLIENT", "COMMAND", "CONFIG", "PUBSUB"] {
+            let owned = arguments(&format!("{command} help"));
+            let name = format!("{}|help", command.to_lowercase());
+            let arguments = owned.borrow();
+            let Ok(request @ Request::Help { lines, .. }) = decode(&arguments) else {
+                panic!("{command}")
+            };
+            assert_eq!(request.name(), name);
+            assert!(lines[0].starts_with(command) && lines.len() > 3);
+        }
+    }
+
+    #[test]
+    fn http_is_no_request() {
+        for words in ["POST / HTTP/1.1", "post", "Host: example.com", "hOST:"] {
+            assert_eq!(
+                decode(&arguments(words).borrow()),
+                Err(Refusal::CrossProtocol)
+            );
+        }
+        assert!(decode(&arguments("Host").borrow()) != Err(Refusal::CrossProtocol));
+        assert!(decode(&Arguments::default()).is_err());
+    }
 }

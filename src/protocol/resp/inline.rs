@@ -1,8 +1,8 @@
 //! The words of an inline command, by the quoting rules of Redis (`sdssplitargs`).
 //!
-//! Words stand between white space. Inside of `"` the escapes `\n`, `\r`, `\t`, `\b`, `\a` and `\xHH` mean a byte, and a
-//! backslash before any other byte means that byte; inside of `'` only `\'` does. A quote may begin in the middle of a
-//! word, but where it closes the word ends.
+//! Words stand between white space. Inside of `"` the escapes `\n`, `\r`, `\t`, `\b`, `\a` and `\xHH` mean a byte, and
+//! a backslash before any other byte means that byte; inside of `'` only `\'` does. A quote may begin in the middle of
+//! a word, but where it closes the word ends.
 //!
 //! One departure: to Redis, whose strings end there, a zero byte is the end of all it looks at, and the command hangs.
 //! Here it is a byte as any other.

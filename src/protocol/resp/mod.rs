@@ -15,6 +15,8 @@ mod decode;
 mod delivery;
 pub mod info;
 mod inline;
+mod number;
+mod pending;
 pub mod reader;
 pub mod reply;
 pub mod request;

@@ -19,19 +19,13 @@
 //! a command that would exceed a limit is refused by the header that says so.
 
 use super::arguments::{Arguments, OwnedArguments};
-use super::inline::{Unbalanced, Words};
+use super::pending::{Pending, Progress};
 use super::reply;
 use crate::error::CloseReason;
 use crate::limits::KIB;
 
 /// The longest inline command, and the longest number of a header as it is written: Redis' `PROTO_INLINE_MAX_SIZE`.
 pub const LINE_BYTES_MAX: usize = 64 * KIB;
-
-/// A number of more digits is too large for anything; so many of a header are kept to be looked at.
-const NUMBER_BYTES_MAX: usize = 20;
-
-/// The largest number of elements that is a number to Redis (`INT_MAX`).
-const COUNT_MAX: i64 = i32::MAX as i64;
 
 /// Limits of a reader. They may change from call to call: who has given a password is allowed more.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +57,8 @@ impl Violation {
         let mut text = b"ERR Protocol error: ".to_vec();
         text.extend_from_slice(self.detail.as_bytes());
         if let Some(byte) = self.found {
-            text.extend_from_slice(&[b',', b' ', b'g', b'o', b't', b' ', b'\'', byte, b'\'']);
+            text.extend_from_slice(b", got '");
+            text.extend_from_slice(&[byte, b'\'']);
         }
         reply::write_error(&text, out);
     }
@@ -73,57 +68,6 @@ impl Violation {
 #[derive(Debug, Default)]
 pub struct Reader {
     pending: Option<Box<Pending>>,
-}
-
-/// What a reader holds while a command is incomplete, and until the call after the one that lent it out.
-#[derive(Debug, Default)]
-struct Pending {
-    step: Step,
-    /// Bytes that come before `step` and mean nothing: the end of a line, or of an argument.
-    skip: usize,
-    /// The beginning of an inline command, or as much of a header's number as could be one.
-    line: Vec<u8>,
-    /// The bytes of that line, whether kept or not.
-    line_size: usize,
-    /// The arguments that are still to be completed.
-    remaining: usize,
-    /// What the limit of the command counts: of the arguments whose headers came, that of the next one included.
-    size: usize,
-    /// The arguments so far; the last may be incomplete.
-    arguments: OwnedArguments,
-}
-
-/// What comes next.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Step {
-    /// The first byte of a command.
-    #[default]
-    Begin,
-    /// The rest of a line of words.
-    Inline,
-    /// The number of arguments, after its `*`.
-    Count,
-    /// The `$` of an argument.
-    Dollar,
-    /// The size of an argument, after its `$`.
-    Size,
-    /// So many bytes of an argument.
-    Bulk(usize),
-    /// Nothing: there was no command.
-    Empty,
-    /// Nothing: the command is complete.
-    Whole,
-}
-
-/// What the bytes of a call came to.
-#[derive(PartialEq, Eq, Debug)]
-enum Progress {
-    /// All were taken, more is needed.
-    More,
-    /// No command, and nothing of the next one.
-    Empty,
-    /// A command.
-    Whole,
 }
 
 impl Reader {
@@ -179,9 +123,7 @@ impl Reader {
 
     /// Bytes held for an incomplete command.
     pub fn buffered_bytes(&self) -> usize {
-        self.pending
-            .as_ref()
-            .map_or(0, |pending| pending.line.len() + pending.arguments.size())
+        self.pending.as_ref().map_or(0, |pending| pending.size())
     }
 }
 
@@ -229,253 +171,397 @@ fn plain_header(bytes: &[u8], kind: u8) -> Option<(usize, usize)> {
     None
 }
 
-impl Pending {
-    fn is_whole(&self) -> bool {
-        self.step == Step::Whole && self.skip == 0
-    }
+#[cfg(test)]
+mod tests {
+    use super::super::pending::NUMBER_BYTES_MAX;
+    use super::*;
 
-    /// Goes through the input up to the end of the command.
-    fn advance(
-        &mut self,
-        limits: ReaderLimits,
-        input: &[u8],
-    ) -> Result<(usize, Progress), Violation> {
-        let mut position = 0;
-        loop {
-            let skipped = self.skip.min(input.len() - position);
-            self.skip -= skipped;
-            position += skipped;
-            let rest = &input[position..];
-            if self.skip > 0 {
-                return Ok((position, Progress::More));
-            }
-            match self.step {
-                Step::Empty => return Ok((position, Progress::Empty)),
-                Step::Whole => return Ok((position, Progress::Whole)),
-                _ if rest.is_empty() => return Ok((position, Progress::More)),
-                Step::Begin if rest[0] == b'*' => {
-                    self.skip = 1;
-                    self.step = Step::Count;
-                }
-                Step::Begin => self.step = Step::Inline,
-                Step::Dollar if rest[0] == b'$' => {
-                    self.skip = 1;
-                    self.step = Step::Size;
-                }
-                Step::Dollar => {
-                    return Err(Violation {
-                        found: Some(rest[0]),
-                        ..broken("expected '$'")
-                    });
-                }
-                Step::Inline => {
-                    let (taken, is_complete) = self
-                        .take_line(rest, b'\n', LINE_BYTES_MAX)
-                        .ok_or(broken("too big inline request"))?;
-                    position += taken;
-                    if is_complete {
-                        self.skip = 1;
-                        self.split_line(limits)?;
-                    }
-                }
-                Step::Count => {
-                    let (taken, is_complete) = self
-                        .take_line(rest, b'\r', NUMBER_BYTES_MAX + 1)
-                        .ok_or(broken("too big mbulk count string"))?;
-                    position += taken;
-                    if is_complete {
-                        self.skip = 1;
-                        self.begin_array(limits)?;
-                    }
-                }
-                Step::Size => {
-                    let (taken, is_complete) = self
-                        .take_line(rest, b'\r', NUMBER_BYTES_MAX + 1)
-                        .ok_or(broken("too big bulk count string"))?;
-                    position += taken;
-                    if is_complete {
-                        self.skip = 1;
-                        self.begin_bulk(limits)?;
-                    }
-                }
-                Step::Bulk(missing) => {
-                    let taken = missing.min(rest.len());
-                    self.take_bulk(limits, &rest[..taken], missing);
-                    position += taken;
-                }
-            }
-            if self.step == Step::Bulk(0) {
-                self.arguments.end();
-                self.remaining -= 1;
-                // The two bytes behind an argument, behind the end of its header's line if it is empty.
-                self.skip += 2;
-                self.step = if self.remaining == 0 {
-                    Step::Whole
-                } else {
-                    Step::Dollar
-                };
-            }
-        }
-    }
-
-    /// Takes of a line what comes before `end`, and says how much that was and whether `end` is there. Of the line
-    /// `kept_max` bytes are kept. `None`: it is too long.
-    fn take_line(&mut self, rest: &[u8], end: u8, kept_max: usize) -> Option<(usize, bool)> {
-        let found = memchr::memchr(end, rest);
-        let taken = found.unwrap_or(rest.len());
-        self.line_size += taken;
-        if self.line_size > LINE_BYTES_MAX {
-            return None;
-        }
-        let kept = taken.min(kept_max - self.line.len());
-        self.line.extend_from_slice(&rest[..kept]);
-        Some((taken, found.is_some()))
-    }
-
-    /// The line is complete but for its `\n`.
-    fn split_line(&mut self, limits: ReaderLimits) -> Result<(), Violation> {
-        let line = std::mem::take(&mut self.line);
-        let mut words = Words::of(line.strip_suffix(b"\r").unwrap_or(&line));
-        let mut count = 0;
-        loop {
-            let start = self.arguments.bytes.len();
-            match words.next(&mut self.arguments.bytes) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(Unbalanced) => return Err(broken("unbalanced quotes in request")),
-            }
-            count += 1;
-            self.check_count(limits, count)?;
-            self.check_bulk(limits, self.arguments.bytes.len() - start)?;
-            self.arguments.end();
-        }
-        self.step = if count == 0 { Step::Empty } else { Step::Whole };
-        Ok(())
-    }
-
-    /// The number of arguments is complete.
-    fn begin_array(&mut self, limits: ReaderLimits) -> Result<(), Violation> {
-        let Some(count) = parse_number(&self.line).filter(|&count| count <= COUNT_MAX) else {
-            return Err(broken("invalid multibulk length"));
-        };
-        self.end_number();
-        match usize::try_from(count) {
-            // What is below zero is the null array of old, no command.
-            Ok(0) | Err(_) => self.step = Step::Empty,
-            Ok(count) => {
-                self.check_count(limits, count)?;
-                self.remaining = count;
-                self.step = Step::Dollar;
-            }
-        }
-        Ok(())
-    }
-
-    /// The size of an argument is complete.
-    fn begin_bulk(&mut self, limits: ReaderLimits) -> Result<(), Violation> {
-        let Some(size) = parse_number(&self.line).and_then(|size| usize::try_from(size).ok())
-        else {
-            return Err(broken("invalid bulk length"));
-        };
-        self.end_number();
-        self.check_bulk(limits, size)?;
-        self.step = Step::Bulk(size);
-        Ok(())
-    }
-
-    fn end_number(&mut self) {
-        self.line.clear();
-        self.line_size = 0;
-    }
-
-    /// May a command have so many arguments?
-    fn check_count(&self, limits: ReaderLimits, count: usize) -> Result<(), Violation> {
-        if count <= limits.arguments_max {
-            return Ok(());
-        }
-        Err(too_big(if limits.authenticated {
-            "invalid multibulk length"
-        } else {
-            "unauthenticated multibulk length"
-        }))
-    }
-
-    /// May an argument be so large, and is there room in the command for it?
-    fn check_bulk(&mut self, limits: ReaderLimits, size: usize) -> Result<(), Violation> {
-        self.size = self
-            .size
-            .saturating_add(size)
-            .saturating_add(OwnedArguments::ARGUMENT_BYTES);
-        if size <= limits.bulk_bytes_max && self.size <= limits.command_bytes_max {
-            return Ok(());
-        }
-        Err(too_big(if limits.authenticated {
-            "invalid bulk length"
-        } else {
-            "unauthenticated bulk length"
-        }))
-    }
-
-    /// Appends a piece of the argument, of which so many bytes were missing.
-    fn take_bulk(&mut self, limits: ReaderLimits, piece: &[u8], missing: usize) {
-        let bytes = &mut self.arguments.bytes;
-        let missing = missing - piece.len();
-        let size = bytes.len() + piece.len();
-        if size > bytes.capacity() {
-            // Doubled, so that bytes are moved a constant number of times; but never past what the command can still
-            // become, so that a full one does not hold twice its limit.
-            let size_max = if self.remaining == 1 {
-                size + missing
-            } else {
-                limits.command_bytes_max
-            };
-            let capacity = (2 * bytes.capacity()).min(size_max).max(size);
-            bytes.reserve_exact(capacity - bytes.len());
-        }
-        bytes.extend_from_slice(piece);
-        self.step = Step::Bulk(missing);
-    }
-}
-
-/// A number as Redis reads it (`string2ll`): decimal, without `+`, spaces or leading zeros, from -2^63 to 2^63 - 1.
-pub(super) fn parse_number(text: &[u8]) -> Option<i64> {
-    let (is_negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        digits => (false, digits),
+    const LIMITS: ReaderLimits = ReaderLimits {
+        bulk_bytes_max: 1000,
+        arguments_max: 100,
+        command_bytes_max: 2000,
+        authenticated: true,
     };
-    match digits {
-        [] => return None,
-        [b'0', ..] if text.len() > 1 => return None,
-        _ => {}
+
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    enum Seen {
+        Command(Vec<Vec<u8>>),
+        Violation(CloseReason, String),
     }
-    // Downwards, because there is one more number below zero than above.
-    let mut number = 0_i64;
-    for &byte in digits {
-        if !byte.is_ascii_digit() {
-            return None;
+
+    /// Words between spaces.
+    fn command(words: &str) -> Seen {
+        Seen::Command(words.split(' ').map(|word| word.into()).collect())
+    }
+
+    fn broken(detail: &str) -> Seen {
+        Seen::Violation(CloseReason::ProtocolError, detail.to_owned())
+    }
+
+    fn too_big(detail: &str) -> Seen {
+        Seen::Violation(CloseReason::TooBig, detail.to_owned())
+    }
+
+    /// What a reader sees of these pieces, up to a violation.
+    fn read(limits: ReaderLimits, pieces: &[&[u8]]) -> Vec<Seen> {
+        let mut reader = Reader::default();
+        let mut seen = Vec::new();
+        for piece in pieces {
+            let mut rest = *piece;
+            loop {
+                match reader.next(limits, rest) {
+                    Ok((taken, None)) => {
+                        assert_eq!(taken, rest.len(), "all taken when more is needed");
+                        break;
+                    }
+                    Ok((taken, Some(arguments))) => {
+                        assert!(!arguments.is_empty());
+                        seen.push(Seen::Command(
+                            arguments.iter().map(|word| word.into()).collect(),
+                        ));
+                        rest = &rest[taken..];
+                    }
+                    Err(violation) => {
+                        let mut reply = Vec::new();
+                        violation.write_reply(&mut reply);
+                        let reply = reply.escape_ascii().to_string();
+                        let detail = reply
+                            .strip_prefix("-ERR Protocol error: ")
+                            .and_then(|reply| reply.strip_suffix("\\r\\n"));
+                        let detail = detail.expect("an error of Redis").replace("\\'", "'");
+                        assert!(detail.starts_with(violation.detail));
+                        seen.push(Seen::Violation(violation.reason, detail));
+                        return seen;
+                    }
+                }
+            }
+            assert!(
+                reader.buffered_bytes() <= limits.command_bytes_max.saturating_add(LINE_BYTES_MAX)
+            );
         }
-        number = number
-            .checked_mul(10)?
-            .checked_sub(i64::from(byte - b'0'))?;
+        seen
     }
-    if is_negative {
-        Some(number)
-    } else {
-        number.checked_neg()
-    }
-}
 
-fn broken(detail: &'static str) -> Violation {
-    Violation {
-        reason: CloseReason::ProtocolError,
-        detail,
-        found: None,
+    /// Whole, cut at every position, and byte by byte.
+    #[track_caller]
+    fn check(bytes: &[u8], expected: &[Seen]) {
+        assert_eq!(read(LIMITS, &[bytes]), expected, "whole");
+        for cut in 0..=bytes.len() {
+            let (left, right) = bytes.split_at(cut);
+            assert_eq!(read(LIMITS, &[left, right]), expected, "cut at {cut}");
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(read(LIMITS, &single), expected, "byte by byte");
     }
-}
 
-fn too_big(detail: &'static str) -> Violation {
-    Violation {
-        reason: CloseReason::TooBig,
-        ..broken(detail)
+    #[test]
+    fn commands() {
+        check(b"", &[]);
+        check(b"*1\r\n$4\r\nPING\r\n", &[command("PING")]);
+        check(b"*2\r\n$4\r\nPING\r\n$0\r\n\r\n", &[command("PING ")]);
+        check(b"*2\r\n$0\r\n\r\n$0\r\n\r\n", &[command(" ")]);
+        check(
+            b"*2\r\n$3\r\n\r\n*\r\n$2\r\n\xff\x00\r\n",
+            &[Seen::Command(vec![b"\r\n*".into(), b"\xff\x00".into()])],
+        );
+        check(
+            b"*1\r\n$1\r\na\r\n*0\r\n*-1\r\nb c\r\n\r\n\n*1\r\n$1\r\nd\r\ne\n",
+            &[command("a"), command("b c"), command("d"), command("e")],
+        );
+        // More than are lent out without an allocation.
+        check(
+            format!("*9\r\n{}", "$1\r\nx\r\n".repeat(9)).as_bytes(),
+            &[command("x x x x x x x x x")],
+        );
+        check(
+            b"a \"b c\" 'd'\r\n'\xff'\n",
+            &[
+                Seen::Command(vec![b"a".into(), b"b c".into(), b"d".into()]),
+                Seen::Command(vec![b"\xff".into()]),
+            ],
+        );
+        // The byte behind a `\r` and the two behind an argument are nobody's business.
+        check(
+            b"*1\rx$1\ryazz*1\r\r$1\r\ra\0\0",
+            &[command("a"), command("a")],
+        );
+    }
+
+    #[test]
+    fn violations_do_not_depend_on_cuts() {
+        check(
+            b"*1\r\n$1\r\na\r\n*x\r\n",
+            &[command("a"), broken("invalid multibulk length")],
+        );
+        check(b"*1\n$1\r\n", &[broken("invalid multibulk length")]);
+        check(
+            b"*000000000000000000001\r",
+            &[broken("invalid multibulk length")],
+        );
+        check(
+            b"*2\r\n$1\r\na\r\n$-1\r\n",
+            &[broken("invalid bulk length")],
+        );
+        check(
+            b"*1\r\n$99999999999999999999\r\n",
+            &[broken("invalid bulk length")],
+        );
+        check(b"*1\r\n:", &[broken("expected '$', got ':'")]);
+        check(b"*1\r\n\n", &[broken("expected '$', got ' '")]);
+        check(
+            b"a\n'b'c\nd\n",
+            &[command("a"), broken("unbalanced quotes in request")],
+        );
+    }
+
+    #[test]
+    fn limits_are_told_by_the_header() {
+        check(b"*1\r\n$1001\r", &[too_big("invalid bulk length")]);
+        check(
+            b"*1\r\n$9223372036854775807\r",
+            &[too_big("invalid bulk length")],
+        );
+        check(
+            b"*1\r\n$9223372036854775808\r",
+            &[broken("invalid bulk length")],
+        );
+        check(b"*101\r", &[too_big("invalid multibulk length")]);
+        check(b"*2147483647\r", &[too_big("invalid multibulk length")]);
+        check(b"*2147483648\r", &[broken("invalid multibulk length")]);
+        // 1 000 and 8, 984 and 8: that is the limit of a command.
+        let full = |last: usize| {
+            let x = |size| "x".repeat(size);
+            let header = format!("*2\r\n$1000\r\n{}\r\n${last}\r", x(1000));
+            (format!("{header}\n{}\r\n", x(last)), header)
+        };
+        let (bytes, _) = full(984);
+        let expected = command(&format!("{} {}", "x".repeat(1000), "x".repeat(984)));
+        check(bytes.as_bytes(), &[expected]);
+        let (_, header) = full(985);
+        check(header.as_bytes(), &[too_big("invalid bulk length")]);
+        // An inline command has the same limits once it is complete.
+        let words = |count: usize, size: usize| {
+            let words = vec!["x".repeat(size); count];
+            words.join(" ")
+        };
+        for (count, size, expected) in [
+            (100, 12, None),
+            (101, 1, Some("invalid multibulk length")),
+            (100, 13, Some("invalid bulk length")),
+            (1, 1000, None),
+            (1, 1001, Some("invalid bulk length")),
+        ] {
+            let line = words(count, size);
+            let expected = expected.map_or(command(&line), too_big);
+            check(format!("{line}\r\n").as_bytes(), &[expected]);
+        }
+    }
+
+    #[test]
+    fn the_unauthenticated_are_told_so() {
+        let limits = ReaderLimits {
+            bulk_bytes_max: 16 * KIB,
+            arguments_max: 10,
+            command_bytes_max: usize::MAX,
+            authenticated: false,
+        };
+        for (bytes, expected) in [
+            (&b"*11\r\n"[..], Some("unauthenticated multibulk length")),
+            (b"*10\r\n", None),
+            (b"*1\r\n$16385\r\n", Some("unauthenticated bulk length")),
+            (b"*1\r\n$16384\r\n", None),
+            (
+                b"a b c d e f g h i j k\n",
+                Some("unauthenticated multibulk length"),
+            ),
+        ] {
+            let expected: Vec<Seen> = expected.into_iter().map(too_big).collect();
+            assert_eq!(read(limits, &[bytes]), expected, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_line_has_an_end() {
+        let limits = ReaderLimits {
+            bulk_bytes_max: usize::MAX,
+            arguments_max: usize::MAX,
+            command_bytes_max: usize::MAX,
+            authenticated: true,
+        };
+        let check = |start: &[u8], fill: u8, size: usize, end: &[u8], expected: Option<Seen>| {
+            let bytes = [start, &vec![fill; size], end].concat();
+            let expected: Vec<Seen> = expected.into_iter().collect();
+            for cut in [0, 1, size / 2, size, bytes.len() - 1, bytes.len()] {
+                let (left, right) = bytes.split_at(cut);
+                assert_eq!(
+                    read(limits, &[left, right]),
+                    expected,
+                    "{size} cut at {cut}"
+                );
+            }
+        };
+        const MAX: usize = LINE_BYTES_MAX;
+        let line = |size| Some(command(&"x".repeat(size)));
+        check(b"", b'x', MAX, b"\n", line(MAX));
+        check(b"", b'x', MAX - 1, b"\r\n", line(MAX - 1));
+        check(b"", b'x', MAX, b"", None);
+        check(
+            b"",
+            b'x',
+            MAX + 1,
+            b"",
+            Some(broken("too big inline request")),
+        );
+        check(
+            b"",
+            b'x',
+            MAX + 1,
+            b"\n",
+            Some(broken("too big inline request")),
+        );
+        check(b"", b' ', MAX, b"\n", None);
+        check(b"*", b'1', MAX, b"", None);
+        check(
+            b"*",
+            b'1',
+            MAX,
+            b"\r",
+            Some(broken("invalid multibulk length")),
+        );
+        check(
+            b"*",
+            b'1',
+            MAX + 1,
+            b"",
+            Some(broken("too big mbulk count string")),
+        );
+        check(b"*1\r\n$", b'1', MAX, b"", None);
+        check(
+            b"*1\r\n$",
+            b'1',
+            MAX,
+            b"\r",
+            Some(broken("invalid bulk length")),
+        );
+        check(
+            b"*1\r\n$",
+            b'1',
+            MAX + 1,
+            b"",
+            Some(broken("too big bulk count string")),
+        );
+        // Of a number that can't be one only its size is kept.
+        let mut reader = Reader::default();
+        let bytes = [b"*", &vec![b'1'; MAX][..]].concat();
+        assert_eq!(reader.next(limits, &bytes).unwrap().0, bytes.len());
+        assert_eq!(reader.buffered_bytes(), NUMBER_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_whole_command_is_lent_from_the_input() {
+        let mut reader = Reader::default();
+        let input = b"*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$5\r\nhello\r\n*1\r\n";
+        let (taken, arguments) = reader.next(LIMITS, input).expect("no violation");
+        let arguments = arguments.expect("a command");
+        assert_eq!(
+            arguments.get(2).map(<[u8]>::as_ptr),
+            Some(input[28..].as_ptr())
+        );
+        assert_eq!(taken, 35);
+        drop(arguments);
+        assert!(reader.pending.is_none());
+    }
+
+    #[test]
+    fn holds_no_memory_between_commands() {
+        assert_eq!(size_of::<Reader>(), 8);
+        let mut reader = Reader::default();
+        let bytes = b"*2\r\n$1\r\na\r\n$2\r\nbc\r\nPING x\r\n*0\r\n\r\n*1\r\n$1\r\nz\r\n";
+        for cut in 0..=bytes.len() {
+            let (left, right) = bytes.split_at(cut);
+            for piece in [left, right] {
+                let mut rest = piece;
+                while let (taken, Some(_)) = reader.next(LIMITS, rest).expect("no violation") {
+                    rest = &rest[taken..];
+                }
+            }
+            assert!(reader.pending.is_none(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn is_in_command_from_the_first_byte_to_the_last() {
+        let mut reader = Reader::default();
+        let mut feed = |bytes: &[u8]| {
+            reader.next(LIMITS, bytes).expect("no violation");
+            (reader.is_in_command(), reader.buffered_bytes())
+        };
+        assert_eq!(feed(b""), (false, 0));
+        assert_eq!(feed(b"*"), (true, 0));
+        assert_eq!(feed(b"2"), (true, 1));
+        assert_eq!(feed(b"\r\n$3\r\nab"), (true, 2));
+        assert_eq!(feed(b"c"), (true, 11));
+        assert_eq!(feed(b"\r\n$1\r\nd\r"), (true, 20));
+        // What is lent out is still held.
+        assert_eq!(feed(b"\n"), (false, 20));
+        assert_eq!(feed(b""), (false, 0));
+        assert_eq!(feed(b"PI"), (true, 2));
+        assert_eq!(feed(b"NG\r\n"), (false, 12));
+        assert_eq!(feed(b"*0\r"), (true, 0));
+        assert_eq!(feed(b"\n"), (false, 0));
+        assert_eq!(feed(b"*1\r\n$1\r\nx\r\n"), (false, 0));
+    }
+
+    #[test]
+    fn memory_follows_what_came() {
+        let limits = ReaderLimits {
+            bulk_bytes_max: 64 * KIB,
+            arguments_max: 1 << 20,
+            command_bytes_max: 64 * KIB,
+            authenticated: true,
+        };
+        let capacity = |reader: &Reader| {
+            reader
+                .pending
+                .as_ref()
+                .map_or(0, |pending| pending.arguments.bytes.capacity())
+        };
+        let bytes = [b"*2\r\n$1\r\na\r\n$60000\r\n", &vec![b'x'; 60_000][..]].concat();
+        let mut reader = Reader::default();
+        reader.next(limits, &bytes[..30]).expect("no violation");
+        assert!(capacity(&reader) <= 64);
+        let mut received = 30;
+        for piece in bytes[30..].chunks(7) {
+            reader.next(limits, piece).expect("no violation");
+            received += piece.len();
+            assert!(
+                capacity(&reader) <= 60_001.min(2 * received),
+                "after {received}"
+            );
+        }
+        assert_eq!(capacity(&reader), 60_001);
+
+        // A declared number of arguments buys nothing, nor do arguments of no size.
+        let mut reader = Reader::default();
+        reader.next(limits, b"*1000000\r\n").expect("no violation");
+        assert_eq!((reader.buffered_bytes(), capacity(&reader)), (0, 0));
+        let empty = b"$0\r\n\r\n".repeat(8192);
+        assert!(reader.next(limits, &empty).is_ok());
+        assert_eq!(reader.buffered_bytes(), 64 * KIB);
+        assert!(reader.next(limits, b"$0\r").is_err());
+    }
+
+    #[test]
+    fn limits_may_change_between_commands() {
+        let (mut limits, mut reader) = (LIMITS, Reader::default());
+        limits.arguments_max = 1;
+        let bytes = b"*1\r\n$1\r\na\r\n*2\r\n$1\r\nb\r\n$1\r\nc\r\n";
+        let (taken, _) = reader.next(limits, bytes).expect("no violation");
+        let (rest, arguments) = reader.next(LIMITS, &bytes[taken..]).expect("no violation");
+        assert_eq!(
+            (taken + rest, arguments.map(|found| found.len())),
+            (bytes.len(), Some(2))
+        );
+        assert!(Reader::default().next(limits, &bytes[taken..]).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a simple string or an error is one line, whatever a client put into it; all else carries its size.
 
+use super::number::{decimal_size, write_decimal};
 use super::{Kind, Version};
 
 /// The error for everything but a few commands, as long as no password was given.
@@ -195,7 +196,7 @@ fn write_count(count: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_header(kind: u8, count: usize, out: &mut Vec<u8>) {
+pub(super) fn write_header(kind: u8, count: usize, out: &mut Vec<u8>) {
     out.push(kind);
     write_decimal(count as u64, out);
     out.extend_from_slice(b"\r\n");
@@ -210,21 +211,84 @@ fn write_line(kind: u8, text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The digits of a number. `write!` takes three times as long.
-fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(expected: &str, write: impl Fn(&mut Vec<u8>)) {
+        let mut out = b"before".to_vec();
+        write(&mut out);
+        assert_eq!(out[6..].escape_ascii().to_string(), expected);
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        check(r"+OK\r\n", |out| write_simple(b"OK", out));
+        check(r"-ERR a  b \r\n", |out| write_error(b"ERR a\r\nb\n", out));
+        check(r"+\xff\x00\r\n", |out| write_simple(b"\xff\x00", out));
+        check(r"*2\r\n+a\r\n+\r\n", |out| write_lines(&["a", ""], out));
+    }
+
+    #[test]
+    fn values() {
+        for (number, expected) in [
+            (0, r":0\r\n"),
+            (7, r":7\r\n"),
+            (-10, r":-10\r\n"),
+            (i64::MAX, r":9223372036854775807\r\n"),
+            (i64::MIN, r":-9223372036854775808\r\n"),
+        ] {
+            check(expected, |out| write_integer(number, out));
+        }
+        check(r"$0\r\n\r\n", |out| write_bulk(b"", out));
+        check(r"$3\r\n\r\n\xff\r\n", |out| write_bulk(b"\r\n\xff", out));
+        check(r"*10\r\n", |out| write_array(10, out));
+        check(r"*2\r\n$10\r\n1234567890\r\n$1\r\n7\r\n", |out| {
+            write_time(1_234_567_890_000_007, out);
+        });
+    }
+
+    #[test]
+    fn versions_differ() {
+        use Version::{Three, Two};
+        check(r"$-1\r\n", |out| write_null(Two, out));
+        check(r"_\r\n", |out| write_null(Three, out));
+        check(r"*14\r\n", |out| write_map(Two, 7, out));
+        check(r"%7\r\n", |out| write_map(Three, 7, out));
+        check(r"*3\r\n", |out| write_push(Two, 3, out));
+        check(r">3\r\n", |out| write_push(Three, 3, out));
+        check(r"$2\r\nhi\r\n", |out| write_verbatim(Two, b"hi", out));
+        check(r"=6\r\ntxt:hi\r\n", |out| write_verbatim(Three, b"hi", out));
+        check(r"=4\r\ntxt:\r\n", |out| write_verbatim(Three, b"", out));
+    }
+
+    #[test]
+    fn a_subscriber_of_the_old_version_is_ponged_by_arrays() {
+        use Version::{Three, Two};
+        for (version, subscribed, message, expected) in [
+            (Two, false, None, r"+PONG\r\n"),
+            (Two, false, Some(&b"x"[..]), r"$1\r\nx\r\n"),
+            (Two, true, None, r"*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
+            (Two, true, Some(b"x"), r"*2\r\n$4\r\npong\r\n$1\r\nx\r\n"),
+            (Three, true, None, r"+PONG\r\n"),
+            (Three, true, Some(b"x"), r"$1\r\nx\r\n"),
+        ] {
+            check(expected, |out| {
+                write_pong(version, subscribed, message, out)
+            });
         }
     }
-    out.extend_from_slice(&digits[start..]);
-}
 
-fn decimal_size(number: u64) -> usize {
-    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+    #[test]
+    fn sizes_are_known_before() {
+        for size in [0, 1, 9, 10, 11, 99, 100, 999, 1000, 65_535, 99_999, 100_000] {
+            let mut out = Vec::new();
+            write_bulk(&vec![b'x'; size], &mut out);
+            assert_eq!(bulk_size(size), out.len());
+            out.clear();
+            write_array(size, &mut out);
+            assert_eq!(header_size(size), out.len());
+        }
+    }
 }

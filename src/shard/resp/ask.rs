@@ -10,14 +10,14 @@ use bytes::Bytes;
 
 use crate::address::{SessionId, ShardId, ShardSet};
 use crate::protocol::Encoding;
-use crate::protocol::resp::request::ClientFilter;
-use crate::protocol::resp::{Space, Version, reply};
+use crate::protocol::resp::request::{ClientFilter, Names};
+use crate::protocol::resp::{Space, reply};
 use crate::topic::Filter;
 
 use super::super::Shard;
 use super::super::fanout::Subscribers;
 use super::super::parcel::Parcel;
-use super::super::tally::{Found, Gathered, Query};
+use super::super::tally::{Facts, Found, Gathered, Query};
 use super::execute::Wait;
 use super::version_of;
 
@@ -70,6 +70,21 @@ impl Shard {
         self.ask(id, self.others(), query, Gathered::Text(text))
     }
 
+    /// `INFO`.
+    pub(super) fn ask_facts(&mut self, id: SessionId, sections: Names<'_>) -> Result<(), Wait> {
+        let sections = sections.iter().map(|name| Bytes::copy_from_slice(name));
+        let gathered = Gathered::Facts(Box::new(self.facts()), sections.collect());
+        self.ask(id, self.others(), Query::Facts, gathered)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            stats: self.stats(),
+            channels: self.subscriptions.exact_len() as u64,
+            shard_channels: self.subscriptions.shard_len() as u64,
+        }
+    }
+
     fn others(&self) -> ShardSet {
         let mut others = ShardSet::first(self.settings.shards);
         others.remove(self.id);
@@ -85,7 +100,9 @@ impl Shard {
         gathered: Gathered,
     ) -> Result<(), Wait> {
         if asked.is_empty() {
-            self.answer_resp(id, |version, out| write(version, &gathered, out));
+            let mut words = Vec::new();
+            self.write_gathered(id, &gathered, &mut words);
+            self.answer_resp(id, |_, out| out.extend_from_slice(&words));
             return Ok(());
         }
         let size = query.size() + size_of::<Parcel>();
@@ -108,6 +125,7 @@ impl Shard {
             Query::Counts { names, shard } => Found::Counts(self.count(names, *shard)),
             Query::Names { pattern, shard } => Found::Names(self.names(pattern.as_ref(), *shard)),
             Query::Clients(filter) => Found::Text(self.client_lines(filter)),
+            Query::Facts => Found::Facts(Box::new(self.facts())),
         };
         self.defer(from, Parcel::Found { number, found });
     }
@@ -135,12 +153,34 @@ impl Shard {
     }
 
     fn complete_gathered(&mut self, id: SessionId, number: u64, gathered: &Gathered) {
+        let mut words = Vec::new();
+        self.write_gathered(id, gathered, &mut words);
+        self.complete(id, number, words);
+    }
+
+    /// An answer that is complete.
+    fn write_gathered(&mut self, id: SessionId, gathered: &Gathered, out: &mut Vec<u8>) {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let mut words = Vec::new();
-        write(version_of(session), gathered, &mut words);
-        self.complete(id, number, words);
+        let version = version_of(session);
+        let listener = usize::from(session.listener);
+        match gathered {
+            Gathered::Receivers(count) => reply::write_integer(*count as i64, out),
+            Gathered::Counts(names, counts) => {
+                let pairs = names.iter().zip(counts);
+                reply::write_counts(pairs.map(|(name, count)| (&name[..], *count)), out);
+            }
+            Gathered::Names(names) => {
+                reply::write_array(names.len(), out);
+                names.iter().for_each(|name| reply::write_bulk(name, out));
+            }
+            Gathered::Text(text) => reply::write_verbatim(version, text, out),
+            Gathered::Facts(facts, sections) => {
+                let text = self.info(listener, facts, sections);
+                reply::write_verbatim(version, &text, out);
+            }
+        }
     }
 
     /// Sends what was counted for others, as far as there is room.
@@ -204,8 +244,7 @@ impl Shard {
             if let Some(resp) = &session.resp
                 && resp.is_one_of(filter)
             {
-                lines.extend_from_slice(&self.client_line(session, resp));
-                lines.push(b'\n');
+                self.write_client(session, resp, &mut lines);
             }
         }
         lines
@@ -228,20 +267,4 @@ fn members(subscribers: &Subscribers) -> u64 {
         Encoding::NativeText | Encoding::Clusterws(_) => 0,
     });
     members.sum()
-}
-
-/// An answer that is complete.
-fn write(version: Version, gathered: &Gathered, out: &mut Vec<u8>) {
-    match gathered {
-        Gathered::Receivers(count) => reply::write_integer(*count as i64, out),
-        Gathered::Counts(names, counts) => {
-            let pairs = names.iter().zip(counts);
-            reply::write_counts(pairs.map(|(name, count)| (&name[..], *count)), out);
-        }
-        Gathered::Names(names) => {
-            reply::write_array(names.len(), out);
-            names.iter().for_each(|name| reply::write_bulk(name, out));
-        }
-        Gathered::Text(text) => reply::write_verbatim(version, text, out),
-    }
 }

@@ -1,13 +1,17 @@
 //! What a RESP client says about itself, and asks about itself and others.
 
+use bytes::Bytes;
+
 use crate::address::SessionId;
+use crate::protocol::resp::info::{ClientFacts, ServerFacts, write_client, write_info};
 use crate::protocol::resp::reply;
-use crate::protocol::resp::request::{ClientFilter, ClientRequest, Names, ReplyMode};
+use crate::protocol::resp::request::{ClientFilter, ClientRequest, ReplyMode};
 
 use super::super::Shard;
 use super::super::session::Session;
-use super::RespSession;
+use super::super::tally::Facts;
 use super::execute::Wait;
+use super::{RespSession, version_of};
 
 impl RespSession {
     /// Does a `CLIENT LIST` of these have it?
@@ -50,10 +54,12 @@ impl Shard {
                 return Ok(());
             }
             ClientRequest::Info => {
-                let line = match self.sessions.find(id) {
-                    Some(session) => line_of(session, self.now.ms),
-                    None => return Ok(()),
-                };
+                let mut line = Vec::new();
+                if let Some(session) = self.sessions.peek(id)
+                    && let Some(resp) = &session.resp
+                {
+                    self.write_client(session, resp, &mut line);
+                }
                 self.answer_resp(id, |version, out| {
                     reply::write_verbatim(version, &line, out)
                 });
@@ -78,20 +84,60 @@ impl Shard {
         Ok(())
     }
 
-    /// `INFO`.
-    pub(super) fn info(&mut self, id: SessionId, sections: Names<'_>) {
-        let _ = sections;
-        self.answer_resp(id, |version, out| {
-            reply::write_verbatim(version, b"loading:0\r\n", out)
-        });
+    /// The text of `INFO`, in the words of Redis.
+    pub(super) fn info(&self, listener: usize, facts: &Facts, sections: &[Bytes]) -> Vec<u8> {
+        let stats = &facts.stats;
+        let run_id = format!("{:040x}", self.settings.broker);
+        let facts = ServerFacts {
+            process_id: self.settings.process_id,
+            run_id: &run_id,
+            tcp_port: self.settings.listeners[listener].port,
+            // The clock begins with the broker.
+            uptime_s: self.now.ms / 1000,
+            connections: stats.connections,
+            connections_max: self.settings.limits.connections_max as u64,
+            connections_total: stats.accepted,
+            rejected_total: stats.refused,
+            used_memory_bytes: None,
+            commands_total: stats.commands,
+            channels: facts.channels,
+            patterns: self.patterns() as u64,
+            shard_channels: facts.shard_channels,
+            shards: self.settings.shards as u64,
+            subscriptions: stats.subscriptions,
+            publishes: stats.publishes,
+            deliveries_due: stats.deliveries_due,
+            delivered: stats.delivered,
+            announced: stats.announced,
+            closed_slow: stats.closed_slow,
+            outbox_bytes: stats.outbox_bytes,
+        };
+        let sections: Vec<&[u8]> = sections.iter().map(|name| &name[..]).collect();
+        let mut text = Vec::new();
+        write_info(&facts, &sections, &mut text);
+        text
     }
 
     /// A line of `CLIENT LIST`.
-    pub(super) fn client_line(&self, session: &Session, _resp: &RespSession) -> Vec<u8> {
-        line_of(session, self.now.ms)
+    pub(super) fn write_client(&self, session: &Session, resp: &RespSession, out: &mut Vec<u8>) {
+        let age_s = |since_ms: u64| self.now.ms.saturating_sub(since_ms) / 1000;
+        let facts = ClientFacts {
+            id: resp.client,
+            address: &session.address.to_string(),
+            local_address: &self.settings.listeners[usize::from(session.listener)].address,
+            name: &resp.name,
+            age_s: age_s(resp.since_ms),
+            idle_s: age_s(session.last_input_ms),
+            channels: resp.counts.channels,
+            patterns: resp.counts.patterns,
+            shard_channels: resp.counts.shards,
+            buffered_bytes: resp.reader.buffered_bytes(),
+            outbox_bytes: session.outbox.charged(),
+            command: resp.command,
+            version: version_of(session),
+            library_name: &resp.library,
+            library_version: &resp.library_version,
+        };
+        write_client(&facts, out);
     }
-}
-
-fn line_of(session: &Session, _now_ms: u64) -> Vec<u8> {
-    format!("addr={}", session.address).into_bytes()
 }

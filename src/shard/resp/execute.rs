@@ -139,9 +139,10 @@ impl Shard {
             return Ok(());
         };
         let version = version_of(session);
-        let Some(resp) = &session.resp else {
+        let Some(resp) = &mut session.resp else {
             return Ok(());
         };
+        resp.command = request.name();
         if !resp.is_authenticated && !request.is_allowed_before_auth() {
             self.refuse_resp(id, reply::NOAUTH);
             return Ok(());
@@ -185,7 +186,7 @@ impl Shard {
                 self.close_after(id, CloseReason::ClientClosed, &words);
             }
             Request::Reset => self.reset(id),
-            Request::Info(sections) => self.info(id, sections),
+            Request::Info(sections) => return self.ask_facts(id, sections),
             Request::Client(ref client) => return self.client(id, client),
             Request::Command(command) => self.answer_resp(id, |version, out| match command {
                 CommandRequest::All | CommandRequest::List => reply::write_array(0, out),

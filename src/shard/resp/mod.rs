@@ -53,6 +53,8 @@ pub struct RespSession {
     /// As it calls its library (`CLIENT SETINFO`).
     library: Box<[u8]>,
     library_version: Box<[u8]>,
+    /// Its last command.
+    command: &'static str,
     replies: ReplyMode,
     waiting: VecDeque<Waiting>,
     /// The bytes of the answers in there that are complete.
@@ -132,6 +134,7 @@ impl RespSession {
             name: Box::default(),
             library: Box::default(),
             library_version: Box::default(),
+            command: "NULL",
             replies: ReplyMode::On,
             waiting: VecDeque::new(),
             waiting_bytes: 0,

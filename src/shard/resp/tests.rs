@@ -212,7 +212,7 @@ fn questions_about_all_shards() {
     ask(&mut house, asker, "CLIENT SETNAME me");
     assert_eq!(ask(&mut house, asker, "CLIENT GETNAME"), "me");
     let list = ask(&mut house, asker, "CLIENT LIST");
-    assert_eq!(list.matches("addr=").count(), 4, "{list}");
+    assert_eq!(list.matches(" addr=").count(), 4, "{list}");
     assert_eq!(
         ask(&mut house, clients[2], "CLIENT ID").split(':').count(),
         2

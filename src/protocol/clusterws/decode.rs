@@ -82,11 +82,11 @@ struct Bad {
     reason: &'static str,
 }
 
-/// The channel, with its quotes, and the data of a publication that is written as the original clients write it,
-/// without an escape in the channel. `None` decides nothing: [`any_message`] knows more.
+/// The channel, with its quotes, and the data of a publication that is written as the original clients write it. `None`
+/// decides nothing: [`any_message`] knows more.
 ///
-/// The envelope is compared byte by byte, so only the data need the scanner, and where they end is not to be searched
-/// for.
+/// The envelope is compared byte by byte, so only channel and data need the scanner, and where the data end is not to be
+/// searched for.
 fn ordinary_publish(text: &[u8], dialect: Dialect) -> Option<(Span, Span)> {
     let open = dialect.open(b'p');
     let fits_spans = u32::try_from(text.len()).is_ok();
@@ -95,8 +95,7 @@ fn ordinary_publish(text: &[u8], dialect: Dialect) -> Option<(Span, Span)> {
     }
     let channel = Span::new(open.len(), string_end(text, open.len())?);
     let data = channel.range().end + 1..text.len() - CLOSE.len();
-    let is_plain = memchr::memchr(b'\\', channel.of(text)).is_none();
-    if !is_plain || text.get(channel.range().end) != Some(&b',') {
+    if text.get(channel.range().end) != Some(&b',') {
         return None;
     }
     let value = text.get(data.clone())?;

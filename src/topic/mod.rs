@@ -20,6 +20,7 @@ mod arena;
 mod dotted;
 mod filter;
 mod glob;
+mod globs;
 pub mod interest;
 pub mod tree;
 mod trie;

@@ -1,8 +1,9 @@
 //! The topic tree: filters with a value each, found by filter, by number, and by the topics they match.
 //!
-//! The plain version is a list, and [`Filter::matches`] asked of each. Here exact names are in one hash
-//! table (shard channels in another), dotted filters in a trie by level, and only globs are still a list. The tree does not know
-//! what the values are; they must not be told of a topic while it is matched, so a match only lists numbers.
+//! The plain version is a list, and [`Filter::matches`] asked of each. Here exact names are in one hash table (shard
+//! channels in another), dotted filters in a trie by level, and globs in buckets by what they begin with. The tree
+//! does not know what the values are; they must not be told of a topic while it is matched, so a match only lists
+//! numbers.
 //!
 //! Invariant: `filter(id)` is in the index of its kind under `id`, once, and nothing else is.
 
@@ -13,6 +14,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::arena::Arena;
+use super::globs::Globs;
 use super::trie::Trie;
 use super::{Filter, Topic};
 
@@ -35,8 +37,7 @@ pub struct TopicTree<V> {
     exact: HashTable<FilterId>,
     /// Shard channels, which nothing else matches.
     shard: HashTable<FilterId>,
-    /// In the order of their patterns, which is the order of their matches.
-    globs: Vec<FilterId>,
+    globs: Globs,
     /// For both. Clients choose the names, so the hash has a seed that they do not know.
     seed: RandomState,
 }
@@ -48,7 +49,7 @@ impl<V> Default for TopicTree<V> {
             dotted: Trie::default(),
             exact: HashTable::new(),
             shard: HashTable::new(),
-            globs: Vec::new(),
+            globs: Globs::default(),
             seed: RandomState::default(),
         }
     }
@@ -74,7 +75,7 @@ impl<V> TopicTree<V> {
             Filter::Dotted(dotted) => self.dotted.find(dotted),
             Filter::Exact(name) => self.find_exact(name),
             Filter::Shard(name) => self.find_name(&self.shard, name),
-            Filter::Glob(pattern) => self.find_glob(pattern).ok().map(|place| self.globs[place]),
+            Filter::Glob(pattern) => self.globs.find(pattern, |id| self.filter(id).written()),
         }
     }
 
@@ -114,10 +115,9 @@ impl<V> TopicTree<V> {
                 table.insert_unique(seed.hash_one(&name[..]), id, hash);
             }
             Filter::Glob(pattern) => {
-                let place = self
-                    .find_glob(pattern)
-                    .expect_err("a filter is inserted once");
-                self.globs.insert(place, id);
+                let entries = &self.entries;
+                self.globs
+                    .insert(pattern, id, |id| entries[id.0].0.written());
             }
         }
         id
@@ -139,8 +139,8 @@ impl<V> TopicTree<V> {
                 entry.expect("an exact filter is in its table").remove();
             }
             Filter::Glob(pattern) => {
-                let place = self.find_glob(pattern).expect("a glob is in its list");
-                self.globs.remove(place);
+                let entries = &self.entries;
+                self.globs.remove(pattern, |id| entries[id.0].0.written());
             }
         }
         let removed = self.entries.remove(id.0);
@@ -192,11 +192,8 @@ impl<V> TopicTree<V> {
         if topic.is_dotted() {
             self.dotted.match_levels(topic.as_bytes(), matches);
         }
-        matches.extend(
-            self.globs
-                .iter()
-                .filter(|&&id| self.filter(id).matches(topic)),
-        );
+        self.globs
+            .match_name(topic.as_bytes(), |id| self.filter(id).written(), matches);
     }
 
     /// How many exact names there are.
@@ -209,9 +206,9 @@ impl<V> TopicTree<V> {
         self.shard.len()
     }
 
-    /// The patterns of the globs, in their order.
+    /// The patterns of the globs, in no order.
     pub fn globs(&self) -> impl Iterator<Item = &Bytes> {
-        self.globs.iter().map(|&id| self.filter(id).written())
+        self.globs.iter().map(|id| self.filter(id).written())
     }
 
     /// All of them, in no order.
@@ -219,12 +216,6 @@ impl<V> TopicTree<V> {
         self.entries
             .iter()
             .map(|(index, (filter, value))| (FilterId(index), filter, value))
-    }
-
-    /// Where the glob is in the list, or where it would be.
-    fn find_glob(&self, pattern: &[u8]) -> Result<usize, usize> {
-        self.globs
-            .binary_search_by(|&id| self.filter(id).written()[..].cmp(pattern))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A realtime publish/subscribe broker.
 //!
 //! The modules in reading order, each knowing only those above it:
-//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`]), formats ([`ws`], [`protocol`]), logic
+//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`]), formats ([`ws`], [`protocol`], [`token`]), logic
 //! ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`], [`serve`]).
 //! `ARCHITECTURE.md` follows a publish through them.
 
@@ -19,5 +19,6 @@ pub mod net;
 pub mod protocol;
 pub mod serve;
 pub mod shard;
+pub mod token;
 pub mod topic;
 pub mod ws;

@@ -51,6 +51,11 @@ fn shard() {
 }
 
 #[test]
+fn tokens() {
+    replay("tokens");
+}
+
+#[test]
 fn topic_tree() {
     replay("topic_tree");
 }

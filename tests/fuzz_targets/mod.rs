@@ -13,18 +13,20 @@ pub mod native;
 pub mod received;
 pub mod shard;
 pub mod shards;
+pub mod tokens;
 pub mod topic_tree;
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("filters", filters::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("interest", interest::run),
     ("native", native::run),
     ("shard", shard::run),
+    ("tokens", tokens::run),
     ("topic_tree", topic_tree::run),
 ];

@@ -1,8 +1,8 @@
 //! A realtime publish/subscribe broker.
 //!
 //! The modules in reading order, each knowing only those above it:
-//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`]), formats ([`ws`], [`protocol`], [`token`]), logic
-//! ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`], [`serve`]).
+//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`], [`secret`]), formats ([`ws`], [`protocol`], [`token`]),
+//! logic ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`], [`serve`]).
 //! `ARCHITECTURE.md` follows a publish through them.
 
 pub mod address;
@@ -17,6 +17,7 @@ pub mod mesh;
 pub mod message;
 pub mod net;
 pub mod protocol;
+pub mod secret;
 pub mod serve;
 pub mod shard;
 pub mod token;

@@ -12,17 +12,16 @@ pub mod listen;
 pub mod load;
 pub mod options;
 pub mod pages;
-pub mod secret;
 pub mod values;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use crate::secret::Secret;
 pub use listen::{HostPort, ListenAddr, Listener};
 pub use load::{ConfigError, Loaded, environment, load};
 pub use options::{arguments, command};
 pub use pages::{default_config, describe, reference_page};
-pub use secret::Secret;
 
 use crate::address::SHARDS_MAX;
 use crate::limits::Limits;

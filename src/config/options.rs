@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::{Arg, ArgAction, Command};
 
+use super::Secret;
 use super::listen::{HostPort, ListenAddr, check_origin};
-use super::secret::Secret;
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
 use super::{Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;

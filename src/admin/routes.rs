@@ -30,6 +30,7 @@ use crate::error::Code;
 use crate::net::control::Control;
 use crate::shard::metrics::{ConnectionView, ShardStats};
 use crate::topic::Topic;
+use crate::ws::http::percent_decode;
 
 /// The most connections that one `/stats?connections` lists. The answer says how many there are.
 pub const LISTED_MAX: usize = 100_000;
@@ -213,22 +214,6 @@ fn topic(path: &str) -> Result<Topic, Refusal> {
     Topic::dotted(Bytes::from(name)).map_err(|error| Refusal::bad_topic(error.as_str()))
 }
 
-fn percent_decode(written: &str) -> Option<Vec<u8>> {
-    let mut bytes = written.bytes();
-    let mut decoded = Vec::with_capacity(written.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                // Two digits of four bits fit a byte.
-                (digit()? << 4 | digit()?) as u8
-            }
-            _ => byte,
-        });
-    }
-    Some(decoded)
-}
-
 impl Admin {
     async fn shard_stats(&self) -> Result<Vec<ShardStats>, NoAnswer> {
         ask_all(&self.state.shards, |reply| Control::Stats { reply }).await
@@ -343,26 +328,6 @@ fn internal(error: &dyn std::error::Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percent_decoding() {
-        for (written, expected) in [
-            ("news.uk", Some("news.uk")),
-            ("a%2fb", Some("a/b")),
-            ("a/b%2F", Some("a/b/")),
-            ("caf%C3%A9", Some("café")),
-            ("a+b", Some("a+b")),
-            ("%25", Some("%")),
-            ("", Some("")),
-            ("%", None),
-            ("a%2", None),
-            ("%zz", None),
-            ("%+1", None),
-        ] {
-            let decoded = percent_decode(written);
-            assert_eq!(decoded.as_deref(), expected.map(str::as_bytes), "{written}");
-        }
-    }
 
     #[test]
     fn bearer_tokens() {

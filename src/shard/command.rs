@@ -279,7 +279,7 @@ impl Shard {
         let refused = if !self
             .settings
             .access
-            .may_subscribe(&filter, session.identity.is_some())
+            .may_subscribe(&filter, session.identity.as_deref())
         {
             Some((
                 Code::NotAllowed,
@@ -415,7 +415,7 @@ impl Shard {
         if !self
             .settings
             .access
-            .may_publish(topic, session.identity.is_some())
+            .may_publish(topic, session.identity.as_deref())
         {
             let reason = "the access rules do not allow this publish";
             self.tell_refused(

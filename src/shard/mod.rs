@@ -13,8 +13,8 @@
 //! in here depends on it; nothing outside may change it.
 //!
 //! The files, in the order in which a publish meets them: `handshake`, `session`, `command`, `auth`, `router`
-//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`,
-//! and `fault`: what is contained when a bug panics.
+//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `request`, `timer`, `slow`,
+//! `metrics`, and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -45,6 +45,7 @@ use timer::Timers;
 pub mod auth;
 mod closing;
 mod command;
+mod credentials;
 mod fanout;
 pub mod fault;
 mod handshake;
@@ -63,8 +64,8 @@ mod subscriptions;
 mod testing;
 mod timer;
 
+pub use credentials::{Credentials, Identity};
 pub use handshake::{AdmissionAsked, Verdict};
-pub use session::Identity;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +114,7 @@ pub enum Ending {
 pub struct Shard {
     id: ShardId,
     settings: Arc<Settings>,
+    credentials: Arc<Credentials>,
     now: Now,
     stamp: Stamp,
     sessions: Sessions,
@@ -166,6 +168,7 @@ impl Shard {
         peers.remove(id);
         Shard {
             id,
+            credentials: Arc::default(),
             now,
             stamp: Stamp::new(now.unix_ms),
             sessions: Sessions::default(),
@@ -517,6 +520,7 @@ impl Shard {
             }
             Due::Message => self.close(id, CloseReason::TooLate),
             Due::Slow => self.close_slow(id),
+            Due::Expired => self.close(id, CloseReason::TokenExpired),
             Due::Leave => self.close(id, CloseReason::GoingAway),
             Due::Reset => self.finish(id, true),
             Due::Gone => self.finish(id, false),

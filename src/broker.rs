@@ -31,11 +31,11 @@ use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
 use crate::net::waker::Waker;
-use crate::shard::Shard;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
 use crate::shard::settings::{Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
+use crate::shard::{Credentials, Shard};
 use crate::ws::origin::OriginRules;
 
 /// Words of the control plane that may wait for one shard.
@@ -124,6 +124,9 @@ impl Broker {
             &Facts::read(),
         )
         .map_err(StartError::Usage)?;
+        let credentials = config
+            .credentials(&|path| std::fs::read_to_string(path))
+            .map_err(|error| StartError::Usage(error.to_string()))?;
         let shards = plan.shards.len();
         let mut bindings = Bindings::new(shards);
         let mut settings = settings(config, &mut bindings, shards)?;
@@ -144,6 +147,7 @@ impl Broker {
         } = bindings;
         let starting = Starting {
             settings,
+            credentials: Arc::new(credentials),
             plan: &plan,
             coalesce_us: config.coalesce_us,
             failed,
@@ -320,6 +324,10 @@ fn settings(
             dealt: matches!(listener.addr, ListenAddr::Unix(_)),
         });
     }
+    let mut access = Access::new(config.access.clone());
+    if config.has_authentication() {
+        access = access.for_authenticated();
+    }
     let mut limits = config.limits.clone();
     if limits.outbox_total_bytes_max == 0 {
         let memory = affinity::memory_bytes().unwrap_or(0) as usize;
@@ -332,7 +340,7 @@ fn settings(
         shards,
         echo_limits: limits.for_echo(),
         limits,
-        access: Access::new(config.access.clone()),
+        access,
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         admission: Admission::Open,
@@ -347,6 +355,7 @@ type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
 /// connections.
 struct Starting<'a> {
     settings: Arc<Settings>,
+    credentials: Arc<Credentials>,
     plan: &'a Plan,
     coalesce_us: u64,
     failed: Sender<Failure>,
@@ -471,6 +480,7 @@ impl Starting<'_> {
                 wake: Box::new(wake),
             });
             let (settings, wakers) = (self.settings.clone(), wakers.clone());
+            let credentials = self.credentials.clone();
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
             let ended = ended.clone();
@@ -495,7 +505,8 @@ impl Starting<'_> {
                     if gone.recv().is_err() {
                         return;
                     }
-                    let shard = Shard::new(id, settings, driver.now());
+                    let mut shard = Shard::new(id, settings, driver.now());
+                    shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
                     // The state of a shard that panicked is not to be trusted: its loop is never entered again.
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {

@@ -17,7 +17,8 @@ use super::file::{self, Contents, ListenerTable};
 use super::listen::{ListenAddr, Listener};
 use super::options::{Draft, ENVIRONMENT_PREFIX, KeySource, Kind, OPTIONS, Opt};
 use super::{Config, Secret};
-use crate::shard::auth::Who;
+use crate::shard::Credentials;
+use crate::shard::auth::{AccessRule, Who};
 use crate::shard::fault::FaultPoint;
 
 /// Names of the environment that begin like an option and are none.
@@ -165,20 +166,43 @@ pub fn resolve(
         limits.replies_bytes_max = limits.replies_bytes_max.min(limits.outbox_bytes_max);
     }
     config.check().map_err(ConfigError::new)?;
+    // They are read again by whoever starts a broker; a mistake in them is told here, with all others.
+    let credentials = config.credentials(read_file)?;
+    warn_of_access(&config, &credentials, &mut warnings);
+    Ok(Loaded {
+        config,
+        warnings,
+        file: sources.file.as_ref().map(|(name, _)| PathBuf::from(name)),
+    })
+}
 
-    let authenticated = |rule: &&crate::shard::auth::AccessRule| rule.who == Who::Authenticated;
-    if let Some(rule) = config.access.iter().find(authenticated) {
+/// What is allowed, and will disappoint.
+fn warn_of_access(config: &Config, credentials: &Credentials, warnings: &mut Vec<String>) {
+    let authenticated = |rule: &&AccessRule| rule.who == Who::Authenticated;
+    if let Some(rule) = config.access.iter().find(authenticated)
+        && !config.has_authentication()
+    {
         warnings.push(format!(
             "the [[access]] rule for {} asks for authenticated clients; no authentication is configured, so it \
              allows nobody",
             String::from_utf8_lossy(rule.filter.written())
         ));
     }
-    Ok(Loaded {
-        config,
-        warnings,
-        file: sources.file.as_ref().map(|(name, _)| PathBuf::from(name)),
-    })
+    let tokens = &config.tokens;
+    let is_strict = tokens.issuer.is_some() || tokens.audience.is_some() || tokens.expiry_required;
+    if is_strict && tokens.is_empty() {
+        warnings.push(
+            "it is said what tokens must be like, and there is no key to check them with: none is looked at"
+                .to_owned(),
+        );
+    }
+    if credentials.keys.has_short_secret() {
+        warnings.push(
+            "a secret of tokens has fewer than 32 bytes: whoever has one token can find it by trying; take 32 \
+             random ones"
+                .to_owned(),
+        );
+    }
 }
 
 fn fault(environment: &[(String, String)]) -> Result<Option<FaultPoint>, ConfigError> {
@@ -237,12 +261,14 @@ impl Given {
 /// Applies one source.
 fn apply(draft: &mut Draft, source: &[Given]) -> Result<(), ConfigError> {
     for given in source {
-        let twice = given.option.name == "admin-key-file"
-            && source.iter().any(|other| other.option.name == "admin-key");
-        if twice {
+        let is_given = |name: &str| source.iter().any(|other| other.option.name == name);
+        if let Some(secret) = given.option.name.strip_suffix("-file")
+            && is_given(secret)
+        {
             let reason = format!(
-                "{}: the admin key is given as well; one is enough",
-                given.spelled()
+                "{}: the {} is given as well; one is enough",
+                given.spelled(),
+                secret.replace('-', " ")
             );
             return Err(ConfigError::at(&given.place, &reason));
         }

@@ -7,6 +7,7 @@
 //!
 //! Invariant: a `Config` that [`load()`] returned has passed [`Config::check`]; whoever builds one by hand calls it.
 
+mod credentials;
 mod file;
 pub mod listen;
 pub mod load;
@@ -18,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use crate::secret::Secret;
+pub use credentials::TokenSources;
 pub use listen::{HostPort, ListenAddr, Listener};
 pub use load::{ConfigError, Loaded, environment, load};
 pub use options::{arguments, command};
@@ -54,7 +56,9 @@ pub struct Config {
     pub insecure_open: bool,
     /// May clients handle events, on listeners that do not say otherwise?
     pub client_services: bool,
-    /// Rights, the first that fits decides; none: everybody may do everything.
+    /// Whose tokens are believed.
+    pub tokens: TokenSources,
+    /// Rights, the first that fits decides; none: everybody may do everything, or everybody who has a token.
     pub access: Vec<AccessRule>,
     /// Every bound and timing.
     pub limits: Limits,
@@ -87,6 +91,7 @@ impl Default for Config {
             allow_origin: Vec::new(),
             insecure_open: false,
             client_services: false,
+            tokens: TokenSources::default(),
             access: Vec::new(),
             limits: Limits::default(),
             drain_ms: 0,
@@ -160,9 +165,9 @@ impl Config {
         Ok(())
     }
 
-    /// Promise 22. There is no authentication to configure yet, so a listener beyond loopback is always open.
+    /// Promise 22.
     fn check_protected_mode(&self) -> Result<(), String> {
-        if self.insecure_open {
+        if self.insecure_open || self.has_authentication() {
             return Ok(());
         }
         if let Some(open) = self
@@ -172,7 +177,8 @@ impl Config {
         {
             return Err(format!(
                 "protected mode: {} can be reached from other machines, and no authentication is configured. \
-                 Listen on 127.0.0.1, [::1] or a Unix socket, or allow it with --insecure-open",
+                 Ask for tokens (--jwt-key-file, --jwt-secret-file), listen on 127.0.0.1, [::1] or a Unix socket, or \
+                 allow it with --insecure-open",
                 open.addr
             ));
         }
@@ -311,6 +317,9 @@ mod tests {
             check(&config, Some("--insecure-open"));
             assert!(!config.is_loopback_only());
             config.insecure_open = true;
+            check(&config, None);
+            config.insecure_open = false;
+            config.tokens.key_files = vec!["key.pem".into()];
             check(&config, None);
         }
         // There a key guards what changes anything.

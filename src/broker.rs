@@ -44,6 +44,8 @@ const CONTROL_WORDS_MAX: usize = 1024;
 const DRAIN_TIME: Duration = Duration::from_millis(9_500);
 /// How much of it may pass until everything taken has been handed on.
 const QUIESCE_TIME: Duration = Duration::from_secs(2);
+/// How long a shard's channel may stay full of others' words before a new word is given up.
+const RELOAD_TIME: Duration = Duration::from_secs(2);
 /// The longest table of direct descriptors of one ring.
 const SLOTS_MAX: usize = 1 << 20;
 /// Descriptors, or slots, that are kept for everything that is no connection, and to refuse one too many.
@@ -173,6 +175,20 @@ impl Broker {
     /// Shards that ended by themselves arrive here. One is enough: a broker without one of its shards must go.
     pub fn failures(&self) -> &Receiver<Failure> {
         &self.failures
+    }
+
+    /// Has every shard believe these credentials from now on: whoever connects after this is asked for them. Sessions
+    /// that are in stay in. False if a shard did not take the word in time, and goes on with what it has.
+    pub fn reload(&self, credentials: &Arc<Credentials>) -> bool {
+        let word = || Control::Reload {
+            credentials: credentials.clone(),
+        };
+        let told = self
+            .shards
+            .iter()
+            .map(|shard| shard.insist(word(), RELOAD_TIME));
+        // All of them, also behind one that is stuck.
+        told.filter(Result::is_err).count() == 0
     }
 
     /// Ends all sessions: no new clients; then either everything that was taken is handed on and all sessions get

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use common::raw::upgrade_head;
 use common::{Broker, Client, Raw, run};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const SECRET: &str = "a secret of the tests, long enough for its hash";
@@ -205,6 +206,68 @@ fn a_session_ends_with_its_token_and_comes_back_with_another() {
     assert_eq!(stats["closed"]["token expired"], 1);
     assert_eq!(bob.delivery()["message"], 1);
     connect(&broker, &of("ann")).subscribe("a");
+}
+
+#[test]
+fn keys_are_read_again_and_who_is_in_stays_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secrets");
+    let write = |text: &str| fs::write(&path, text).unwrap();
+    write(SECRET);
+    let broker = Broker::start(&["--jwt-secret-file", path.to_str().unwrap()]);
+    let old = format!("?token={}", of("ann"));
+    let new = signed_with(OTHER_SECRET, &json!({"sub": "bob"}));
+    let new = format!("?token={new}");
+    let mut ann = connect(&broker, &of("ann"));
+    ann.subscribe("a");
+    expect_status(&broker, &new, &[], 401);
+
+    // Both.
+    write(&format!("{OTHER_SECRET}\n{SECRET}\n"));
+    broker.signal(Signal::HUP);
+    broker.log_line("keys were read again keys=2");
+    expect_status(&broker, &old, &[], 101);
+    let mut bob = Client::connect_to(broker.listen(), &format!("/{new}"));
+
+    // The new one alone.
+    write(OTHER_SECRET);
+    broker.signal(Signal::HUP);
+    broker.log_line("keys were read again keys=1");
+    expect_status(&broker, &old, &[], 401);
+    expect_status(&broker, &new, &[], 101);
+    bob.publish("a", json!(1));
+    assert_eq!(ann.delivery()["message"], 1);
+
+    // None: then those that were good stay good.
+    write("\n");
+    broker.signal(Signal::HUP);
+    let line = broker.log_line("the keys stay as they were");
+    assert!(
+        line.contains("ERROR") && line.contains("has no secret"),
+        "{line}"
+    );
+    expect_status(&broker, &new, &[], 101);
+    fs::remove_file(&path).unwrap();
+    broker.signal(Signal::HUP);
+    broker.log_line("No such file");
+    expect_status(&broker, &new, &[], 101);
+    bob.publish("a", json!(2));
+    assert_eq!(ann.delivery()["message"], 2);
+}
+
+#[test]
+fn a_broker_without_keys_lives_through_a_hangup_and_a_drain_too() {
+    let mut broker = Broker::start(&["--drain-delay", "60000"]);
+    broker.signal(Signal::HUP);
+    broker.log_line("nothing to read again");
+    let mut client = Client::connect(&broker);
+    broker.terminate();
+    broker.log_line("draining");
+    // No second signal.
+    broker.signal(Signal::HUP);
+    client.subscribe("a");
+    broker.terminate();
+    assert!(broker.wait_exit().success());
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl Section {
             Section::Tokens => {
                 "With a key, clients say who they are by a JWT: in the query of their URL as `?token=`, or as \
                  `Authorization: Bearer`. Who shows none is let in only if some `[[access]]` rule is for anyone, and \
-                 one that is not believed gets 401. Several keys are good side by side."
+                 one that is not believed gets 401. Several keys are good side by side; SIGHUP has the files read again, \
+                 and who is in stays in."
             }
             Section::Threads => {
                 "A shard is one thread that owns its connections. By default there is one per CPU that the process \

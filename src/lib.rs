@@ -12,6 +12,7 @@ pub mod client;
 pub mod config;
 pub mod console;
 pub mod error;
+pub mod failures;
 pub mod limits;
 pub mod mesh;
 pub mod message;

@@ -14,7 +14,7 @@ use std::process::Command;
 /// The rows of the house, lowest first: a module names its own row and those before it.
 const ROWS: [&[&str]; 6] = [
     &[
-        "address", "console", "error", "limits", "message", "secret", "topic",
+        "address", "console", "error", "failures", "limits", "message", "secret", "topic",
     ],
     &["protocol", "token", "ws"],
     &["shard"],

@@ -21,12 +21,13 @@ use tokio::sync::Semaphore;
 
 use super::ask::{NoAnswer, ask, ask_all};
 use super::body;
-use super::guard::{Failures, is_loopback_host, is_loopback_origin};
+use super::guard::{is_loopback_host, is_loopback_origin};
 use super::metrics::{self, Scrape};
 use super::refusal::Refusal;
 use super::views::{ConnectionsView, SLOWEST_COUNT, StatsView};
 use super::{AdminState, Phase};
 use crate::error::Code;
+use crate::failures::Failures;
 use crate::net::control::Control;
 use crate::shard::metrics::{ConnectionView, ShardStats};
 use crate::topic::Topic;
@@ -263,14 +264,14 @@ impl Admin {
             };
         };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some(rest) = failures.blocked(remote, now) {
-            return Err(Refusal::guessing(rest.as_secs() + 1));
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        if let Some(rest_ms) = failures.blocked_ms(remote, now_ms) {
+            return Err(Refusal::guessing(rest_ms / 1000 + 1));
         }
         match headers.get(header::AUTHORIZATION).map(bearer) {
             Some(Some(given)) if key.is(given) => Ok(()),
             Some(_) => {
-                failures.add(remote, now);
+                failures.add(remote, now_ms);
                 tracing::warn!(%remote, "wrong admin key");
                 Err(Refusal::unauthorized("the key is wrong"))
             }

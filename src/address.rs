@@ -4,7 +4,7 @@
 //! A client id carries broker, shard and session, and is routed by these numbers, without interest tables.
 
 use std::fmt;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -246,6 +246,23 @@ impl RemoteAddress {
     pub fn learn_unix(&self) {
         let _ = self.0.set(Remote::Unix);
     }
+
+    /// The IP address, if it is known and there is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.0.get()? {
+            Remote::V4(address) => Some(IpAddr::V4(*address.ip())),
+            Remote::V6 { ip, .. } => Some(IpAddr::V6((*ip).into())),
+            Remote::Unix | Remote::Text(_) => None,
+        }
+    }
+}
+
+/// What counts as one address where addresses are counted: an IPv6 address is its /64, since who has one has them all.
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
 }
 
 impl fmt::Display for RemoteAddress {
@@ -326,6 +343,8 @@ mod tests {
             assert_eq!(seen_by_another.to_string(), "unknown");
             address.learn_ip(text.parse().expect("an address"));
             assert_eq!(seen_by_another.to_string(), text);
+            let ip = text.parse::<SocketAddr>().expect("an address").ip();
+            assert_eq!(seen_by_another.ip(), Some(ip));
             address.learn_unix();
             address.learn("later".into());
             assert_eq!(address.to_string(), text, "the first word counts");
@@ -333,7 +352,23 @@ mod tests {
         let address = RemoteAddress::default();
         address.learn_unix();
         assert_eq!(address.to_string(), "unix");
-        assert_eq!(RemoteAddress::known("tests:1").to_string(), "tests:1");
+        assert!(address.ip().is_none());
+        let text = RemoteAddress::known("tests:1");
+        assert_eq!((text.to_string(), text.ip()), ("tests:1".to_owned(), None));
+    }
+
+    #[test]
+    fn a_whole_v6_network_counts_as_one_address() {
+        for (ip, counts_as) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let ip: IpAddr = ip.parse().expect("an address");
+            assert_eq!(network(ip).to_string(), counts_as, "{ip}");
+        }
     }
 
     #[test]

@@ -32,11 +32,11 @@ use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
 use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
-use crate::shard::Shard;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
 use crate::shard::settings::{Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
+use crate::shard::{Credentials, Shard};
 use crate::ws::origin::OriginRules;
 
 /// Words of the control plane that may wait for one shard.
@@ -45,6 +45,8 @@ const CONTROL_WORDS_MAX: usize = 1024;
 const DRAIN_TIME: Duration = Duration::from_millis(9_500);
 /// How much of it may pass until everything taken has been handed on.
 const QUIESCE_TIME: Duration = Duration::from_secs(2);
+/// How long a shard's channel may stay full of others' words before a new word is given up.
+const RELOAD_TIME: Duration = Duration::from_secs(2);
 /// The longest table of direct descriptors of one ring.
 const SLOTS_MAX: usize = 1 << 20;
 /// Descriptors, or slots, that are kept for everything that is no connection, and to refuse one too many.
@@ -127,6 +129,9 @@ impl Broker {
             &Facts::read(),
         )
         .map_err(StartError::Usage)?;
+        let credentials = config
+            .credentials(&|path| std::fs::read_to_string(path))
+            .map_err(|error| StartError::Usage(error.to_string()))?;
         let shards = plan.shards.len();
         let mut bindings = Bindings::new(shards);
         let mut settings = settings(config, &mut bindings, shards)?;
@@ -151,6 +156,7 @@ impl Broker {
         let resp = listening.split_off(resp.unwrap_or(listening.len()));
         let starting = Starting {
             settings,
+            credentials: Arc::new(credentials),
             plan: &plan,
             coalesce_us: config.coalesce_us,
             failed,
@@ -177,6 +183,20 @@ impl Broker {
     /// Shards that ended by themselves arrive here. One is enough: a broker without one of its shards must go.
     pub fn failures(&self) -> &Receiver<Failure> {
         &self.failures
+    }
+
+    /// Has every shard believe these credentials from now on: whoever connects after this is asked for them. Sessions
+    /// that are in stay in. False if a shard did not take the word in time, and goes on with what it has.
+    pub fn reload(&self, credentials: &Arc<Credentials>) -> bool {
+        let word = || Control::Reload {
+            credentials: credentials.clone(),
+        };
+        let told = self
+            .shards
+            .iter()
+            .map(|shard| shard.insist(word(), RELOAD_TIME));
+        // All of them, also behind one that is stuck.
+        told.filter(Result::is_err).count() == 0
     }
 
     /// Ends all sessions: no new clients; then either everything that was taken is handed on and all sessions get
@@ -382,6 +402,10 @@ fn settings(
             });
         }
     }
+    let mut access = Access::new(config.access.clone());
+    if config.has_authentication() {
+        access = access.for_authenticated();
+    }
     let mut limits = config.limits.clone();
     if limits.outbox_total_bytes_max == 0 {
         let memory = affinity::memory_bytes().unwrap_or(0) as usize;
@@ -395,9 +419,8 @@ fn settings(
         shards,
         echo_limits: limits.for_echo(),
         server_limits: limits.for_servers(&config.server_limits),
-        resp_password: config.resp_password.clone(),
         limits,
-        access: Access::new(config.access.clone()),
+        access,
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         admission: Admission::Open,
@@ -412,6 +435,7 @@ type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
 /// connections.
 struct Starting<'a> {
     settings: Arc<Settings>,
+    credentials: Arc<Credentials>,
     plan: &'a Plan,
     coalesce_us: u64,
     failed: Sender<Failure>,
@@ -536,6 +560,7 @@ impl Starting<'_> {
                 wake: Box::new(wake),
             });
             let (settings, wakers) = (self.settings.clone(), wakers.clone());
+            let credentials = self.credentials.clone();
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
             let ended = ended.clone();
@@ -560,7 +585,8 @@ impl Starting<'_> {
                     if gone.recv().is_err() {
                         return;
                     }
-                    let shard = Shard::new(id, settings, driver.now());
+                    let mut shard = Shard::new(id, settings, driver.now());
+                    shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
                     // The state of a shard that panicked is not to be trusted: its loop is never entered again.
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {

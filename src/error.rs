@@ -76,11 +76,13 @@ pub enum CloseReason {
     TooSlow,
     /// No sign of life.
     PingTimeout,
+    /// The token that the client came in with has expired.
+    TokenExpired,
 }
 
 impl CloseReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [CloseReason; 12] = [
+    pub const ALL: [CloseReason; 13] = [
         CloseReason::ClientClosed,
         CloseReason::ConnectionLost,
         CloseReason::GoingAway,
@@ -93,6 +95,7 @@ impl CloseReason {
         CloseReason::Internal,
         CloseReason::TooSlow,
         CloseReason::PingTimeout,
+        CloseReason::TokenExpired,
     ];
 
     /// The WebSocket close code, where one is sent.
@@ -110,6 +113,7 @@ impl CloseReason {
             CloseReason::Internal => Some(1011),
             CloseReason::TooSlow => Some(4008),
             CloseReason::PingTimeout => Some(4009),
+            CloseReason::TokenExpired => Some(4010),
         }
     }
 
@@ -128,6 +132,7 @@ impl CloseReason {
             CloseReason::Internal => "internal error",
             CloseReason::TooSlow => "too slow",
             CloseReason::PingTimeout => "ping timeout",
+            CloseReason::TokenExpired => "token expired",
         }
     }
 
@@ -139,7 +144,9 @@ impl CloseReason {
             | CloseReason::TooLate
             | CloseReason::Internal
             | CloseReason::TooSlow
-            | CloseReason::PingTimeout => true,
+            | CloseReason::PingTimeout
+            // With a new token.
+            | CloseReason::TokenExpired => true,
             CloseReason::ClientClosed
             | CloseReason::ProtocolError
             | CloseReason::Unsupported

@@ -1,8 +1,9 @@
 //! A realtime publish/subscribe broker.
 //!
 //! The modules in reading order, each knowing only those above it:
-//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`], [`secret`]), formats ([`ws`], [`protocol`]), logic
-//! ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`], [`serve`]).
+//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`], [`secret`]), formats ([`ws`], [`protocol`],
+//! [`token`]), logic ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`],
+//! [`serve`]).
 //! `ARCHITECTURE.md` follows a publish through them.
 
 pub mod address;
@@ -12,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod console;
 pub mod error;
+pub mod failures;
 pub mod limits;
 pub mod mesh;
 pub mod message;
@@ -20,5 +22,6 @@ pub mod protocol;
 pub mod secret;
 pub mod serve;
 pub mod shard;
+pub mod token;
 pub mod topic;
 pub mod ws;

@@ -14,6 +14,12 @@ pub const TOPIC_LEVELS_MAX: usize = 32;
 pub const CHANNEL_BYTES_MAX: usize = 1024;
 /// The longest event, service or peer name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+/// The longest token (JWT). It comes in a request head, which is 8 KiB; and checking a signature reads all of it.
+pub const TOKEN_BYTES_MAX: usize = 4 * KIB;
+/// The filters of one list in a token: each is looked at for every subscription and publish of its session.
+pub const TOKEN_FILTERS_MAX: usize = 100;
+/// The keys that tokens are checked with: a token that names none (`kid`) may cost a signature check for each.
+pub const TOKEN_KEYS_MAX: usize = 16;
 /// The deepest JSON that is taken.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// The entries of the ring between two shards.

@@ -5,6 +5,7 @@
 //! [`broker`](crate::broker).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 use crossbeam_channel::{Receiver, after, bounded, select};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::admin::{self, AdminState, BrokerInfo, Key, Phase, Readiness};
 use crate::broker::{Broker, Failure, StartError};
@@ -124,7 +125,7 @@ fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode,
     Ok(code)
 }
 
-/// Waits for a signal, or for a shard that fails; drains.
+/// Waits for a signal, or for a shard that fails; drains. SIGHUP is no reason to end: what is in files is read again.
 fn attend(
     config: &Config,
     broker: &Broker,
@@ -137,23 +138,35 @@ fn attend(
             &format_args!("shard {} has ended: {}", failure.shard, failure.reason),
         )
     };
-    select! {
-        recv(broker.failures()) -> failure => return failure.map_or(ExitCode::from(EXIT_INTERNAL), |f| failed(&f)),
-        recv(signals) -> _ => {}
+    loop {
+        select! {
+            recv(broker.failures()) -> failure => return failure.map_or(ExitCode::from(EXIT_INTERNAL), |f| failed(&f)),
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => reload(config, broker),
+                _ => break,
+            }
+        }
     }
     ready.set(Phase::Draining);
     let drain = Duration::from_millis(config.drain_ms);
     let delay = Duration::from_millis(config.drain_delay_ms);
     tracing::info!(?delay, spread = ?drain, "draining; a second signal ends at once");
-    select! {
-        recv(broker.failures()) -> failure => return failure.map_or(ExitCode::from(EXIT_INTERNAL), |f| failed(&f)),
-        recv(signals) -> _ => return ExitCode::SUCCESS,
-        recv(after(delay)) -> _ => {}
+    let delayed = after(delay);
+    loop {
+        select! {
+            recv(broker.failures()) -> failure => return failure.map_or(ExitCode::from(EXIT_INTERNAL), |f| failed(&f)),
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => reload(config, broker),
+                _ => return ExitCode::SUCCESS,
+            },
+            recv(delayed) -> _ => break,
+        }
     }
     let started = Instant::now();
     let is_second = std::cell::Cell::new(false);
     broker.drain(drain, &|_| {
-        is_second.set(is_second.get() || signals.try_recv().is_ok());
+        let is_end = signals.try_iter().any(|signal| signal != SIGHUP);
+        is_second.set(is_second.get() || is_end);
         is_second.get() || !broker.failures().is_empty()
     });
     if let Ok(failure) = broker.failures().try_recv() {
@@ -163,9 +176,28 @@ fn attend(
     ExitCode::SUCCESS
 }
 
-/// SIGTERM and SIGINT as values.
+/// Reads the files of keys again, and tells the shards. What can't be read changes nothing.
+fn reload(config: &Config, broker: &Broker) {
+    if !config.has_authentication() {
+        tracing::info!("SIGHUP: no keys are configured, so there is nothing to read again");
+        return;
+    }
+    match config.credentials(&|path| fs::read_to_string(path)) {
+        Ok(credentials) => {
+            let keys = credentials.keys.len();
+            if broker.reload(&Arc::new(credentials)) {
+                tracing::info!(keys, "SIGHUP: the keys were read again");
+            } else {
+                tracing::error!(keys, "SIGHUP: a shard did not take the new keys");
+            }
+        }
+        Err(error) => tracing::error!(%error, "SIGHUP: the keys stay as they were"),
+    }
+}
+
+/// SIGTERM, SIGINT and SIGHUP as values.
 fn signals() -> io::Result<Receiver<i32>> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (sender, receiver) = bounded(8);
     std::thread::Builder::new()
         .name("signals".to_owned())

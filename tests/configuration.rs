@@ -25,6 +25,11 @@ fn samples(name: &str) -> [&'static str; 2] {
         "admin" => ["127.0.0.1:9001", "off"],
         "admin-key" => ["first-key", "second-key"],
         "admin-key-file" => [".gitignore", "Cargo.toml"],
+        "jwt-secret" => ["a first secret", "a second secret"],
+        "jwt-secret-file" => ["tests/keys/secret", "tests/keys/secrets"],
+        "jwt-key-file" => ["tests/keys/rsa.pub.pem", "tests/keys/ed25519.pub.pem"],
+        "jwt-issuer" | "jwt-audience" => ["https://login.example.com", "us"],
+        "jwt-require-exp" => ["true", "on"],
         "cores" => ["0,2-5", "7"],
         "io" => ["epoll", "uring"],
         "slow" => ["prices=conflate", "*=drop-oldest"],
@@ -270,6 +275,16 @@ fn protected_mode() {
     for address in ["127.0.0.1:0", "[::1]:0", "localhost:0", "unix:/tmp/x"] {
         config(&["--listen", address], &[], "");
     }
+    // Whoever has to show a token need not be kept away.
+    let keys = ["--jwt-key-file", "tests/keys/rsa.pub.pem"];
+    config(&[&["--listen", ":0"][..], &keys].concat(), &[], "");
+    config(&["--listen", ":0", "--jwt-secret", "s"], &[], "");
+    refused(
+        &["--listen", ":0", "--jwt-issuer", "s"],
+        &[],
+        "",
+        "or a Unix socket, or allow it with --insecure-open",
+    );
     // There a key guards what changes anything.
     config(&["--admin", "0.0.0.0:8001"], &[], "");
     assert_eq!(config(&["--admin", "off"], &[], "").admin, None);
@@ -347,6 +362,75 @@ fn keys_come_from_files_and_stay_hidden() {
         "",
         "No such file or directory (os error 2)",
     );
+}
+
+#[test]
+fn keys_of_tokens_are_read_at_the_start_and_stay_hidden() {
+    let config = config(
+        &["--jwt-secret", "a first secret"],
+        &[],
+        "jwt_secret_file = \"/nowhere\"",
+    );
+    let said = describe(&config);
+    assert!(said.contains("# jwt_secret is set (hidden)"), "{said}");
+    assert!(!said.contains("a first secret") && !format!("{config:?}").contains("a first secret"));
+    for (flags, complaint) in [
+        (
+            &["--jwt-key-file", "/nowhere"][..],
+            "jwt-key-file /nowhere: No such file or directory (os error 2)",
+        ),
+        (
+            &["--jwt-key-file", "tests/keys/rsa.key.pem"],
+            "to check tokens the public one is enough, and nobody else should have that",
+        ),
+        (
+            &["--jwt-key-file", ".gitignore"],
+            "jwt-key-file .gitignore: is neither PEM nor a JWK set",
+        ),
+        (
+            &["--jwt-secret-file", "/nowhere"],
+            "jwt-secret-file /nowhere: No such file or directory (os error 2)",
+        ),
+        (
+            &[
+                "--jwt-secret",
+                "a",
+                "--jwt-secret-file",
+                "tests/keys/secret",
+            ],
+            "the jwt secret is given as well; one is enough",
+        ),
+        (&["--jwt-issuer", ""], "--jwt-issuer : wants a text"),
+        (&["--jwt-secret", " "], "--jwt-secret (hidden): is empty"),
+    ] {
+        refused(flags, &[], "", complaint);
+    }
+}
+
+#[test]
+fn what_will_disappoint_about_tokens_is_a_warning() {
+    let warnings = |flags: &[&str], file: &str| run(flags, &[], file).unwrap().warnings;
+    let rule = "[[access]]\nfilter = \"a\"\nwho = \"authenticated\"";
+    for (flags, file, expected) in [
+        (
+            &["--jwt-secret", "short"][..],
+            "",
+            &["fewer than 32 bytes"][..],
+        ),
+        (&["--jwt-secret-file", "tests/keys/secret"], rule, &[]),
+        (&["--jwt-require-exp"], "", &["there is no key"]),
+        (
+            &["--jwt-audience", "us"],
+            rule,
+            &["allows nobody", "there is no key"],
+        ),
+    ] {
+        let found = warnings(flags, file);
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{found}");
+        }
+    }
 }
 
 #[test]

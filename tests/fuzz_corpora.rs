@@ -56,6 +56,11 @@ fn shard() {
 }
 
 #[test]
+fn tokens() {
+    replay("tokens");
+}
+
+#[test]
 fn topic_tree() {
     replay("topic_tree");
 }

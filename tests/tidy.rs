@@ -14,9 +14,9 @@ use std::process::Command;
 /// The rows of the house, lowest first: a module names its own row and those before it.
 const ROWS: [&[&str]; 6] = [
     &[
-        "address", "console", "error", "limits", "message", "secret", "topic",
+        "address", "console", "error", "failures", "limits", "message", "secret", "topic",
     ],
-    &["protocol", "ws"],
+    &["protocol", "token", "ws"],
     &["shard"],
     &["mesh"],
     &["admin", "client", "net"],

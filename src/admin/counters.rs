@@ -50,6 +50,7 @@ pub const COUNTERS: &[Counter] = table! {
     Counter accepted "Connections accepted."
     Counter refused "Connections refused because there were too many."
     Counter handshakes_refused "Handshakes refused with an HTTP status."
+    Counter unauthenticated "Tokens that were not believed."
     Counter received_bytes "Bytes received."
     Counter sent_bytes "Bytes handed to the kernel."
     Counter sends "Sends started."

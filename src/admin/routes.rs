@@ -21,15 +21,17 @@ use tokio::sync::Semaphore;
 
 use super::ask::{NoAnswer, ask, ask_all};
 use super::body;
-use super::guard::{Failures, is_loopback_host, is_loopback_origin};
+use super::guard::{is_loopback_host, is_loopback_origin};
 use super::metrics::{self, Scrape};
 use super::refusal::Refusal;
 use super::views::{ConnectionsView, SLOWEST_COUNT, StatsView};
 use super::{AdminState, Phase};
 use crate::error::Code;
+use crate::failures::Failures;
 use crate::net::control::Control;
 use crate::shard::metrics::{ConnectionView, ShardStats};
 use crate::topic::Topic;
+use crate::ws::http::percent_decode;
 
 /// The most connections that one `/stats?connections` lists. The answer says how many there are.
 pub const LISTED_MAX: usize = 100_000;
@@ -213,22 +215,6 @@ fn topic(path: &str) -> Result<Topic, Refusal> {
     Topic::dotted(Bytes::from(name)).map_err(|error| Refusal::bad_topic(error.as_str()))
 }
 
-fn percent_decode(written: &str) -> Option<Vec<u8>> {
-    let mut bytes = written.bytes();
-    let mut decoded = Vec::with_capacity(written.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                // Two digits of four bits fit a byte.
-                (digit()? << 4 | digit()?) as u8
-            }
-            _ => byte,
-        });
-    }
-    Some(decoded)
-}
-
 impl Admin {
     async fn shard_stats(&self) -> Result<Vec<ShardStats>, NoAnswer> {
         ask_all(&self.state.shards, |reply| Control::Stats { reply }).await
@@ -278,14 +264,14 @@ impl Admin {
             };
         };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some(rest) = failures.blocked(remote, now) {
-            return Err(Refusal::guessing(rest.as_secs() + 1));
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        if let Some(rest_ms) = failures.blocked_ms(remote, now_ms) {
+            return Err(Refusal::guessing(rest_ms / 1000 + 1));
         }
         match headers.get(header::AUTHORIZATION).map(bearer) {
             Some(Some(given)) if key.is(given) => Ok(()),
             Some(_) => {
-                failures.add(remote, now);
+                failures.add(remote, now_ms);
                 tracing::warn!(%remote, "wrong admin key");
                 Err(Refusal::unauthorized("the key is wrong"))
             }
@@ -343,26 +329,6 @@ fn internal(error: &dyn std::error::Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percent_decoding() {
-        for (written, expected) in [
-            ("news.uk", Some("news.uk")),
-            ("a%2fb", Some("a/b")),
-            ("a/b%2F", Some("a/b/")),
-            ("caf%C3%A9", Some("café")),
-            ("a+b", Some("a+b")),
-            ("%25", Some("%")),
-            ("", Some("")),
-            ("%", None),
-            ("a%2", None),
-            ("%zz", None),
-            ("%+1", None),
-        ] {
-            let decoded = percent_decode(written);
-            assert_eq!(decoded.as_deref(), expected.map(str::as_bytes), "{written}");
-        }
-    }
 
     #[test]
     fn bearer_tokens() {

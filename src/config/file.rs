@@ -98,7 +98,14 @@ const LISTENER_KEYS: [&str; 8] = [
     "trust_peer_flag",
     "client_services",
 ];
-const ACCESS_KEYS: [&str; 4] = ["filter", "who", "subscribe", "publish"];
+const ACCESS_KEYS: [&str; 6] = [
+    "filter",
+    "channel",
+    "pattern",
+    "who",
+    "subscribe",
+    "publish",
+];
 const PROTOCOLS: [&str; 2] = ["native", "clusterws"];
 
 struct Source<'s> {
@@ -209,9 +216,19 @@ impl Source<'_> {
         let (mut subscribe, mut publish) = (None, None);
         for (key, value) in self.table_entries(table)? {
             match key.get_ref().as_ref() {
-                "filter" => {
-                    let text = self.string(key, value)?.to_owned();
-                    let read = Filter::dotted(Bytes::from(text.clone()));
+                name @ ("filter" | "channel" | "pattern") => {
+                    if filter.is_some() {
+                        let reason =
+                            "a rule is about a filter, a channel or a pattern, not two of them";
+                        return Err(self.wrong(key, reason));
+                    }
+                    let text = self.string(key, value)?;
+                    let bytes = Bytes::copy_from_slice(text.as_bytes());
+                    let read = match name {
+                        "filter" => Filter::dotted(bytes),
+                        "channel" => Filter::exact(bytes),
+                        _ => Filter::glob(bytes),
+                    };
                     filter =
                         Some(read.map_err(|error| self.wrong(key, &format!("{text:?}: {error}")))?);
                 }
@@ -242,7 +259,7 @@ impl Source<'_> {
             (Some(subscribe), Some(publish)) => (subscribe, publish),
         };
         Ok(AccessRule {
-            filter: filter.ok_or_else(|| missing("filter"))?,
+            filter: filter.ok_or_else(|| missing("filter, channel or pattern"))?,
             who: who.ok_or_else(|| missing("who"))?,
             subscribe,
             publish,
@@ -612,9 +629,35 @@ mod tests {
                 rule("*", Who::Nobody, true)
             ]
         );
+        let text = r#"
+            [[access]]
+            channel = "a..b"
+            who = "anyone"
+
+            [[access]]
+            pattern = "user:*"
+            who = "authenticated"
+        "#;
+        let filters = read("f.toml", text).unwrap().access;
+        let filters: Vec<Filter> = filters.into_iter().map(|rule| rule.filter).collect();
+        assert_eq!(
+            filters,
+            [
+                Filter::exact("a..b".into()).unwrap(),
+                Filter::glob("user:*".into()).unwrap(),
+            ]
+        );
+        refused(
+            "[[access]]\nfilter = \"a\"\npattern = \"a*\"\nwho = \"anyone\"",
+            "f.toml:3: pattern: a rule is about a filter, a channel or a pattern, not two of them",
+        );
+        refused(
+            "[[access]]\nfilter = \"a..b\"",
+            "f.toml:2: filter: \"a..b\": the topic has an empty level",
+        );
         refused(
             "[[access]]\nwho = \"anyone\"",
-            "f.toml:1: this [[access]] has no filter",
+            "f.toml:1: this [[access]] has no filter, channel or pattern",
         );
         refused(
             "[[access]]\nfilter = \"a\"",

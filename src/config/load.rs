@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
+use super::Config;
 use super::file::{self, Contents, ListenerTable};
 use super::listen::{ListenAddr, Listener};
-use super::options::{Draft, ENVIRONMENT_PREFIX, KeySource, Kind, OPTIONS, Opt};
-use super::{Config, Secret};
-use crate::shard::auth::Who;
+use super::options::{Draft, ENVIRONMENT_PREFIX, Kind, OPTIONS, Opt};
+use crate::shard::Credentials;
+use crate::shard::auth::{AccessRule, Who};
 use crate::shard::fault::FaultPoint;
 
 /// Names of the environment that begin like an option and are none.
@@ -142,7 +143,6 @@ pub fn resolve(
     let Draft {
         mut config,
         admin_key,
-        resp_password,
         given,
         ..
     } = draft;
@@ -152,8 +152,9 @@ pub fn resolve(
     if let Some(fault) = config.fault {
         warnings.push(format!("{FAULT}={fault}: this broker will fail on purpose"));
     }
-    config.admin_key = secret("admin-key-file", admin_key, read_file)?;
-    config.resp_password = secret("resp-password-file", resp_password, read_file)?;
+    config.admin_key = admin_key
+        .map(|source| source.secret("admin-key-file", read_file))
+        .transpose()?;
     // A lower hard limit alone is not a contradiction to defaults that nobody chose.
     for (option, limits) in [
         ("soft-outbox", &mut config.limits),
@@ -168,20 +169,43 @@ pub fn resolve(
         limits.replies_bytes_max = limits.replies_bytes_max.min(limits.outbox_bytes_max);
     }
     config.check().map_err(ConfigError::new)?;
+    // They are read again by whoever starts a broker; a mistake in them is told here, with all others.
+    let credentials = config.credentials(read_file)?;
+    warn_of_access(&config, &credentials, &mut warnings);
+    Ok(Loaded {
+        config,
+        warnings,
+        file: sources.file.as_ref().map(|(name, _)| PathBuf::from(name)),
+    })
+}
 
-    let authenticated = |rule: &&crate::shard::auth::AccessRule| rule.who == Who::Authenticated;
-    if let Some(rule) = config.access.iter().find(authenticated) {
+/// What is allowed, and will disappoint.
+fn warn_of_access(config: &Config, credentials: &Credentials, warnings: &mut Vec<String>) {
+    let authenticated = |rule: &&AccessRule| rule.who == Who::Authenticated;
+    if let Some(rule) = config.access.iter().find(authenticated)
+        && !config.has_authentication()
+    {
         warnings.push(format!(
             "the [[access]] rule for {} asks for authenticated clients; no authentication is configured, so it \
              allows nobody",
             String::from_utf8_lossy(rule.filter.written())
         ));
     }
-    Ok(Loaded {
-        config,
-        warnings,
-        file: sources.file.as_ref().map(|(name, _)| PathBuf::from(name)),
-    })
+    let tokens = &config.tokens;
+    let is_strict = tokens.issuer.is_some() || tokens.audience.is_some() || tokens.expiry_required;
+    if is_strict && tokens.is_empty() {
+        warnings.push(
+            "it is said what tokens must be like, and there is no key to check them with: none is looked at"
+                .to_owned(),
+        );
+    }
+    if credentials.keys.has_short_secret() {
+        warnings.push(
+            "a secret of tokens has fewer than 32 bytes: whoever has one token can find it by trying; take 32 \
+             random ones"
+                .to_owned(),
+        );
+    }
 }
 
 fn fault(environment: &[(String, String)]) -> Result<Option<FaultPoint>, ConfigError> {
@@ -366,32 +390,6 @@ fn listeners(
         }
     }
     listeners
-}
-
-/// A secret that was said outright, or in the file that `option` names.
-fn secret(
-    option: &str,
-    source: Option<KeySource>,
-    read_file: &dyn Fn(&Path) -> io::Result<String>,
-) -> Result<Option<Secret>, ConfigError> {
-    match source {
-        Some(KeySource::Given(secret)) => Ok(Some(secret)),
-        Some(KeySource::File(path)) => read_key(option, &path, read_file).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn read_key(
-    option: &str,
-    path: &Path,
-    read_file: &dyn Fn(&Path) -> io::Result<String>,
-) -> Result<Secret, ConfigError> {
-    let wrong = |reason: &dyn fmt::Display| {
-        ConfigError::new(format!("{option} {}: {reason}", path.display()))
-    };
-    let text = read_file(path).map_err(|error| wrong(&error))?;
-    let first = text.lines().next().unwrap_or("").trim();
-    Secret::new(first).map_err(|reason| wrong(&format!("its first line {reason}")))
 }
 
 /// The rest of a complaint about an unknown name: which one a slip of the finger would most likely have meant.

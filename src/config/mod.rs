@@ -7,6 +7,7 @@
 //!
 //! Invariant: a `Config` that [`load()`] returned has passed [`Config::check`]; whoever builds one by hand calls it.
 
+mod credentials;
 mod file;
 pub mod listen;
 pub mod load;
@@ -18,9 +19,10 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use crate::secret::Secret;
+pub use credentials::TokenSources;
 pub use listen::{HostPort, ListenAddr, Listener};
 pub use load::{ConfigError, Loaded, environment, load};
-pub use options::{arguments, command};
+pub use options::{KeySource, arguments, command};
 pub use pages::{default_config, describe, reference_page};
 
 use crate::address::SHARDS_MAX;
@@ -37,7 +39,7 @@ pub struct Config {
     /// Where Redis clients connect; nowhere by default.
     pub resp: Vec<ListenAddr>,
     /// What they have to say first (`AUTH`).
-    pub resp_password: Option<Secret>,
+    pub resp_password: Option<KeySource>,
     /// Where operators connect; `None` for nowhere.
     pub admin: Option<HostPort>,
     /// What `POST /publish` asks for when the admin listener is beyond loopback.
@@ -60,7 +62,9 @@ pub struct Config {
     pub clusterws_binary: bool,
     /// May clients handle events, on listeners that do not say otherwise?
     pub client_services: bool,
-    /// Rights, the first that fits decides; none: everybody may do everything.
+    /// Whose tokens are believed.
+    pub tokens: TokenSources,
+    /// Rights, the first that fits decides; none: everybody may do everything, or everybody who has a token.
     pub access: Vec<AccessRule>,
     /// Every bound and timing.
     pub limits: Limits,
@@ -98,6 +102,7 @@ impl Default for Config {
             insecure_open: false,
             clusterws_binary: false,
             client_services: false,
+            tokens: TokenSources::default(),
             access: Vec::new(),
             limits: Limits::default(),
             server_limits: Limits::of_servers(),
@@ -177,9 +182,9 @@ impl Config {
         Ok(())
     }
 
-    /// Promise 22. There is no authentication to configure yet, so a listener beyond loopback is always open.
+    /// Promise 22.
     fn check_protected_mode(&self) -> Result<(), String> {
-        if self.insecure_open {
+        if self.insecure_open || self.has_authentication() {
             return Ok(());
         }
         if let Some(open) = self
@@ -189,7 +194,8 @@ impl Config {
         {
             return Err(format!(
                 "protected mode: {} can be reached from other machines, and no authentication is configured. \
-                 Listen on 127.0.0.1, [::1] or a Unix socket, or allow it with --insecure-open",
+                 Ask for tokens (--jwt-key-file, --jwt-secret-file), listen on 127.0.0.1, [::1] or a Unix socket, or \
+                 allow it with --insecure-open",
                 open.addr
             ));
         }
@@ -337,6 +343,9 @@ mod tests {
             assert!(!config.is_loopback_only());
             config.insecure_open = true;
             check(&config, None);
+            config.insecure_open = false;
+            config.tokens.key_files = vec!["key.pem".into()];
+            check(&config, None);
         }
         // RESP has a password of its own.
         let mut config = Config {
@@ -344,7 +353,7 @@ mod tests {
             ..Config::default()
         };
         check(&config, Some("--resp-password-file"));
-        config.resp_password = Some(Secret::new("s3cret").unwrap());
+        config.resp_password = Some(KeySource::File("password".into()));
         check(&config, None);
         config.resp_password = None;
         config.insecure_open = true;

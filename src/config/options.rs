@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::{Arg, ArgAction, Command};
 
+use super::Secret;
 use super::listen::{HostPort, ListenAddr, check_origin};
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
 use super::{Config, Io, LogFormat, LogLevel};
@@ -16,7 +17,6 @@ use crate::address::SHARDS_MAX;
 use crate::limits::TURN_BYTES_MAX;
 use crate::limits::{KIB, MIB};
 use crate::net::affinity::{read_cpus, write_cpus};
-use crate::secret::Secret;
 use crate::shard::slow::{SlowPolicy, SlowRule};
 use crate::topic::Topic;
 
@@ -35,6 +35,8 @@ pub enum Section {
     General,
     /// Listeners and who may use them.
     Listeners,
+    /// Who clients are.
+    Tokens,
     /// Shards, cores, the kernel interface.
     Threads,
     /// What one connection may do.
@@ -49,9 +51,10 @@ pub enum Section {
 
 impl Section {
     /// Every section, in the order of the pages.
-    pub const ALL: [Section; 7] = [
+    pub const ALL: [Section; 8] = [
         Section::General,
         Section::Listeners,
+        Section::Tokens,
         Section::Threads,
         Section::Limits,
         Section::SlowConsumers,
@@ -64,6 +67,7 @@ impl Section {
         match self {
             Section::General => "General",
             Section::Listeners => "Listeners and access",
+            Section::Tokens => "Tokens",
             Section::Threads => "Threads",
             Section::Limits => "Limits",
             Section::SlowConsumers => "Slow consumers",
@@ -77,8 +81,14 @@ impl Section {
         match self {
             Section::General => "Where the configuration is, and what the log says.",
             Section::Listeners => {
-                "Without any of these a broker serves clients and operators of its own machine. No authentication \
-                 exists yet, so listening beyond loopback must be allowed in so many words."
+                "Without any of these a broker serves clients and operators of its own machine. Where nobody has to \
+                 show a token, listening beyond loopback must be allowed in so many words."
+            }
+            Section::Tokens => {
+                "With a key, clients say who they are by a JWT: in the query of their URL as `?token=`, or as \
+                 `Authorization: Bearer`. Who shows none is let in only if some `[[access]]` rule is for anyone, and \
+                 one that is not believed gets 401. Several keys are good side by side; SIGHUP has the files read again, \
+                 and who is in stays in."
             }
             Section::Threads => {
                 "A shard is one thread that owns its connections. By default there is one per CPU that the process \
@@ -183,8 +193,6 @@ pub struct Draft {
     pub listen: Option<Vec<ListenAddr>>,
     /// Where the admin key comes from, if any source said so.
     pub admin_key: Option<KeySource>,
-    /// Where the password of Redis clients comes from, if any source said so.
-    pub resp_password: Option<KeySource>,
     /// The options that any source had.
     pub given: Vec<&'static str>,
 }
@@ -355,6 +363,25 @@ macro_rules! word {
     };
 }
 
+/// What a claim of every token must be.
+macro_rules! claim {
+    ($field:ident) => {
+        Kind::Text {
+            read: |draft, text| {
+                if text.is_empty() {
+                    return Err("wants a text".to_owned());
+                }
+                draft.config.tokens.$field = Some(text.to_owned());
+                Ok(())
+            },
+            show: |config| {
+                let claim = config.tokens.$field.clone();
+                claim.map_or(Value::Unset, Value::Text)
+            },
+        }
+    };
+}
+
 /// Every option, by section.
 pub static OPTIONS: &[Opt] = &[
     Opt {
@@ -436,12 +463,12 @@ pub static OPTIONS: &[Opt] = &[
         example: r#""a long random text""#,
         kind: Kind::Secret {
             read: |draft, text| {
-                draft.resp_password = Some(KeySource::Given(Secret::new(text)?));
+                draft.config.resp_password = Some(KeySource::Given(Secret::new(text)?));
                 Ok(())
             },
             show: |config| match config.resp_password {
-                Some(_) => Value::Hidden,
-                None => Value::Unset,
+                Some(KeySource::Given(_)) => Value::Hidden,
+                Some(KeySource::File(_)) | None => Value::Unset,
             },
         },
     },
@@ -454,13 +481,13 @@ pub static OPTIONS: &[Opt] = &[
         example: r#""/run/secrets/pubsub_resp_password""#,
         kind: Kind::Text {
             read: |draft, text| {
-                if text.is_empty() {
-                    return Err("wants the path of a file".to_owned());
-                }
-                draft.resp_password = Some(KeySource::File(PathBuf::from(text)));
+                draft.config.resp_password = Some(KeySource::File(read_path(text)?));
                 Ok(())
             },
-            show: |_| Value::Unset,
+            show: |config| match &config.resp_password {
+                Some(KeySource::File(path)) => Value::Text(path.display().to_string()),
+                Some(KeySource::Given(_)) | None => Value::Unset,
+            },
         },
     },
     Opt {
@@ -569,13 +596,99 @@ pub static OPTIONS: &[Opt] = &[
         example: r#""/run/secrets/pubsub_admin_key""#,
         kind: Kind::Text {
             read: |draft, text| {
-                if text.is_empty() {
-                    return Err("wants the path of a file".to_owned());
-                }
-                draft.admin_key = Some(KeySource::File(PathBuf::from(text)));
+                draft.admin_key = Some(KeySource::File(read_path(text)?));
                 Ok(())
             },
             show: |_| Value::Unset,
+        },
+    },
+    Opt {
+        name: "jwt-secret",
+        placeholder: "SECRET",
+        section: Section::Tokens,
+        help: "The secret of tokens signed with HS256",
+        more: "32 random bytes at least, in any writing. Everybody on this machine can read a command line: prefer the \
+               file or the environment.",
+        example: r#""a long random text""#,
+        kind: Kind::Secret {
+            read: |draft, text| {
+                let secret = Secret::text(text)?;
+                draft.config.tokens.secret = Some(KeySource::Given(secret));
+                Ok(())
+            },
+            show: |config| match config.tokens.secret {
+                Some(KeySource::Given(_)) => Value::Hidden,
+                Some(KeySource::File(_)) | None => Value::Unset,
+            },
+        },
+    },
+    Opt {
+        name: "jwt-secret-file",
+        placeholder: "FILE",
+        section: Section::Tokens,
+        help: "A file of such secrets, one a line",
+        more: "So an old and a new one are good side by side while they are changed.",
+        example: r#""/run/secrets/pubsub_jwt""#,
+        kind: Kind::Text {
+            read: |draft, text| {
+                draft.config.tokens.secret = Some(KeySource::File(read_path(text)?));
+                Ok(())
+            },
+            show: |config| match &config.tokens.secret {
+                Some(KeySource::File(path)) => Value::Text(path.display().to_string()),
+                Some(KeySource::Given(_)) | None => Value::Unset,
+            },
+        },
+    },
+    Opt {
+        name: "jwt-key-file",
+        placeholder: "FILE",
+        section: Section::Tokens,
+        help: "A file of public keys: PEM for RS256 (2048 to 4096 bits) and EdDSA (Ed25519), or a JWK set; repeatable",
+        more: "A key is good for its own algorithm only, whatever a token says. A `kid` picks among the keys that have \
+               one. At most 16 keys in all.",
+        example: r#"["/etc/pubsub/issuer.pem"]"#,
+        kind: Kind::List {
+            read: |draft, texts| {
+                let paths: Result<Vec<PathBuf>, String> =
+                    texts.iter().map(|text| read_path(text.trim())).collect();
+                draft.config.tokens.key_files = paths?;
+                Ok(())
+            },
+            show: |config| {
+                let paths = config.tokens.key_files.iter();
+                Value::List(paths.map(|path| path.display().to_string()).collect())
+            },
+        },
+    },
+    Opt {
+        name: "jwt-issuer",
+        placeholder: "TEXT",
+        section: Section::Tokens,
+        help: "What a token's `iss` must be",
+        more: "",
+        example: r#""https://login.example.com""#,
+        kind: claim!(issuer),
+    },
+    Opt {
+        name: "jwt-audience",
+        placeholder: "TEXT",
+        section: Section::Tokens,
+        help: "What a token's `aud` must name",
+        more: "Without it a token that names any is refused: it is meant for somebody else.",
+        example: r#""pubsub""#,
+        kind: claim!(audience),
+    },
+    Opt {
+        name: "jwt-require-exp",
+        placeholder: "BOOL",
+        section: Section::Tokens,
+        help: "Refuse tokens that never expire",
+        more: "One that has an `exp` ends its session then, with the close code 4010.",
+        example: "",
+        kind: Kind::Switch {
+            get: |config| config.tokens.expiry_required,
+            set: |config, on| config.tokens.expiry_required = on,
         },
     },
     Opt {
@@ -931,6 +1044,13 @@ pub static OPTIONS: &[Opt] = &[
         kind: Kind::Number(number!(drain_delay_ms, 0, TIME_MS_MAX)),
     },
 ];
+
+fn read_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("wants the path of a file".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
 
 fn read_admin(text: &str) -> Result<Option<HostPort>, String> {
     if text.eq_ignore_ascii_case("off") {

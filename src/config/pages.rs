@@ -12,6 +12,7 @@ use super::listen::Listener;
 use super::options::{Kind, OPTIONS, Opt, Section};
 use super::values::{Value, quoted};
 use crate::shard::auth::AccessRule;
+use crate::topic::Filter;
 
 /// The width that comments of the file are wrapped to.
 const COLUMNS: usize = 110;
@@ -129,9 +130,14 @@ fn describe_rule(page: &mut String, rule: &AccessRule) {
         .into_iter()
         .find(|(known, _)| known == who)
         .map_or("nobody", |(_, word)| word);
+    let key = match filter {
+        Filter::Dotted(_) => "filter",
+        Filter::Exact(_) | Filter::Shard(_) => "channel",
+        Filter::Glob(_) => "pattern",
+    };
     let filter = String::from_utf8_lossy(filter.written());
     let _ = writeln!(page, "\n[[access]]");
-    let _ = writeln!(page, "filter = {}", quoted(&filter));
+    let _ = writeln!(page, "{key} = {}", quoted(&filter));
     let _ = writeln!(page, "who = {}", quoted(word));
     let _ = writeln!(page, "subscribe = {subscribe}");
     let _ = writeln!(page, "publish = {publish}");
@@ -224,12 +230,12 @@ const FILE_TABLES: &str = r#"
 # client_services = false    # without it: the key client_services above
 
 # Who may subscribe and publish. The first rule that speaks of an action and fits the topic decides; with rules,
-# what none of them allows is refused. `who` is anyone, authenticated or nobody. A rule speaks of the actions that
-# are true; where only one of `subscribe` and `publish` is given the other is its opposite, without both it speaks
-# of both.
+# what none of them allows is refused. `who` is anyone, authenticated (who has shown a token) or nobody. A rule
+# speaks of the actions that are true; where only one of `subscribe` and `publish` is given the other is its
+# opposite, without both it speaks of both.
 #
 # [[access]]
-# filter = "news"            # and everything below it
+# filter = "news"            # and everything below it; or channel = "one name", or pattern = "names:*"
 # who = "anyone"
 # publish = false
 "#;
@@ -340,13 +346,15 @@ names addresses, these replace the tables; an address that one of the tables nam
 ### `[[access]]`
 
 Rights, in order. For an action the first rule that speaks of it and fits decides. Without any rule everybody may do
-everything; with rules, what none of them allows is refused with `not_allowed`. The operators' `POST /publish` is not
-bound by them.
+everything, or, where there are keys for tokens, everybody who has shown one; with rules, what none of them allows is
+refused with `not_allowed`. The operators' `POST /publish` is not bound by them. [More about rights](access.md).
 
 | key | default | meaning |
 | --- | --- | --- |
-| `filter` | required | the topics: `a.b` is `a.b` and everything below it, `*` stands for one level, a leading `=` means exactly this depth |
-| `who` | required | `anyone`, `authenticated` (nobody yet: there is no authentication to configure), or `nobody` |
+| `filter` | one of these three | the topics: `a.b` is `a.b` and everything below it, `*` stands for one level, a leading `=` means exactly this depth |
+| `channel` | | the one name that is exactly this, dotted topic or not |
+| `pattern` | | the names of this shape: `*` any bytes, `?` one, `[a-z]` one of these, `\` before a byte means the byte itself |
+| `who` | required | `anyone`, `authenticated` (who has shown a token), or `nobody` |
 | `subscribe` | the opposite of `publish`; without both `true` | does the rule speak of subscribing? |
 | `publish` | the opposite of `subscribe`; without both `true` | does it speak of publishing? A rule that speaks of neither is an error |
 
@@ -404,10 +412,15 @@ mod tests {
             let key = option.key().unwrap();
             let example = format!("# {key} = {}", option.example);
             assert!(page.contains(&example), "{example}");
-            // A secret is not to be copied from an example, and its file is not there.
+            // Files that are not here, and keys that nobody is to take.
             let is_secret = matches!(option.kind, Kind::Secret { .. });
             if !is_secret && !option.name.ends_with("-file") {
-                load(&example[2..]);
+                let key = match option.section {
+                    // Without one it is warned that nobody asks for tokens.
+                    Section::Tokens => "jwt_secret = \"a secret of at least thirty-two bytes\"",
+                    _ => "",
+                };
+                load(&format!("{key}\n{}", &example[2..]));
             }
         }
         let (_, tables) = page.split_once("# [[listener]]").unwrap();

@@ -6,12 +6,14 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use crate::error::Code;
+use crate::shard::Credentials;
 use crate::shard::metrics::{ConnectionView, ShardStats};
 use crate::topic::Topic;
 
@@ -33,6 +35,8 @@ pub enum Control {
         count: usize,
         reply: Reply<Vec<ConnectionView>>,
     },
+    /// Believe these from now on. Who is in stays in.
+    Reload { credentials: Arc<Credentials> },
     /// Accept no more.
     StopAccepting { reply: Reply<()> },
     /// Take no more input; answered when everything taken has been routed and handed on.

@@ -434,6 +434,7 @@ impl<D: Driver> EventLoop<D> {
             }
             Control::Stats { reply } => reply(self.shard.stats()),
             Control::Connections { count, reply } => reply(self.shard.connection_views(count)),
+            Control::Reload { credentials } => self.shard.set_credentials(credentials),
             Control::StopAccepting { reply } => {
                 self.driver.stop_accepting();
                 reply(());

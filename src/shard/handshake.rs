@@ -8,8 +8,9 @@ use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
+use super::credentials::{self, Identity};
 use super::fault::{self, Place};
-use super::session::{Collected, Identity, Since, State};
+use super::session::{Collected, Since, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
 
@@ -104,6 +105,7 @@ impl Shard {
             }
         }
         let head_size = request.head_size;
+        let token = credentials::token_in(&request);
         let Some(asked) = fault::contain(|| asked(settings, &request)) else {
             return self.handshake_failed(id);
         };
@@ -135,6 +137,12 @@ impl Shard {
         match asked {
             Asked::Answer(answer) => self.refuse(id, &answer),
             Asked::Upgrade(protocol, response) => {
+                if let Err(why) = self.let_in(id, token.as_deref()) {
+                    return self.refuse(id, &why.response());
+                }
+                let Some(session) = self.sessions.find(id) else {
+                    return;
+                };
                 session.speak(protocol);
                 if let Some(host) = host {
                     let response = Box::new(Collected(response));
@@ -184,8 +192,11 @@ impl Shard {
                 self.refuse_connection(id);
             }
             Verdict::Admitted { identity } => {
-                session.identity = identity;
                 let stall = session.stall.take();
+                // Who it is by its token, it stays unless the host says otherwise.
+                if let Some(identity) = identity {
+                    self.identify(id, identity);
+                }
                 self.open(id, &response);
                 if let Some(mut stall) = stall {
                     self.read_messages(id, &mut stall.bytes);
@@ -560,7 +571,7 @@ mod tests {
         house.bytes(client, &frame(Opcode::Ping, b"x"));
         house.turn(0);
         assert_eq!(house.head(client), "");
-        let identity = Some(Box::new(Identity { name: "me".into() }));
+        let identity = Some(Box::new(Identity::named("me")));
         house.verdict(client, Verdict::Admitted { identity });
         house.turn(0);
         assert!(house.head(client).starts_with("HTTP/1.1 101 "));

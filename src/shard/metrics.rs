@@ -23,6 +23,8 @@ pub struct ShardStats {
     pub refused: u64,
     /// Handshakes refused with an HTTP status.
     pub handshakes_refused: u64,
+    /// Tokens that were not believed.
+    pub unauthenticated: u64,
     /// Bytes received.
     pub received_bytes: u64,
     /// Bytes handed to the kernel.

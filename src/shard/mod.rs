@@ -12,9 +12,9 @@
 //! That (3) comes after (2) is what makes an acknowledgement a barrier (ARCHITECTURE.md, "The turn"). Nothing
 //! in here depends on it; nothing outside may change it.
 //!
-//! The files, in the order in which a publish meets them: `handshake`, `session`, `command`, `auth`, `router`
-//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`,
-//! and `fault`: what is contained when a bug panics.
+//! The files, in the order in which a publish meets them: `handshake`, `session`, `input`, `command`, `auth`, `router`
+//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `request`, `timer`, `slow`,
+//! `metrics`, and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -46,9 +46,11 @@ use timer::Timers;
 pub mod auth;
 mod closing;
 mod command;
+mod credentials;
 mod fanout;
 pub mod fault;
 mod handshake;
+mod input;
 mod log;
 pub mod metrics;
 pub mod outbox;
@@ -66,8 +68,8 @@ mod tally;
 mod testing;
 mod timer;
 
+pub use credentials::{Credentials, Identity};
 pub use handshake::{AdmissionAsked, Verdict};
-pub use session::Identity;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +118,7 @@ pub enum Ending {
 pub struct Shard {
     id: ShardId,
     settings: Arc<Settings>,
+    credentials: Arc<Credentials>,
     now: Now,
     stamp: Stamp,
     sessions: Sessions,
@@ -172,6 +175,7 @@ impl Shard {
         peers.remove(id);
         Shard {
             id,
+            credentials: Arc::default(),
             now,
             stamp: Stamp::new(now.unix_ms),
             sessions: Sessions::default(),
@@ -535,6 +539,7 @@ impl Shard {
             }
             Due::Message => self.close(id, CloseReason::TooLate),
             Due::Slow => self.close_slow(id),
+            Due::Expired => self.close(id, CloseReason::TokenExpired),
             Due::Leave => self.close(id, CloseReason::GoingAway),
             Due::Reset => self.finish(id, true),
             Due::Gone => self.finish(id, false),

@@ -19,6 +19,7 @@ use crate::topic::Filter;
 use crate::ws::fragment::Reader;
 use bytes::Bytes;
 
+use super::credentials::Identity;
 use super::outbox::Outbox;
 use super::resp::RespSession;
 use super::settings::Settings;
@@ -45,13 +46,6 @@ pub enum State {
 /// Bytes of a handshake.
 #[derive(Debug)]
 pub struct Collected(pub Vec<u8>);
-
-/// Who a session is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
-    /// As whoever let it in calls it.
-    pub name: Box<str>,
-}
 
 /// What waits in its place.
 #[derive(Debug)]
@@ -337,6 +331,10 @@ impl Session {
         }
     }
 
+    fn expires_ms(&self) -> Option<u64> {
+        self.identity.as_ref()?.expires_ms
+    }
+
     /// The next moment at which something must be looked at, and what.
     pub fn deadline(&self, settings: &Settings) -> (u64, Due) {
         let limits = self.limits(settings);
@@ -358,6 +356,7 @@ impl Session {
                 ),
                 (self.soft.ms(), limits.outbox_soft_ms, Due::Slow),
                 (self.leave.ms(), 0, Due::Leave),
+                (self.expires_ms(), 0, Due::Expired),
             ];
             for (since, after, due) in others {
                 if let Some(since) = since
@@ -386,6 +385,8 @@ pub enum Due {
     Slow,
     /// Its turn to leave.
     Leave,
+    /// Who it is, it is no longer.
+    Expired,
     /// The last words did not go out.
     Reset,
     /// Discarded long enough.
@@ -536,6 +537,18 @@ mod tests {
         check(
             &open(|session| session.leave = Since::at(12_000)),
             Some((12_000, Due::Leave)),
+        );
+        let until = |expires_ms| Identity {
+            expires_ms,
+            ..Identity::named("me")
+        };
+        check(
+            &open(|session| session.identity = Some(Box::new(until(Some(13_000))))),
+            Some((13_000, Due::Expired)),
+        );
+        check(
+            &open(|session| session.identity = Some(Box::new(until(None)))),
+            Some((10_000 + silence, Due::Ping)),
         );
         // The earliest of them.
         let both = |session: &mut Session| {

@@ -2,7 +2,6 @@
 
 use crate::limits::Limits;
 use crate::protocol::clusterws::Dialect;
-use crate::secret::Secret;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
@@ -68,8 +67,6 @@ pub struct Settings {
     pub echo_limits: Limits,
     /// Those of sessions that speak RESP.
     pub server_limits: Limits,
-    /// What a RESP session has to say first.
-    pub resp_password: Option<Secret>,
     /// Rights.
     pub access: Access,
     /// Slow-consumer policies.
@@ -93,7 +90,6 @@ impl Settings {
             echo_limits: limits.clone(),
             server_limits: limits.clone(),
             limits,
-            resp_password: None,
             access: Access::default(),
             slow: SlowRules::default(),
             listeners: Vec::new(),

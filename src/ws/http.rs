@@ -5,6 +5,8 @@
 //! the bounds. It knows neither paths nor what upgrades mean. Invariants: a head is refused as soon as its bytes
 //! cannot become a good one; nothing beyond `bytes_max` is looked at.
 
+use std::borrow::Cow;
+
 /// A request head, borrowed from the bytes that came.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -23,6 +25,18 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// The first value of this name in the query, percent-decoded (RFC 3986, 2.1) where it can be.
+    pub fn query_value(&self, name: &str) -> Option<Cow<'a, [u8]>> {
+        let pairs = self.query?.split('&');
+        let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let written = values.next()?;
+        let decoded = written.contains('%').then(|| percent_decode(written));
+        Some(match decoded.flatten() {
+            Some(decoded) => Cow::Owned(decoded),
+            None => Cow::Borrowed(written.as_bytes()),
+        })
+    }
+
     /// The value of the first header of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.values(name).next()
@@ -44,6 +58,23 @@ impl<'a> Request<'a> {
             .map(|element| element.trim_ascii())
             .filter(|element| !element.is_empty())
     }
+}
+
+/// The bytes of a percent-encoded text (RFC 3986, 2.1); nothing if two hexadecimal digits are missing behind a `%`.
+pub fn percent_decode(written: &str) -> Option<Vec<u8>> {
+    let mut bytes = written.bytes();
+    let mut decoded = Vec::with_capacity(written.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                // Two digits of four bits fit a byte.
+                (digit()? << 4 | digit()?) as u8
+            }
+            _ => byte,
+        });
+    }
+    Some(decoded)
 }
 
 /// A request that is answered with a status and then ends.
@@ -320,6 +351,56 @@ mod tests {
         assert_eq!(request.values("x").count(), 2);
         for size in 0..request.head_size {
             assert_eq!(status(&bytes[..size]), 0, "cut at {size}");
+        }
+    }
+
+    #[test]
+    fn query_values() {
+        for (query, expected) in [
+            (Some("token=a.b-c_d"), Some("a.b-c_d")),
+            (Some("v=1&token=x&token=y"), Some("x")),
+            (Some("token="), Some("")),
+            (Some("token=a%2eb%3D"), Some("a.b=")),
+            (Some("token=a=b"), Some("a=b")),
+            (Some("token=a+b"), Some("a+b")),
+            // As it is, then.
+            (Some("token=a%2"), Some("a%2")),
+            (Some("token"), None),
+            (Some("tokens=a"), None),
+            (Some("Token=a"), None),
+            (Some(""), None),
+            (None, None),
+        ] {
+            let request = Request {
+                method: "GET",
+                path: "/",
+                query,
+                headers: Vec::new(),
+                head_size: 0,
+                http11: true,
+            };
+            let found = request.query_value("token");
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn percent_decoding() {
+        for (written, expected) in [
+            ("news.uk", Some("news.uk")),
+            ("a%2fb", Some("a/b")),
+            ("a/b%2F", Some("a/b/")),
+            ("caf%C3%A9", Some("café")),
+            ("a+b", Some("a+b")),
+            ("%25", Some("%")),
+            ("", Some("")),
+            ("%", None),
+            ("a%2", None),
+            ("%zz", None),
+            ("%+1", None),
+        ] {
+            let decoded = percent_decode(written);
+            assert_eq!(decoded.as_deref(), expected.map(str::as_bytes), "{written}");
         }
     }
 

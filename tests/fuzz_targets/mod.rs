@@ -14,13 +14,14 @@ pub mod native;
 pub mod received;
 pub mod shard;
 pub mod shards;
+pub mod tokens;
 pub mod topic_tree;
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("clusterws", clusterws::run),
     ("filters", filters::run),
     ("frames", frames::run),
@@ -28,5 +29,6 @@ pub const TARGETS: [Target; 8] = [
     ("interest", interest::run),
     ("native", native::run),
     ("shard", shard::run),
+    ("tokens", tokens::run),
     ("topic_tree", topic_tree::run),
 ];

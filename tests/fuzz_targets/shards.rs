@@ -247,8 +247,7 @@ impl World {
     /// The host's word on the session that asked first.
     pub fn admit(&mut self, is_admitted: bool) {
         if let Some((shard, session)) = self.asked.pop_front() {
-            let name = "somebody".into();
-            let identity = Some(Box::new(pubsub::shard::Identity { name }));
+            let identity = Some(Box::new(pubsub::shard::Identity::named("somebody")));
             let verdict = if is_admitted {
                 Verdict::Admitted { identity }
             } else {

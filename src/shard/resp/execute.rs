@@ -18,9 +18,10 @@ use crate::protocol::{Action, Encoding};
 use crate::topic::{Filter, Topic, TopicError};
 
 use super::super::Shard;
-use super::super::command::Read;
+use super::super::credentials::Identity;
 use super::super::fault::Place;
-use super::super::session::{Held, Identity};
+use super::super::input::Read;
+use super::super::session::Held;
 use super::super::tally::Gathered;
 use super::{RespSession, Waiting, version_of};
 
@@ -250,8 +251,8 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
-        let is_authenticated = session.identity.is_some();
-        if !self.settings.access.may_publish(&topic, is_authenticated) {
+        let identity = session.identity.as_deref();
+        if !self.settings.access.may_publish(&topic, identity) {
             self.refuse_resp(id, NOPERM);
             return Ok(());
         }
@@ -329,11 +330,10 @@ impl Shard {
         let Some(resp) = &session.resp else {
             return;
         };
-        let is_authenticated = session.identity.is_some();
-        let access = &self.settings.access;
+        let (access, identity) = (&self.settings.access, session.identity.as_deref());
         if !filters
             .iter()
-            .all(|filter| access.may_subscribe(filter, is_authenticated))
+            .all(|filter| access.may_subscribe(filter, identity))
         {
             return self.refuse_resp(id, NOPERM);
         }
@@ -429,7 +429,7 @@ impl Shard {
     }
 
     fn auth(&mut self, id: SessionId, user: Option<&[u8]>, password: &[u8]) {
-        if self.settings.resp_password.is_none() && user.is_none() {
+        if user.is_none() && !self.has_credentials() {
             return self.refuse_resp(id, reply::NO_PASSWORD);
         }
         if self.authenticate_resp(id, user, password) {
@@ -439,26 +439,45 @@ impl Shard {
         }
     }
 
-    /// Is this who the session says it is? Then it is from now on.
+    /// Could anybody say who it is?
+    fn has_credentials(&self) -> bool {
+        self.credentials.resp_password.is_some() || !self.credentials.keys.is_empty()
+    }
+
+    /// Must everybody say who it is?
+    pub(super) fn asks_for_password(&self) -> bool {
+        let is_by_token =
+            !self.credentials.keys.is_empty() && !self.settings.access.admits_anyone();
+        self.credentials.resp_password.is_some() || is_by_token
+    }
+
+    /// Is this who the session says it is? Then it is from now on: the default user by the password, anybody by a token
+    /// in its place.
     fn authenticate_resp(&mut self, id: SessionId, user: Option<&[u8]>, password: &[u8]) -> bool {
         let is_default = user.is_none_or(|user| user == b"default");
-        let is_right = match &self.settings.resp_password {
-            Some(secret) => secret.matches(password),
-            // As Redis' default user without a password: any will do.
-            None => true,
-        };
-        if !is_default || !is_right {
+        let secret = self.credentials.resp_password.as_ref();
+        let identity = if secret.is_some_and(|secret| is_default && secret.matches(password)) {
+            Some(Box::new(Identity::named("default")))
+        } else if !self.credentials.keys.is_empty() {
+            match self.authenticate(id, password) {
+                Ok(identity) => Some(identity),
+                Err(_) => return false,
+            }
+        } else if secret.is_some() || !is_default {
             return false;
-        }
-        if let Some(session) = self.sessions.find(id)
-            && let Some(resp) = &mut session.resp
+        } else {
+            // As Redis' default user without a password: any will do.
+            None
+        };
+        if let Some(resp) = self
+            .sessions
+            .find(id)
+            .and_then(|session| session.resp.as_mut())
         {
             resp.is_authenticated = true;
-            if self.settings.resp_password.is_some() {
-                session.identity = Some(Box::new(Identity {
-                    name: "default".into(),
-                }));
-            }
+        }
+        if let Some(identity) = identity {
+            self.identify(id, identity);
         }
         true
     }
@@ -494,7 +513,7 @@ impl Shard {
             }
         }
         self.speak_version(id, Version::Two);
-        let is_authenticated = self.settings.resp_password.is_none();
+        let is_authenticated = !self.asks_for_password();
         let Some(session) = self.sessions.find(id) else {
             return;
         };

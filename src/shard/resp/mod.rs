@@ -156,7 +156,7 @@ impl Shard {
         let shards = self.settings.shards as u64;
         self.resp_clients += 1;
         let client = self.resp_clients * shards + self.id.index() as u64;
-        let is_authenticated = self.settings.resp_password.is_none();
+        let is_authenticated = !self.asks_for_password();
         let now_ms = self.now.ms;
         let Some(session) = self.sessions.find(id) else {
             return;
@@ -317,6 +317,7 @@ impl Shard {
             | CloseReason::BadPayload
             | CloseReason::TooLate
             | CloseReason::TooBig
+            | CloseReason::TokenExpired
             | CloseReason::Internal => {
                 let text = [b"ERR ", detail].concat();
                 reply::write_error(&text, &mut words);

@@ -1,9 +1,17 @@
+//! RESP in the shard: answers in order, counts of all shards, what only its sessions do.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
 use super::super::Ending;
 use super::super::auth::{Access, AccessRule, Who as Whom};
+use super::super::credentials::Credentials;
 use super::super::slow::{SlowPolicy, SlowRule, SlowRules};
 use super::super::testing::{House, Who, brief, bytes, publish};
 use crate::limits::KIB;
 use crate::secret::Secret;
+use crate::token::testing;
 use crate::topic::Filter;
 
 /// A client of the RESP listener.
@@ -288,7 +296,6 @@ fn too_many_answers_that_wait_hold_the_next_command() {
 #[test]
 fn a_password_comes_first() {
     let mut house = House::with(1, |settings| {
-        settings.resp_password = Some(Secret::new("s3cret").unwrap());
         settings.access = Access::new(vec![AccessRule {
             filter: Filter::dotted(bytes("a")).unwrap(),
             who: Whom::Authenticated,
@@ -296,6 +303,11 @@ fn a_password_comes_first() {
             publish: true,
         }]);
     });
+    let credentials = Credentials {
+        resp_password: Some(Secret::new("s3cret").unwrap()),
+        ..Credentials::default()
+    };
+    house.shards[0].set_credentials(Arc::new(credentials));
     let client = redis(&mut house, 0);
     let denied = "-NOAUTH Authentication required.";
     let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
@@ -336,6 +348,53 @@ fn a_password_comes_first() {
     house.turn(0);
     assert_eq!(told(&mut house, client), format!("{denied} {denied}"));
     assert!(house.is_shut(client));
+}
+
+#[test]
+fn a_token_is_taken_in_the_place_of_a_password_and_ends_the_session() {
+    let mut house = House::new(1);
+    let credentials = Credentials {
+        keys: testing::keys(),
+        ..Credentials::default()
+    };
+    house.shards[0].set_credentials(Arc::new(credentials));
+    let token = testing::token(&json!({
+        "sub": "shop",
+        "exp": house.now.unix_ms / 1000 + 60,
+        "subscribe": ["shop"],
+        "publish": [{"channel": "shop..log"}],
+    }));
+    let denied =
+        "-NOPERM this user has no permissions to access one of the channels used as arguments";
+    let (client, other) = (redis(&mut house, 0), redis(&mut house, 0));
+    assert_eq!(
+        ask(&mut house, client, "AUTH nonsense"),
+        "-WRONGPASS invalid username-password pair or user is disabled."
+    );
+    assert_eq!(ask(&mut house, client, &format!("AUTH {token}")), "+OK");
+    assert!(ask(&mut house, other, &format!("HELLO 3 AUTH me {token}")).starts_with("%7 "));
+    for (line, expected) in [
+        ("SUBSCRIBE shop.a", "*3 subscribe shop.a :1"),
+        ("SSUBSCRIBE shop.b", "*3 ssubscribe shop.b :1"),
+        ("SUBSCRIBE shop.a shops", denied),
+        ("PSUBSCRIBE shop.*", denied),
+        ("PING", "*2 pong "),
+    ] {
+        assert_eq!(ask(&mut house, client, line), expected, "{line}");
+    }
+    for (line, expected) in [
+        ("PUBLISH shop..log x", ":0"),
+        ("SPUBLISH shop..log x", ":0"),
+        ("PUBLISH shop.a x", denied),
+    ] {
+        assert_eq!(ask(&mut house, other, line), expected, "{line}");
+    }
+    house.pass(60_000);
+    house.turn(0);
+    for client in [client, other] {
+        assert_eq!(told(&mut house, client), "-ERR token expired");
+        assert!(house.is_shut(client));
+    }
 }
 
 #[test]

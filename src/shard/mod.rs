@@ -24,6 +24,7 @@ use hashbrown::HashMap;
 
 use crate::address::{ClientId, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
+use crate::failures::Failures;
 use crate::protocol::Event;
 use crate::protocol::native::{self, Stamp};
 use crate::topic::interest::Interest;
@@ -115,6 +116,7 @@ pub struct Shard {
     id: ShardId,
     settings: Arc<Settings>,
     credentials: Arc<Credentials>,
+    failures: Failures,
     now: Now,
     stamp: Stamp,
     sessions: Sessions,
@@ -169,6 +171,7 @@ impl Shard {
         Shard {
             id,
             credentials: Arc::default(),
+            failures: Failures::default(),
             now,
             stamp: Stamp::new(now.unix_ms),
             sessions: Sessions::default(),

@@ -101,6 +101,7 @@ impl Shard {
             }
         }
         self.release_requests(id);
+        self.rates.forget(id);
         self.announce();
         true
     }

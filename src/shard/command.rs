@@ -1,8 +1,8 @@
 //! From messages to effects: what a session's commands do.
 //!
 //! The commands of a connection take effect one after the other. One that can't yet is *stalled* with everything
-//! behind it, and tried again each turn; the one exception is a run of subscribes, which wait together, so
-//! that a thousand of them cost one wait and not a thousand.
+//! behind it, and tried again each turn, or when its [rate](super::rate) allows it; the one exception is a run of
+//! subscribes, which wait together, so that a thousand of them cost one wait and not a thousand.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::ws::frame::Opcode;
 
 use super::fault::Place;
 use super::parcel::Key;
+use super::rate::Rated;
 use super::session::{Held, Since};
 use super::{Ending, Shard};
 
@@ -110,7 +111,9 @@ impl Shard {
         let Some(stall) = &session.stall else {
             return;
         };
-        let waits_inside = stall.held.is_some() || !stall.subscribes.is_empty();
+        // A command that waits for its rate has a deadline, and waits for nothing that a turn could bring.
+        let waits_for_turns = stall.held.is_some() && stall.until == Since::NEVER;
+        let waits_inside = waits_for_turns || !stall.subscribes.is_empty();
         if (is_flowing || waits_inside) && !session.is_resuming {
             session.is_resuming = true;
             self.resuming.push(id);
@@ -182,8 +185,9 @@ impl Shard {
         if let Some(held) = held
             && let Some(session) = self.sessions.find(id)
         {
-            self.stats.stalls += 1;
-            session.stall.get_or_insert_default().held = Some(held);
+            let stall = session.stall.get_or_insert_default();
+            stall.held = Some(held);
+            self.stats.stalls += u64::from(stall.until == Since::NEVER);
         }
     }
 
@@ -207,6 +211,20 @@ impl Shard {
     /// Carries a command out, or gives it back if it must wait.
     fn execute(&mut self, id: SessionId, command: Command) -> Result<(), Wait> {
         self.settings.fault.pass(Place::Shard);
+        let rated = Rated::of(&command);
+        if let Some(rated) = rated
+            && !self.rate_allows(id, rated)
+        {
+            return Err(Wait::from(command));
+        }
+        self.carry_out(id, command)?;
+        if let Some(rated) = rated {
+            self.spend_rate(id, rated);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, id: SessionId, command: Command) -> Result<(), Wait> {
         match command {
             Command::Subscribe { filter, tag } => self.subscribe(id, filter, tag),
             command if self.has_waiting_subscribes(id) => Err(Wait::from(command)),

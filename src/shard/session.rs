@@ -63,6 +63,8 @@ pub struct Stall {
     pub held: Option<Held>,
     /// Taken from the connection, not yet decoded.
     pub bytes: Vec<u8>,
+    /// Until when the command waits for its rate, if that is what it waits for.
+    pub until: Since,
 }
 
 impl Stall {
@@ -245,6 +247,10 @@ impl Session {
         limits.ping_interval_ms - limits.ping_interval_ms / 10 - ((scatter * spread) >> 32)
     }
 
+    fn throttled_ms(&self) -> Option<u64> {
+        self.stall.as_ref()?.until.ms()
+    }
+
     fn expires_ms(&self) -> Option<u64> {
         self.identity.as_ref()?.expires_ms
     }
@@ -281,6 +287,7 @@ impl Session {
                 (self.soft.ms(), limits.outbox_soft_ms, Due::Slow),
                 (self.leave.ms(), 0, Due::Leave),
                 (self.expires_ms(), 0, Due::Expired),
+                (self.throttled_ms(), 0, Due::Rate),
             ];
             for (since, after, due) in others {
                 if let Some(since) = since
@@ -311,6 +318,8 @@ pub enum Due {
     Leave,
     /// Who it is, it is no longer.
     Expired,
+    /// Its rate lets it go on.
+    Rate,
     /// The last words did not go out.
     Reset,
     /// Discarded long enough.

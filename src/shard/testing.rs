@@ -16,7 +16,7 @@ use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
 use super::parcel::{Key, Parcel};
-use super::session::State;
+use super::session::{Since, State};
 use super::settings::{Admission, ListenerSettings, Settings};
 use super::slow::SlowRules;
 use super::{Effect, Ending, Now, Shard, Verdict};
@@ -482,6 +482,10 @@ impl House {
             assert!(
                 !is_stalled
                     || session.is_resuming && shard.resuming.contains(&session.id)
+                    || session
+                        .stall
+                        .as_ref()
+                        .is_some_and(|stall| stall.until != Since::NEVER)
                     || session.outbox.reply_bytes() >= limits.replies_bytes_max,
                 "a stalled session is tried again: {session:?}"
             );

@@ -109,6 +109,14 @@ pub struct Limits {
     pub requests_max: usize,
     /// The deadline of a request that names none, and the longest that one may name.
     pub request_timeout_ms: u64,
+    /// Publishes of a connection in a second; past it the connection is not read until it may go on. 0: any number.
+    pub publish_rate_max: u32,
+    /// Publishes of a connection at once, after a rest. 0: those of a second.
+    pub publish_burst_max: u32,
+    /// Subscribes of a connection in a second; past it the connection is not read until it may go on. 0: any number.
+    pub subscribe_rate_max: u32,
+    /// Subscribes of a connection at once, after a rest. 0: those of a second.
+    pub subscribe_burst_max: u32,
     /// Bad texts of a connection that are answered by an error; the next closes it with 1007.
     pub bad_texts_max: u32,
     /// The interval of the pings that ClusterWS clients wait for, and are told.
@@ -181,6 +189,10 @@ impl Default for Limits {
             handlers_max: 100,
             requests_max: 1_000,
             request_timeout_ms: 60_000,
+            publish_rate_max: 0,
+            publish_burst_max: 0,
+            subscribe_rate_max: 0,
+            subscribe_burst_max: 0,
             bad_texts_max: 10,
             clusterws_ping_interval_ms: 20_000,
             linger_ms: 5_000,

@@ -71,6 +71,42 @@ fn a_thousand_subscriptions_are_the_default() {
     assert_eq!(client.take_kept().len(), 1);
 }
 
+/// Publishing faster than allowed costs the publisher time and nobody a message.
+#[test]
+fn who_is_too_fast_is_slowed_down_and_loses_nothing() {
+    const COUNT: u64 = 60;
+    let broker = Broker::start(&[
+        option::MAX_PUBLISH_RATE,
+        "100",
+        option::MAX_PUBLISH_BURST,
+        "10",
+        option::MAX_SUBSCRIBE_RATE,
+        "1",
+    ]);
+    let mut reader = Client::connect(&broker);
+    reader.subscribe("a");
+    let (mut fast, mut calm) = (Client::connect(&broker), Client::connect(&broker));
+    let started = Instant::now();
+    for number in 0..COUNT {
+        fast.send_json(&json!({"type": "publish", "topic": "a", "message": number, "id": number}));
+    }
+    calm.publish("b", json!(0));
+    for number in 0..COUNT {
+        assert_eq!(fast.answer()["id"], number);
+        assert_eq!(reader.delivery()["message"], number);
+    }
+    // Fifty of them had to wait for theirs, less what clocks of milliseconds give away; longer is the machine's doing.
+    assert!(started.elapsed() >= Duration::from_millis(480));
+    let started = Instant::now();
+    for topic in ["a", "b"] {
+        calm.subscribe(topic);
+    }
+    assert!(started.elapsed() >= Duration::from_millis(900));
+    let stats = broker.stats();
+    assert!(stats["throttled"].as_u64() >= Some(2), "{stats}");
+    assert_eq!(stats["stalls"], 0);
+}
+
 #[test]
 fn handlers_and_pending_requests_end_at_their_limits() {
     let broker = Broker::start_with_config(

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::raw::upgrade_head;
-use common::{Broker, Client, Raw, run};
+use common::{Broker, Client, Raw, run, wait_for};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -206,6 +206,50 @@ fn a_session_ends_with_its_token_and_comes_back_with_another() {
     assert_eq!(stats["closed"]["token expired"], 1);
     assert_eq!(bob.delivery()["message"], 1);
     connect(&broker, &of("ann")).subscribe("a");
+}
+
+#[test]
+fn whoever_guesses_is_not_heard_for_five_minutes() {
+    let broker = Broker::start(&SECRET_FLAGS);
+    let mut ann = connect(&broker, &of("ann"));
+    let wrong = signed_with(OTHER_SECRET, &json!({"sub": "ann"}));
+    let wrong = format!("?token={wrong}");
+    // Nothing of this is a guess.
+    let expired = token(json!({"sub": "ann", "exp": seconds(-1)}));
+    for _ in 0..10 {
+        expect_status(&broker, &format!("?token={expired}"), &[], 401);
+        expect_status(&broker, "", &[], 401);
+    }
+    let mut guesses = 0;
+    let head = loop {
+        let head = knock(&broker, &wrong, &[]);
+        if !head.starts_with("HTTP/1.1 401 ") {
+            break head;
+        }
+        guesses += 1;
+        assert!(guesses < 1000, "nobody minds");
+    };
+    assert!(
+        head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+        "{head}"
+    );
+    assert!(guesses >= 10, "{guesses}");
+    let rest = head.split("Retry-After: ").nth(1).expect("a time");
+    let rest: u64 = rest.split("\r\n").next().unwrap().parse().unwrap();
+    assert!((290..=300).contains(&rest), "{rest}");
+    broker.log_line("not heard for five minutes address=127.0.0.1");
+    // On the other shard as well, and whatever is shown.
+    wait_for("both shards to have heard of it", || {
+        let heads: Vec<String> = (0..20)
+            .map(|_| knock(&broker, &format!("?token={}", of("bob")), &[]))
+            .collect();
+        heads
+            .iter()
+            .all(|head| head.starts_with("HTTP/1.1 429 "))
+            .then_some(())
+    });
+    // Who is in is in.
+    ann.subscribe("a");
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub const COUNTERS: &[Counter] = table! {
     Gauge requests_pending "Requests that wait for an answer now."
     Counter requests_failed "Requests answered no_handler, timeout or busy, and events that nobody handled."
     Counter stalls "Commands that waited because a ring to another shard was full."
+    Counter throttled "Commands that waited because their connection was faster than it may be."
     Counter handed_over "Connections handed over to another shard."
     Counter forwarded "Parcels sent to other shards."
     Counter turns "Turns of the event loop."

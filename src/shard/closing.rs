@@ -109,6 +109,7 @@ impl Shard {
         }
         self.release_requests(id);
         self.release_resp(id);
+        self.rates.forget(id);
         self.announce();
         true
     }

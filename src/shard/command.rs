@@ -1,8 +1,8 @@
 //! From messages to effects: what a session's commands do.
 //!
 //! The commands of a connection take effect one after the other. One that can't yet is *stalled* with everything
-//! behind it, and tried again each turn; the one exception is a run of subscribes, which wait together, so
-//! that a thousand of them cost one wait and not a thousand.
+//! behind it, and tried again each turn, or when its [rate](super::rate) allows it; the one exception is a run of
+//! subscribes, which wait together, so that a thousand of them cost one wait and not a thousand.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::topic::Filter;
 
 use super::fault::Place;
 use super::parcel::Key;
-use super::session::{Held, Session};
+use super::rate::Rated;
+use super::session::{Held, Session, Since};
 use super::{Ending, Shard};
 
 /// A command that can't take effect yet, given back.
@@ -37,8 +38,9 @@ impl Shard {
     /// Keeps what must wait, and everything behind it.
     pub(super) fn hold(&mut self, id: SessionId, held: Held) {
         if let Some(session) = self.sessions.find(id) {
-            self.stats.stalls += 1;
-            session.stall.get_or_insert_default().held = Some(held);
+            let stall = session.stall.get_or_insert_default();
+            stall.held = Some(held);
+            self.stats.stalls += u64::from(stall.until == Since::NEVER);
         }
     }
 
@@ -66,6 +68,20 @@ impl Shard {
     /// Carries a command out, or gives it back if it must wait.
     fn execute(&mut self, id: SessionId, command: Command) -> Result<(), Wait> {
         self.settings.fault.pass(Place::Shard);
+        let rated = Rated::of(&command);
+        if let Some(rated) = rated
+            && !self.rate_allows(id, rated)
+        {
+            return Err(Wait::from(command));
+        }
+        self.carry_out(id, command)?;
+        if let Some(rated) = rated {
+            self.spend_rate(id, rated);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, id: SessionId, command: Command) -> Result<(), Wait> {
         match command {
             Command::Subscribe { filter, tag } => self.subscribe(id, filter, tag),
             command if self.has_waiting_subscribes(id) => Err(Wait::from(command)),

@@ -3,18 +3,23 @@
 //! A session says who it is by a token: in its request head, where nobody is let in otherwise unless the access rules
 //! know things for everybody, or by a command of its protocol. What was believed stays believed until the token ends,
 //! whatever becomes of the keys; and that is an end of its own, with its own close code.
+//!
+//! Who could be guessing is counted by address, and the shards tell each other: the count is the broker's, since the
+//! kernel deals connections to any of them. That is best effort: a word for which a ring has no room is not kept, and then
+//! an address may guess ten times on that shard as well.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::address::SessionId;
+use crate::address::{SessionId, ShardSet};
 use crate::secret::Secret;
 use crate::token::{Claims, Keys, TokenError};
 use crate::topic::{Filter, Topic};
 use crate::ws::http::{self, Request};
 
 use super::fault;
+use super::parcel::Parcel;
 use super::settings::Admission;
 use super::{Now, Shard};
 
@@ -84,6 +89,8 @@ pub(super) enum Unauthenticated {
     Silent,
     /// It is not believed.
     Refused(TokenError),
+    /// Nobody at its address is heard for so long.
+    Blocked { rest_ms: u64 },
     /// A bug of ours.
     Internal,
 }
@@ -91,18 +98,23 @@ pub(super) enum Unauthenticated {
 impl Unauthenticated {
     /// The response to a request head.
     pub fn response(self) -> Vec<u8> {
-        // RFC 6750, 3: who showed nothing is told no more than how.
-        let (status, challenge) = match self {
-            Unauthenticated::Silent => (401, "Bearer"),
-            Unauthenticated::Refused(_) => (401, r#"Bearer error="invalid_token""#),
-            Unauthenticated::Internal => (500, ""),
+        let challenge = |challenge: &str| Some(("WWW-Authenticate", challenge.to_owned()));
+        let (status, header) = match self {
+            // RFC 6750, 3: who showed nothing is told no more than how.
+            Unauthenticated::Silent => (401, challenge("Bearer")),
+            Unauthenticated::Refused(_) => (401, challenge(r#"Bearer error="invalid_token""#)),
+            Unauthenticated::Blocked { rest_ms } => {
+                let seconds = rest_ms.div_ceil(1000);
+                (429, Some(("Retry-After", seconds.to_string())))
+            }
+            Unauthenticated::Internal => (500, None),
         };
+        let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
         let mut answer = Vec::new();
-        let headers = [("WWW-Authenticate", challenge)];
         http::response(
             status,
             "text/plain; charset=utf-8",
-            if status == 401 { &headers } else { &[] },
+            header.as_slice(),
             format!("{self}\n").as_bytes(),
             &mut answer,
         );
@@ -115,6 +127,9 @@ impl fmt::Display for Unauthenticated {
         match self {
             Unauthenticated::Silent => f.write_str("a token is needed"),
             Unauthenticated::Refused(reason) => reason.fmt(f),
+            Unauthenticated::Blocked { .. } => {
+                f.write_str("too many wrong tokens from this address")
+            }
             Unauthenticated::Internal => f.write_str("internal error"),
         }
     }
@@ -152,17 +167,16 @@ impl Shard {
         if self.credentials.keys.is_empty() {
             return Ok(());
         }
-        match token {
-            Some(token) => {
-                let identity = self.authenticate(id, token)?;
-                self.identify(id, identity);
-                Ok(())
-            }
+        let Some(token) = token else {
+            self.check_address(id)?;
             // The host may know better.
-            None if self.settings.admission == Admission::Host => Ok(()),
-            None if self.settings.access.admits_anyone() => Ok(()),
-            None => Err(Unauthenticated::Silent),
-        }
+            let may_be_silent =
+                self.settings.admission == Admission::Host || self.settings.access.admits_anyone();
+            return may_be_silent.then_some(()).ok_or(Unauthenticated::Silent);
+        };
+        let identity = self.authenticate(id, token)?;
+        self.identify(id, identity);
+        Ok(())
     }
 
     /// Who a session says that it is by this token.
@@ -174,6 +188,7 @@ impl Shard {
         id: SessionId,
         token: &[u8],
     ) -> Result<Box<Identity>, Unauthenticated> {
+        self.check_address(id)?;
         let (keys, unix_ms) = (&self.credentials.keys, self.now.unix_ms);
         let refused = match fault::contain(|| keys.verify(token, unix_ms)) {
             Some(Ok(claims)) => return Ok(Box::new(Identity::of(claims, self.now))),
@@ -184,7 +199,43 @@ impl Shard {
         if let Some(session) = self.sessions.find(id) {
             tracing::warn!(address = %session.address, "{refused}");
         }
+        if refused.is_guess() {
+            self.count_failure(id);
+        }
         Err(Unauthenticated::Refused(refused))
+    }
+
+    /// Is the address of a session one that is heard?
+    ///
+    /// # Errors
+    /// [`Unauthenticated::Blocked`].
+    pub(super) fn check_address(&mut self, id: SessionId) -> Result<(), Unauthenticated> {
+        let address = self.sessions.find(id).and_then(|one| one.address.ip());
+        let rest_ms = address.and_then(|address| self.failures.blocked_ms(address, self.now.ms));
+        match rest_ms {
+            Some(rest_ms) => Err(Unauthenticated::Blocked { rest_ms }),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts that somebody at the address of a session may be guessing, here and on the other shards. A Unix socket
+    /// has no address, and whoever may open it is known already.
+    pub(super) fn count_failure(&mut self, id: SessionId) {
+        let address = self.sessions.find(id).and_then(|one| one.address.ip());
+        let Some(address) = address else {
+            return;
+        };
+        if self.failures.add(address, self.now.ms) {
+            tracing::warn!(%address, "too many wrong tokens: not heard for five minutes");
+        }
+        let mut peers = ShardSet::first(self.settings.shards);
+        peers.remove(self.id);
+        for peer in peers.iter() {
+            let (lane, parcel) = (self.lanes.to(peer), Parcel::Failure { address });
+            if lane.has_room(parcel.size()) {
+                lane.push(parcel);
+            }
+        }
     }
 
     /// A session is this somebody from now on, until the identity ends.
@@ -197,263 +248,4 @@ impl Shard {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::super::Verdict;
-    use super::super::auth::{Access, AccessRule, Who as Whom};
-    use super::super::settings::Settings;
-    use super::super::testing::{HEAD, House, Who, brief, publish};
-    use super::*;
-    use crate::token::testing::{self, keys};
-
-    const NOW: u64 = 1_500_000_000;
-
-    /// A house where tokens are asked for.
-    fn house_with(change: impl FnOnce(&mut Settings)) -> House {
-        let mut house = House::with(2, |settings| {
-            settings.access = Access::default().for_authenticated();
-            change(settings);
-        });
-        for shard in &mut house.shards {
-            shard.set_credentials(Arc::new(Credentials {
-                keys: keys(),
-                ..Credentials::default()
-            }));
-        }
-        house
-    }
-
-    fn house() -> House {
-        house_with(|_| {})
-    }
-
-    fn token(claims: Value) -> String {
-        testing::token(&claims)
-    }
-
-    /// A connection with this query and this header line; what it got, up to the end of the first line.
-    fn knock(house: &mut House, query: &str, line: &str) -> (Who, String) {
-        let client = house.accept(0, 0, false);
-        let head = HEAD
-            .replace("GET / ", &format!("GET /{query} "))
-            .replace("Host: h\r\n", &format!("Host: h\r\n{line}"));
-        house.bytes(client, head.as_bytes());
-        house.turn(0);
-        (client, house.head(client))
-    }
-
-    /// Somebody with these claims who is in.
-    fn enter(house: &mut House, claims: Value) -> Who {
-        let (client, head) = knock(house, &format!("?token={}", token(claims)), "");
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        client
-    }
-
-    fn name(house: &mut House, client: Who) -> Option<String> {
-        let identity = house.session(client).identity.as_ref();
-        identity.map(|identity| identity.name.to_string())
-    }
-
-    #[test]
-    fn a_token_comes_in_the_query_or_in_the_header() {
-        let (ann, bob) = (token(json!({"sub": "ann"})), token(json!({"sub": "bob"})));
-        let mut house = house();
-        for (query, line, expected) in [
-            (format!("?token={ann}"), String::new(), Some("ann")),
-            (
-                format!("?a=b&token={ann}&token=x"),
-                String::new(),
-                Some("ann"),
-            ),
-            (
-                format!("?token={}", ann.replace('.', "%2E")),
-                String::new(),
-                Some("ann"),
-            ),
-            (
-                String::new(),
-                format!("Authorization: Bearer {bob}\r\n"),
-                Some("bob"),
-            ),
-            (
-                String::new(),
-                format!("AUTHORIZATION:bearer   {bob} \r\n"),
-                Some("bob"),
-            ),
-            // The header is what a program sends on purpose; what another scheme says is for a proxy.
-            (
-                format!("?token={ann}"),
-                format!("Authorization: Bearer {bob}\r\n"),
-                Some("bob"),
-            ),
-            (
-                format!("?token={ann}"),
-                "Authorization: Basic eDp5\r\n".to_owned(),
-                Some("ann"),
-            ),
-            (String::new(), format!("Authorization: {bob}\r\n"), None),
-            ("?token=".to_owned(), String::new(), None),
-            (format!("?Token={ann}"), String::new(), None),
-            (String::new(), String::new(), None),
-        ] {
-            let (client, head) = knock(&mut house, &query, &line);
-            if expected.is_some() {
-                assert!(head.starts_with("HTTP/1.1 101 "), "{query} {line} {head}");
-                assert_eq!(name(&mut house, client).as_deref(), expected);
-            } else {
-                assert!(head.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{head}");
-                assert!(head.contains("WWW-Authenticate: Bearer\r\n"), "{head}");
-                assert!(head.ends_with("\r\n\r\na token is needed\n"), "{head}");
-                assert!(house.is_shut(client));
-            }
-        }
-        let stats = house.shards[0].stats();
-        assert_eq!((stats.handshakes_refused, stats.unauthenticated), (4, 0));
-    }
-
-    #[test]
-    fn what_is_shown_must_be_good_even_where_nothing_need_be_shown() {
-        let open = |settings: &mut Settings| {
-            let rule = AccessRule {
-                filter: Filter::dotted("news".into()).unwrap(),
-                who: Whom::Anyone,
-                subscribe: true,
-                publish: false,
-            };
-            settings.access = Access::new(vec![rule]).for_authenticated();
-        };
-        for (mut house, is_open) in [(house(), false), (house_with(open), true)] {
-            let (client, head) = knock(&mut house, "", "");
-            assert_eq!(head.starts_with("HTTP/1.1 101 "), is_open, "{head}");
-            if is_open {
-                assert_eq!(name(&mut house, client), None);
-                let told = house.ask(client, r#"{"type":"subscribe","topic":"news"}"#);
-                assert_eq!(brief(&told), ["ack subscribe"]);
-                let told = house.ask(client, &publish("news", 1));
-                assert_eq!(brief(&told), ["error publish not_allowed"]);
-            }
-            let expired = token(json!({"sub": "ann", "exp": NOW}));
-            let (message, signature) = expired.rsplit_once('.').unwrap();
-            let forged = format!("{message}.{}", "A".repeat(signature.len()));
-            for (shown, reason) in [
-                (expired.as_str(), "the token has expired"),
-                (
-                    &expired[1..],
-                    "this is no token signed with HS256, RS256 or EdDSA",
-                ),
-                (&forged, "the token's signature is wrong"),
-            ] {
-                let (client, head) = knock(&mut house, &format!("?token={shown}"), "");
-                assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
-                let challenge = "WWW-Authenticate: Bearer error=\"invalid_token\"\r\n";
-                assert!(head.contains(challenge), "{head}");
-                assert!(head.ends_with(&format!("\r\n\r\n{reason}\n")), "{head}");
-                assert!(house.is_shut(client));
-            }
-            assert_eq!(house.shards[0].stats().unauthenticated, 3);
-        }
-        // Where nobody asks for tokens, one is whatever the application makes of it.
-        let mut house = House::new(1);
-        let (client, head) = knock(&mut house, "?token=x", "Authorization: Bearer y\r\n");
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        assert_eq!(name(&mut house, client), None);
-    }
-
-    #[test]
-    fn its_lists_are_what_it_may_do() {
-        let mut house = house();
-        let claims = json!({"sub": "ann", "subscribe": ["a", "=b"], "publish": ["a.x"]});
-        let client = enter(&mut house, claims);
-        for (kind, topic, expected) in [
-            ("subscribe", "a.b", "ack subscribe"),
-            ("subscribe", "a", "ack subscribe"),
-            ("subscribe", "b", "error subscribe not_allowed"),
-            ("subscribe", "=b", "ack subscribe"),
-            ("subscribe", "*", "error subscribe not_allowed"),
-            ("publish", "a", "error publish not_allowed"),
-            ("publish", "a.x.y", "ack publish"),
-        ] {
-            let text = format!(r#"{{"type":"{kind}","topic":"{topic}","message":1}}"#);
-            let told = brief(&house.ask(client, &text));
-            assert_eq!(told.last().unwrap(), expected, "{topic}");
-        }
-    }
-
-    #[test]
-    fn a_session_ends_with_its_token() {
-        let mut house = house();
-        let short = enter(&mut house, json!({"sub": "ann", "exp": NOW + 5}));
-        let stuck = enter(&mut house, json!({"sub": "bob", "exp": NOW + 5}));
-        let long = enter(&mut house, json!({"sub": "cyd", "exp": 1e300}));
-        for client in [short, stuck, long] {
-            house.subscribe(client, "a");
-        }
-        house.stop_reading(stuck);
-        house.pass(4_999);
-        house.turn(0);
-        house.ask(long, &publish("a", 1));
-        assert_eq!(brief(&house.read(short)), ["publish a"]);
-        house.pass(1);
-        house.turn(0);
-        assert_eq!(house.read(short), ["close 4010 token expired"]);
-        assert!(house.is_shut(short));
-        house.ask(long, &publish("a", 1));
-        assert_eq!(house.read(short), [""; 0]);
-        // Its last words wait behind what it does not read.
-        assert!(house.session(stuck).is_ending());
-        house.read_on(stuck);
-        house.settle();
-        let told = house.read(stuck);
-        assert_eq!(brief(&told), ["publish a", "close 4010 token expired"]);
-        assert!(house.session(long).is_open());
-        let closed = house.shards[0].stats().closed;
-        let index = crate::error::CloseReason::ALL
-            .iter()
-            .position(|reason| *reason == crate::error::CloseReason::TokenExpired);
-        assert_eq!(closed[index.unwrap()], 2);
-    }
-
-    #[test]
-    fn new_keys_are_for_those_who_come() {
-        let mut house = house();
-        let old = enter(&mut house, json!({"sub": "ann"}));
-        let mut changed = Keys::default();
-        changed.add_secret(b"another secret").unwrap();
-        house.shards[0].set_credentials(Arc::new(Credentials {
-            keys: changed,
-            ..Credentials::default()
-        }));
-        let query = format!("?token={}", token(json!({"sub": "bob"})));
-        let (_, head) = knock(&mut house, &query, "");
-        assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
-        house.subscribe(old, "a");
-        assert_eq!(name(&mut house, old).as_deref(), Some("ann"));
-    }
-
-    #[test]
-    fn the_host_is_asked_as_well_and_may_say_who_it_is() {
-        for (query, given, expected) in [
-            ("", None, None),
-            ("", Some("host's"), Some("host's")),
-            ("token", None, Some("ann")),
-            ("token", Some("host's"), Some("host's")),
-        ] {
-            let mut house = house_with(|settings| settings.admission = Admission::Host);
-            let query = match query {
-                "token" => format!("?token={}", token(json!({"sub": "ann"}))),
-                _ => String::new(),
-            };
-            let (client, head) = knock(&mut house, &query, "");
-            assert_eq!((head.as_str(), house.asked.len()), ("", 1));
-            let identity = given.map(|name| Box::new(Identity::named(name)));
-            house.verdict(client, Verdict::Admitted { identity });
-            house.turn(0);
-            assert!(house.head(client).starts_with("HTTP/1.1 101 "));
-            assert_eq!(name(&mut house, client).as_deref(), expected);
-        }
-        let mut house = house_with(|settings| settings.admission = Admission::Host);
-        let (_, head) = knock(&mut house, "?token=x", "");
-        assert!(head.starts_with("HTTP/1.1 401 ") && house.asked.is_empty());
-    }
-}
+mod tests;

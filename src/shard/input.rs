@@ -186,7 +186,9 @@ impl Shard {
         let Some(stall) = &session.stall else {
             return;
         };
-        let waits_inside = stall.held.is_some() || !stall.subscribes.is_empty();
+        // A command that waits for its rate has a deadline, and waits for nothing that a turn could bring.
+        let waits_for_turns = stall.held.is_some() && stall.until == Since::NEVER;
+        let waits_inside = waits_for_turns || !stall.subscribes.is_empty();
         if (is_flowing || waits_inside) && !session.is_resuming {
             session.is_resuming = true;
             self.resuming.push(id);

@@ -58,6 +58,8 @@ pub struct ShardStats {
     pub requests_failed: u64,
     /// Commands that had to wait because a ring to another shard was full.
     pub stalls: u64,
+    /// Commands that had to wait because their connection was faster than it may be.
+    pub throttled: u64,
     /// Connections handed over to another shard.
     pub handed_over: u64,
     /// Parcels sent to other shards.

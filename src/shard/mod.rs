@@ -13,8 +13,8 @@
 //! in here depends on it; nothing outside may change it.
 //!
 //! The files, in the order in which a publish meets them: `handshake`, `session`, `input`, `command`, `auth`, `router`
-//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `request`, `timer`, `slow`,
-//! `metrics`, and `fault`: what is contained when a bug panics.
+//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`, `request`, `resp` (with
+//! `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -24,6 +24,7 @@ use hashbrown::HashMap;
 
 use crate::address::{ClientId, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
+use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
 use crate::protocol::{Event, Protocol, clusterws};
 use crate::topic::interest::Interest;
@@ -36,6 +37,7 @@ use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
 use parcel::{Key, Lanes};
+use rate::Rates;
 use request::Requests;
 use run::OpenRun;
 use session::{Due, Session, Sessions, Since, State};
@@ -55,6 +57,7 @@ mod log;
 pub mod metrics;
 pub mod outbox;
 pub mod parcel;
+mod rate;
 mod request;
 mod resp;
 mod router;
@@ -119,6 +122,8 @@ pub struct Shard {
     id: ShardId,
     settings: Arc<Settings>,
     credentials: Arc<Credentials>,
+    failures: Failures,
+    rates: Rates,
     now: Now,
     stamp: Stamp,
     sessions: Sessions,
@@ -176,6 +181,8 @@ impl Shard {
         Shard {
             id,
             credentials: Arc::default(),
+            failures: Failures::default(),
+            rates: Rates::new(&settings),
             now,
             stamp: Stamp::new(now.unix_ms),
             sessions: Sessions::default(),
@@ -539,6 +546,7 @@ impl Shard {
             }
             Due::Message => self.close(id, CloseReason::TooLate),
             Due::Slow => self.close_slow(id),
+            Due::Rate => self.rate_due(id),
             Due::Expired => self.close(id, CloseReason::TokenExpired),
             Due::Leave => self.close(id, CloseReason::GoingAway),
             Due::Reset => self.finish(id, true),
@@ -720,6 +728,7 @@ impl Shard {
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),
             ("tallies", self.tallies.entries()),
+            ("rates", self.rates.len()),
             ("bytes in outboxes", self.outbox_bytes),
             ("sessions to flush", self.dirty.len()),
             ("sessions to resume", self.resuming.len()),

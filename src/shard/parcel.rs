@@ -4,6 +4,7 @@
 //! the lanes into the rings at the end of the turn. A lane knows how much room its ring had at the start of
 //! the routing; room only grows until the next push, so what a lane took always fits.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -72,6 +73,8 @@ pub enum Parcel {
         outcome: Outcome,
         vacant: bool,
     },
+    /// Somebody at this address could not say who it is. The count is the broker's, so each shard keeps all of it.
+    Failure { address: IpAddr },
 }
 
 impl Parcel {
@@ -95,6 +98,7 @@ impl Parcel {
                     outcome: Outcome::Failed { code, reason },
                     ..
                 } => code.len() + reason.len(),
+                Parcel::Failure { .. } => 0,
             }
     }
 }

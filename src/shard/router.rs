@@ -194,6 +194,9 @@ impl Shard {
                 outcome,
                 vacant,
             } => self.take_answer(from, number, outcome, vacant),
+            Parcel::Failure { address } => {
+                self.failures.add(address, self.now.ms);
+            }
         }
     }
 

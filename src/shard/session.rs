@@ -67,6 +67,8 @@ pub struct Stall {
     pub held: Option<Held>,
     /// Taken from the connection, not yet decoded.
     pub bytes: Vec<u8>,
+    /// Until when the command waits for its rate, if that is what it waits for.
+    pub until: Since,
 }
 
 impl Stall {
@@ -331,6 +333,10 @@ impl Session {
         }
     }
 
+    fn throttled_ms(&self) -> Option<u64> {
+        self.stall.as_ref()?.until.ms()
+    }
+
     fn expires_ms(&self) -> Option<u64> {
         self.identity.as_ref()?.expires_ms
     }
@@ -357,6 +363,7 @@ impl Session {
                 (self.soft.ms(), limits.outbox_soft_ms, Due::Slow),
                 (self.leave.ms(), 0, Due::Leave),
                 (self.expires_ms(), 0, Due::Expired),
+                (self.throttled_ms(), 0, Due::Rate),
             ];
             for (since, after, due) in others {
                 if let Some(since) = since
@@ -387,6 +394,8 @@ pub enum Due {
     Leave,
     /// Who it is, it is no longer.
     Expired,
+    /// Its rate lets it go on.
+    Rate,
     /// The last words did not go out.
     Reset,
     /// Discarded long enough.

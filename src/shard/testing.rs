@@ -16,7 +16,7 @@ use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
 use super::parcel::{Key, Parcel};
-use super::session::State;
+use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
 use super::{Effect, Ending, Now, Shard, Verdict};
 
@@ -488,6 +488,10 @@ impl House {
             assert!(
                 !is_stalled
                     || session.is_resuming && shard.resuming.contains(&session.id)
+                    || session
+                        .stall
+                        .as_ref()
+                        .is_some_and(|stall| stall.until != Since::NEVER)
                     || session.outbox.reply_bytes() >= limits.replies_bytes_max,
                 "a stalled session is tried again: {session:?}"
             );

@@ -15,4 +15,7 @@ pub const PING_TIMEOUT_MS: &str = "--ping-timeout-ms";
 pub const REQUEST_TIMEOUT_MS: &str = "--request-timeout-ms";
 pub const LINGER_MS: &str = "--linger-ms";
 pub const SLOW: &str = "--slow";
+pub const MAX_PUBLISH_RATE: &str = "--max-publish-rate";
+pub const MAX_PUBLISH_BURST: &str = "--max-publish-burst";
+pub const MAX_SUBSCRIBE_RATE: &str = "--max-subscribe-rate";
 pub const ADMIN_KEY: &str = "--admin-key";

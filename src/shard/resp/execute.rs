@@ -18,9 +18,10 @@ use crate::protocol::{Action, Encoding};
 use crate::topic::{Filter, Topic, TopicError};
 
 use super::super::Shard;
-use super::super::credentials::Identity;
+use super::super::credentials::{Identity, Unauthenticated};
 use super::super::fault::Place;
 use super::super::input::Read;
+use super::super::rate::Rated;
 use super::super::session::Held;
 use super::super::tally::Gathered;
 use super::{RespSession, Waiting, version_of};
@@ -162,7 +163,7 @@ impl Shard {
                 channel,
                 payload,
             } => return self.publish_resp(id, space, channel, payload),
-            Request::Subscribe { kind, names } => self.subscribe_resp(id, kind, names),
+            Request::Subscribe { kind, names } => return self.subscribe_resp(id, kind, names),
             Request::Unsubscribe { kind, names } => self.unsubscribe_resp(id, kind, names),
             Request::Hello {
                 version,
@@ -231,6 +232,9 @@ impl Shard {
         channel: &[u8],
         payload: &[u8],
     ) -> Result<(), Wait> {
+        if !self.rate_allows(id, Rated::Publish) {
+            return Err(Wait);
+        }
         // One copy of both, so that a message is one piece of memory.
         let mut copy = Vec::with_capacity(channel.len() + payload.len());
         copy.extend_from_slice(channel);
@@ -283,6 +287,7 @@ impl Shard {
             return Err(Wait);
         };
         self.stats.publishes += 1;
+        self.spend_rate(id, Rated::Publish);
         match number {
             Some(number) if asked > 0 => {
                 self.wait_for(id, number, asked, Gathered::Receivers(receivers));
@@ -316,7 +321,17 @@ impl Shard {
     }
 
     /// All of these subscriptions, or none with an error.
-    fn subscribe_resp(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) {
+    fn subscribe_resp(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) -> Result<(), Wait> {
+        if !self.rate_allows(id, Rated::Subscribe) {
+            return Err(Wait);
+        }
+        // One command, and as many subscriptions as it names: the next waits the longer.
+        self.spend_rate_of(id, Rated::Subscribe, names.len());
+        self.subscribe_all(id, kind, names);
+        Ok(())
+    }
+
+    fn subscribe_all(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) {
         let mut filters = Vec::with_capacity(names.len());
         for name in names {
             match filter(kind, name) {
@@ -405,9 +420,9 @@ impl Shard {
         name: Option<&[u8]>,
     ) {
         if let Some((user, password)) = auth
-            && !self.authenticate_resp(id, Some(user), password)
+            && !self.believe(id, Some(user), password)
         {
-            return self.refuse_resp(id, reply::WRONGPASS);
+            return;
         }
         let Some(session) = self.sessions.find(id) else {
             return;
@@ -432,11 +447,26 @@ impl Shard {
         if user.is_none() && !self.has_credentials() {
             return self.refuse_resp(id, reply::NO_PASSWORD);
         }
-        if self.authenticate_resp(id, user, password) {
+        if self.believe(id, user, password) {
             self.answer_resp(id, |_, out| reply::write_simple(b"OK", out));
-        } else {
-            self.refuse_resp(id, reply::WRONGPASS);
         }
+    }
+
+    /// Is this who the session says it is? If not, that was the answer.
+    fn believe(&mut self, id: SessionId, user: Option<&[u8]>, password: &[u8]) -> bool {
+        match self.authenticate_resp(id, user, password) {
+            Ok(()) => return true,
+            Err(why @ Unauthenticated::Blocked { .. }) => {
+                let mut words = Vec::new();
+                reply::write_error(format!("ERR {why}").as_bytes(), &mut words);
+                self.close_after(id, CloseReason::HandshakeRefused, &words);
+            }
+            Err(Unauthenticated::Internal) => self.close(id, CloseReason::Internal),
+            Err(Unauthenticated::Silent | Unauthenticated::Refused(_)) => {
+                self.refuse_resp(id, reply::WRONGPASS);
+            }
+        }
+        false
     }
 
     /// Could anybody say who it is?
@@ -453,18 +483,27 @@ impl Shard {
 
     /// Is this who the session says it is? Then it is from now on: the default user by the password, anybody by a token
     /// in its place.
-    fn authenticate_resp(&mut self, id: SessionId, user: Option<&[u8]>, password: &[u8]) -> bool {
+    fn authenticate_resp(
+        &mut self,
+        id: SessionId,
+        user: Option<&[u8]>,
+        password: &[u8],
+    ) -> Result<(), Unauthenticated> {
         let is_default = user.is_none_or(|user| user == b"default");
-        let secret = self.credentials.resp_password.as_ref();
+        let credentials = self.credentials.clone();
+        let secret = credentials.resp_password.as_ref();
+        if secret.is_some() {
+            // Also before the right one is said: whoever guesses must not learn that it was.
+            self.check_address(id)?;
+        }
         let identity = if secret.is_some_and(|secret| is_default && secret.matches(password)) {
             Some(Box::new(Identity::named("default")))
-        } else if !self.credentials.keys.is_empty() {
-            match self.authenticate(id, password) {
-                Ok(identity) => Some(identity),
-                Err(_) => return false,
-            }
+        } else if !credentials.keys.is_empty() {
+            Some(self.authenticate(id, password)?)
         } else if secret.is_some() || !is_default {
-            return false;
+            self.stats.unauthenticated += 1;
+            self.count_failure(id);
+            return Err(Unauthenticated::Silent);
         } else {
             // As Redis' default user without a password: any will do.
             None
@@ -479,7 +518,7 @@ impl Shard {
         if let Some(identity) = identity {
             self.identify(id, identity);
         }
-        true
+        Ok(())
     }
 
     /// From now on this session speaks this version, its subscriptions with it.

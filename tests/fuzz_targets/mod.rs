@@ -11,6 +11,7 @@ pub mod input;
 pub mod interest;
 pub mod native;
 pub mod received;
+pub mod resp;
 pub mod shard;
 pub mod shards;
 pub mod topic_tree;
@@ -19,12 +20,13 @@ pub mod topic_tree;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("filters", filters::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("interest", interest::run),
     ("native", native::run),
+    ("resp", resp::run),
     ("shard", shard::run),
     ("topic_tree", topic_tree::run),
 ];

@@ -51,6 +51,11 @@ fn native() {
 }
 
 #[test]
+fn resp() {
+    replay("resp");
+}
+
+#[test]
 fn shard() {
     replay("shard");
 }

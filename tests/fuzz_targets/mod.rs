@@ -12,6 +12,7 @@ pub mod input;
 pub mod interest;
 pub mod native;
 pub mod received;
+pub mod resp;
 pub mod shard;
 pub mod shards;
 pub mod tokens;
@@ -21,13 +22,14 @@ pub mod topic_tree;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("clusterws", clusterws::run),
     ("filters", filters::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("interest", interest::run),
     ("native", native::run),
+    ("resp", resp::run),
     ("shard", shard::run),
     ("tokens", tokens::run),
     ("topic_tree", topic_tree::run),

@@ -119,6 +119,30 @@ mod tests {
     }
 
     #[test]
+    fn shard_channels_have_their_word_and_attachments_their_places() {
+        let topic = Topic::shard(Bytes::from_static(b"s")).unwrap();
+        let filter = Filter::shard(Bytes::from_static(b"s")).unwrap();
+        let message = Message {
+            targets: Targets::default(),
+            event: None,
+            payload: Payload::json(Bytes::from_static(br#"[{"_placeholder":true,"num":0}]"#)),
+            attachments: vec![Bytes::from_static(b"abc")],
+            origin: None,
+            flags: Flags::default(),
+            position: None,
+            unix_ms: 0,
+            envelope: None,
+        };
+        let mut out = Vec::new();
+        encode_delivery(Version::Two, &message, &topic, &filter, &mut out);
+        let payload = r#"[{"$binary":"YWJj"}]"#;
+        let expected = format!("*3\r\n$8\r\nsmessage\r\n$1\r\ns\r\n$20\r\n{payload}\r\n");
+        assert_eq!(out, expected.as_bytes());
+        let size = delivery_size(Version::Two, &message, &topic, &filter);
+        assert_eq!(size, expected.len());
+    }
+
+    #[test]
     fn payloads_are_the_bytes_that_came() {
         let filter = Filter::exact(Bytes::from_static(b"")).unwrap();
         for payload in [

@@ -4,7 +4,7 @@
 //! A client id carries broker, shard and session, and is routed by these numbers, without interest tables.
 
 use std::fmt;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
 use crate::topic::Topic;
+
+pub mod proxies;
 
 /// The most shards of one broker; the width of [`ShardSet`].
 pub const SHARDS_MAX: usize = 128;
@@ -199,7 +201,8 @@ impl FromStr for ClientId {
 
 /// The remote address of a connection, for operators: learned some time after it was accepted, or never.
 ///
-/// Every connection has one for its whole life, so it is packed: one allocation of 48 bytes unless it is text.
+/// Every connection has one for its whole life, so it is packed: one allocation of 48 bytes unless it is text. What a
+/// proxy tells of its client takes the place of the proxy's own; it may lack the port, which is 0 then.
 #[derive(Clone, Default, Debug)]
 pub struct RemoteAddress(Arc<OnceLock<Remote>>);
 
@@ -225,6 +228,13 @@ impl RemoteAddress {
         address
     }
 
+    /// An address that is known; the port may be 0 for one that nobody said.
+    pub fn at(address: SocketAddr) -> RemoteAddress {
+        let known = RemoteAddress::default();
+        known.learn_ip(address);
+        known
+    }
+
     /// Now it is known, as text. The first word counts.
     pub fn learn(&self, text: Box<str>) {
         let _ = self.0.set(Remote::Text(text));
@@ -246,12 +256,41 @@ impl RemoteAddress {
     pub fn learn_unix(&self) {
         let _ = self.0.set(Remote::Unix);
     }
+
+    /// Has it been learned?
+    pub fn is_known(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Is it known to be a Unix socket?
+    pub fn is_unix(&self) -> bool {
+        matches!(self.0.get(), Some(Remote::Unix))
+    }
+
+    /// The IP address, if it is known and there is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.0.get()? {
+            Remote::V4(address) => Some(IpAddr::V4(*address.ip())),
+            Remote::V6 { ip, .. } => Some(IpAddr::V6((*ip).into())),
+            Remote::Unix | Remote::Text(_) => None,
+        }
+    }
+}
+
+/// What counts as one address where addresses are counted: an IPv6 address is its /64, since who has one has them all.
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
 }
 
 impl fmt::Display for RemoteAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.get() {
+            Some(Remote::V4(address)) if address.port() == 0 => address.ip().fmt(f),
             Some(Remote::V4(address)) => address.fmt(f),
+            Some(&Remote::V6 { ip, port: 0, .. }) => Ipv6Addr::from(ip).fmt(f),
             Some(&Remote::V6 { ip, scope, port }) => {
                 SocketAddrV6::new(ip.into(), port, 0, scope).fmt(f)
             }
@@ -331,9 +370,41 @@ mod tests {
             assert_eq!(address.to_string(), text, "the first word counts");
         }
         let address = RemoteAddress::default();
+        assert!(!address.is_known() && !address.is_unix());
         address.learn_unix();
         assert_eq!(address.to_string(), "unix");
-        assert_eq!(RemoteAddress::known("tests:1").to_string(), "tests:1");
+        assert!(address.is_known() && address.is_unix() && address.ip().is_none());
+        let text = RemoteAddress::known("tests:1");
+        assert_eq!((text.to_string(), text.ip()), ("tests:1".to_owned(), None));
+    }
+
+    #[test]
+    fn a_remote_address_may_lack_a_port() {
+        for (address, text) in [
+            ("192.0.2.1:0", "192.0.2.1"),
+            ("192.0.2.1:7", "192.0.2.1:7"),
+            ("[2001:db8::7]:0", "2001:db8::7"),
+            ("[2001:db8::7]:7", "[2001:db8::7]:7"),
+        ] {
+            let address: SocketAddr = address.parse().expect("an address");
+            let remote = RemoteAddress::at(address);
+            assert_eq!(remote.to_string(), text);
+            assert_eq!(remote.ip(), Some(address.ip()));
+        }
+    }
+
+    #[test]
+    fn a_whole_v6_network_counts_as_one_address() {
+        for (ip, counts_as) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let ip: IpAddr = ip.parse().expect("an address");
+            assert_eq!(network(ip).to_string(), counts_as, "{ip}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use crate::address::network;
+
 /// The secret that a publisher shows as `Authorization: Bearer KEY`. Never printed.
 #[derive(Clone)]
 pub struct Key(Box<[u8]>);
@@ -144,14 +146,6 @@ impl Failures {
         if record.count == FAILURES_MAX {
             record.since = now;
         }
-    }
-}
-
-/// The address, or its /64: who has one IPv6 address has them all.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 

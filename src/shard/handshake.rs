@@ -4,6 +4,7 @@ use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
 use crate::error::CloseReason;
 use crate::protocol::Protocol;
+use crate::ws::forwarded::Forwarded;
 use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
@@ -278,7 +279,7 @@ fn asked(
     request: &Request<'_>,
 ) -> Result<Asked, (Reject, Option<String>)> {
     let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
-    if let Err(log) = origin::check(&settings.origins, request) {
+    if let Err(log) = origin::check(&settings.origins, request, &Forwarded::default()) {
         return Err((reject(403, "origin or host not allowed"), Some(log)));
     }
     match upgrade {

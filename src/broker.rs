@@ -413,6 +413,7 @@ impl Starting<'_> {
             features,
             slots_max,
             turn_bytes_max: self.settings.limits.turn_bytes_max,
+            addresses_first: false,
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);

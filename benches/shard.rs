@@ -19,6 +19,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocket};
 
+use pubsub::address::proxies::TrustedProxies;
 use pubsub::address::{RemoteAddress, SessionId, ShardId};
 use pubsub::limits::Limits;
 use pubsub::shard::auth::Access;
@@ -54,6 +55,7 @@ fn settings() -> Settings {
             origins: OriginRules::default(),
             dealt: false,
         }],
+        trusted: TrustedProxies::default(),
         admission: Admission::Open,
         echo_limits: Limits::default(),
         fault: pubsub::shard::fault::Fault::default(),

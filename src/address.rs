@@ -235,6 +235,13 @@ impl RemoteAddress {
         known
     }
 
+    /// A Unix socket's.
+    pub fn unix() -> RemoteAddress {
+        let known = RemoteAddress::default();
+        known.learn_unix();
+        known
+    }
+
     /// Now it is known, as text. The first word counts.
     pub fn learn(&self, text: Box<str>) {
         let _ = self.0.set(Remote::Text(text));

@@ -19,6 +19,7 @@ fn samples(name: &str) -> [&'static str; 2] {
         "listen" => ["127.0.0.1:9000", "unix:/tmp/a.sock"],
         "insecure-open" | "client-services" => ["true", "on"],
         "allow-origin" => ["https://example.com", "*"],
+        "trust-proxy" => ["10.0.0.0/8", "unix"],
         "admin" => ["127.0.0.1:9001", "off"],
         "admin-key" => ["first-key", "second-key"],
         "admin-key-file" => [".gitignore", "Cargo.toml"],

@@ -136,11 +136,7 @@ mod tests {
         let check = |words: &[&str], peer: &str, expected: bool| {
             let peer = match peer {
                 "" => RemoteAddress::default(),
-                "unix" => {
-                    let unix = RemoteAddress::default();
-                    unix.learn_unix();
-                    unix
-                }
+                "unix" => RemoteAddress::unix(),
                 address => RemoteAddress::at(address.parse().expect("an address")),
             };
             let trusted = read(words).expect("networks");

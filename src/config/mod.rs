@@ -25,6 +25,7 @@ pub use pages::{default_config, describe, reference_page};
 pub use secret::Secret;
 
 use crate::address::SHARDS_MAX;
+use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::shard::auth::AccessRule;
 use crate::shard::fault::FaultPoint;
@@ -51,6 +52,8 @@ pub struct Config {
     pub slow: Vec<SlowRule>,
     /// Origins that pass beside those of the same host (promise 23).
     pub allow_origin: Vec<String>,
+    /// Proxies whose word on who is behind them is believed.
+    pub trust_proxy: TrustedProxies,
     /// Listening beyond loopback without authentication was asked for (promise 22).
     pub insecure_open: bool,
     /// May clients handle events, on listeners that do not say otherwise?
@@ -86,6 +89,7 @@ impl Default for Config {
             coalesce_us: 0,
             slow: Vec::new(),
             allow_origin: Vec::new(),
+            trust_proxy: TrustedProxies::default(),
             insecure_open: false,
             client_services: false,
             access: Vec::new(),

@@ -43,6 +43,7 @@ fn shard() -> Shard {
             origins: OriginRules::new(&[], true).unwrap(),
             dealt: false,
         }],
+        trusted: Default::default(),
         admission: Admission::Open,
         fault: crate::shard::fault::Fault::default(),
     };

@@ -1,4 +1,4 @@
-//! From the first byte to the 101: request heads, plain HTTP, placement, admission.
+//! From the first byte to the 101: request heads, plain HTTP, placement, admission. (What proxies add: `proxied`.)
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
@@ -10,6 +10,7 @@ use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
 use super::fault::{self, Place};
+use super::proxied::{Head, counted};
 use super::session::{Collected, Identity, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
@@ -66,16 +67,13 @@ impl Shard {
             &mut collected
         };
         let settings = &self.settings.listeners[listener];
+        let trusted = &self.settings.trusted;
         let parsed = self.settings.fault.contain(Place::Handshake, || {
-            http::parse_head(
-                input,
-                limits.handshake_bytes_max,
-                limits.handshake_headers_max,
-            )
+            Head::parse(trusted, &session.address, limits, input)
         });
-        let request = match parsed {
+        let head = match parsed {
             None => return self.handshake_failed(id),
-            Some(Ok(Some(request))) => request,
+            Some(Ok(Some(head))) => head,
             Some(Ok(None)) => {
                 let collected = if collected.is_empty() {
                     bytes.to_vec()
@@ -88,7 +86,10 @@ impl Shard {
                 };
                 return;
             }
-            Some(Err(reject)) => {
+            Some(Err((reject, log))) => {
+                if let Some(log) = log {
+                    tracing::warn!(address = %session.address, status = reject.status, "{log}");
+                }
                 let mut answer = Vec::new();
                 http::reject_response(reject, &mut answer);
                 return self.refuse(id, &answer);
@@ -102,10 +103,17 @@ impl Shard {
                 return self.hand_over(id, to, bytes);
             }
         }
-        let head_size = request.head_size;
-        let Some(asked) = fault::contain(|| asked(settings, &request)) else {
+        let (head_size, request) = (head.size(), &head.request);
+        let Some((client, asked)) = fault::contain(|| {
+            let (client, forwarded) = head.client(trusted, &session.address);
+            (client, asked(settings, request, &forwarded))
+        }) else {
             return self.handshake_failed(id);
         };
+        let seat = client.and_then(|client| {
+            session.address = client;
+            counted(&self.settings, &session.address)
+        });
         let (asked, host) = match asked {
             Ok(asked) => {
                 let host = self.settings.admission == Admission::Host;
@@ -135,14 +143,22 @@ impl Shard {
             Asked::Answer(answer) => self.refuse(id, &answer),
             Asked::Upgrade(protocol, response) => {
                 session.protocol = protocol;
-                if let Some(host) = host {
+                let effect = match (seat, host) {
+                    (Some(ip), host) => Some(Effect::AskSeat {
+                        session: id,
+                        ip,
+                        host: host.map(Box::new),
+                    }),
+                    (None, host) => host.map(Effect::AskHost),
+                };
+                if let Some(effect) = effect {
                     let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
                     if !rest.is_empty() {
                         session.stall.get_or_insert_default().bytes = rest;
                     }
-                    self.effects.push(Effect::AskHost(host));
+                    self.effects.push(effect);
                     self.update_reading(id);
                 } else {
                     self.open(id, &response);
@@ -203,7 +219,7 @@ impl Shard {
     }
 
     /// Answers with these bytes and closes.
-    fn refuse(&mut self, id: SessionId, answer: &[u8]) {
+    pub(super) fn refuse(&mut self, id: SessionId, answer: &[u8]) {
         self.stats.handshakes_refused += 1;
         self.close_after(id, CloseReason::HandshakeRefused, answer);
     }
@@ -277,9 +293,10 @@ impl Shard {
 fn asked(
     settings: &ListenerSettings,
     request: &Request<'_>,
+    forwarded: &Forwarded,
 ) -> Result<Asked, (Reject, Option<String>)> {
     let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
-    if let Err(log) = origin::check(&settings.origins, request, &Forwarded::default()) {
+    if let Err(log) = origin::check(&settings.origins, request, forwarded) {
         return Err((reject(403, "origin or host not allowed"), Some(log)));
     }
     match upgrade {

@@ -12,12 +12,13 @@
 //! That (3) comes after (2) is what makes an acknowledgement a barrier (ARCHITECTURE.md, "The turn"). Nothing
 //! in here depends on it; nothing outside may change it.
 //!
-//! The files, in the order in which a publish meets them: `handshake`, `session`, `command`, `auth`, `router`
+//! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `command`, `auth`, `router`
 //! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `request`, `timer`, `slow`, `metrics`,
 //! and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -52,6 +53,7 @@ mod log;
 pub mod metrics;
 pub mod outbox;
 pub mod parcel;
+mod proxied;
 mod request;
 mod router;
 mod run;
@@ -97,6 +99,14 @@ pub enum Effect {
     },
     /// Ask the host whether this session may come in.
     AskHost(AdmissionAsked),
+    /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
+    /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what the host is to be
+    /// asked after that.
+    AskSeat {
+        session: SessionId,
+        ip: IpAddr,
+        host: Option<Box<AdmissionAsked>>,
+    },
 }
 
 /// How a connection ended by itself.
@@ -236,11 +246,13 @@ impl Shard {
         &mut self.lanes
     }
 
-    /// A connection was accepted. `refused`: there are too many; it gets 503 and nothing else.
+    /// A connection was accepted. `refused`: there are too many; it gets 503 and nothing else. So does one whose
+    /// address matters and could not be learned: there are no descriptors left then.
     pub fn accept(&mut self, id: SessionId, listener: u16, address: RemoteAddress, refused: bool) {
         self.stats.accepted += 1;
+        let is_nameless = self.settings.addresses_matter() && !address.is_known();
         self.enter(id, listener, address);
-        if refused || self.is_leaving {
+        if refused || is_nameless || self.is_leaving {
             self.stats.refused += 1;
             self.refuse_connection(id);
         }

@@ -242,11 +242,9 @@ mod tests {
             "X-Forwarded-Host: a.example",
             "X-Forwarded-Proto: https",
         ];
-        let unix = RemoteAddress::default();
-        unix.learn_unix();
         for (peer, is_believed) in [
             (proxy(), true),
-            (unix, true),
+            (RemoteAddress::unix(), true),
             (RemoteAddress::at("192.0.2.9:1".parse().unwrap()), false),
             (RemoteAddress::known("10.0.0.1:1"), false),
             (RemoteAddress::default(), false),

@@ -16,3 +16,5 @@ pub const REQUEST_TIMEOUT_MS: &str = "--request-timeout-ms";
 pub const LINGER_MS: &str = "--linger-ms";
 pub const SLOW: &str = "--slow";
 pub const ADMIN_KEY: &str = "--admin-key";
+pub const TRUST_PROXY: &str = "--trust-proxy";
+pub const MAX_PER_IP: &str = "--max-per-ip";

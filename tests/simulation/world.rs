@@ -19,7 +19,8 @@ use fastrand::Rng;
 use pubsub::mesh::{self, Bell};
 use pubsub::net::Driver as _;
 use pubsub::net::control::Control;
-use pubsub::net::event_loop::{EventLoop, Population};
+use pubsub::net::event_loop::EventLoop;
+use pubsub::net::population::Population;
 use pubsub::shard::Shard;
 use pubsub::shard::metrics::ShardStats;
 use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
@@ -130,6 +131,7 @@ impl World {
             shards: profile.shards,
             limits: profile.limits.clone(),
             access: Default::default(),
+            trusted: Default::default(),
             slow: SlowRules::new(vec![
                 rule("d", SlowPolicy::DropOldest),
                 rule("k", SlowPolicy::Conflate),

@@ -46,6 +46,11 @@ fn native() {
 }
 
 #[test]
+fn proxy() {
+    replay("proxy");
+}
+
+#[test]
 fn shard() {
     replay("shard");
 }

@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod input;
 pub mod interest;
 pub mod native;
+pub mod proxy;
 pub mod received;
 pub mod shard;
 pub mod shards;
@@ -19,12 +20,13 @@ pub mod topic_tree;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("filters", filters::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("interest", interest::run),
     ("native", native::run),
+    ("proxy", proxy::run),
     ("shard", shard::run),
     ("topic_tree", topic_tree::run),
 ];

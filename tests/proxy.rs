@@ -281,6 +281,18 @@ fn pages_of_the_host_that_the_proxy_tells_may_connect() {
     // A name that a proxy does not vouch for may be one that was rebound.
     check(&[host], Some(403));
     check(&[host, page, https], Some(403));
+
+    // Behind a PROXY header, Host is what the page asked for.
+    let check = |headers: &[(&str, &str)], expected: Option<u16>| {
+        let header = proxy_header(Some("192.0.2.1:77"));
+        let entered = enter(over_tcp(&broker), &header, headers);
+        let status = entered.err().map(|(status, _)| status);
+        assert_eq!(status, expected, "{headers:?}");
+    };
+    check(&[host, page], None);
+    check(&[host], None);
+    check(&[host, ("Origin", "https://b.example")], Some(403));
+    check(&[page, told], Some(403));
 }
 
 #[test]

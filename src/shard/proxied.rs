@@ -135,7 +135,8 @@ impl<'a> Head<'a> {
         peer: &RemoteAddress,
     ) -> (Option<RemoteAddress>, Forwarded) {
         let relayed = self.preface.client.as_ref();
-        let forwarded = Forwarded::read(trusted, relayed.unwrap_or(peer), &self.request);
+        let mut forwarded = Forwarded::read(trusted, relayed.unwrap_or(peer), &self.request);
+        forwarded.is_relayed = relayed.is_some();
         let client = forwarded.client.map(RemoteAddress::at);
         (client.or_else(|| relayed.cloned()), forwarded)
     }

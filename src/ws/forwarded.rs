@@ -28,6 +28,8 @@ pub struct Forwarded {
     pub host: Option<Authority>,
     /// The scheme that it was sent by.
     pub scheme: Option<Scheme>,
+    /// A proxy relays it, as the PROXY header before it says. That is not of the request, and not read here.
+    pub is_relayed: bool,
 }
 
 /// How a client speaks to the first proxy.
@@ -65,6 +67,7 @@ impl Forwarded {
             client: client(trusted, request),
             host: host.and_then(parse_authority),
             scheme: scheme.and_then(read_scheme),
+            is_relayed: false,
         }
     }
 }

@@ -9,7 +9,7 @@
 //! Behind a trusted proxy the host that pages were loaded from is the one that the proxy tells, and that takes the place
 //! of `Host`. It also shows that the request came through the proxy, and not to this machine by a rebound name: no page
 //! can add a header to a WebSocket. To a plain request it can, where a browser runs beside the broker; so there the
-//! loopback name is still asked of `Host` itself, which no page can choose.
+//! loopback name is still asked of `Host` itself, which no page can choose. A PROXY header shows it for any request.
 //!
 //! It knows no listener and no log; it returns sentences. Invariant: two origins are the same only if scheme,
 //! host and port are equal after normalisation; what is not a well-formed ASCII origin equals none.
@@ -146,7 +146,8 @@ fn check_host(
         return Ok(());
     }
     // Neither `Upgrade` nor any header of a WebSocket is a page's to write (Fetch, "forbidden request-header").
-    if forwarded.host.is_some() && request.header("upgrade").is_some() {
+    let is_vouched_for = forwarded.host.is_some() && request.header("upgrade").is_some();
+    if is_vouched_for || forwarded.is_relayed {
         return Ok(());
     }
     let Some(value) = request.header("host") else {
@@ -556,6 +557,7 @@ mod tests {
             client: None,
             host: parse_authority(host.as_bytes()),
             scheme,
+            is_relayed: false,
         };
         check(rules, &request, &forwarded)
     }
@@ -619,6 +621,23 @@ mod tests {
         check(&["Host: evil.com:8000"], "localhost", false);
         check(&[local], "a.example", true);
         check(&[local, page], "a.example", true);
+
+        // Behind a PROXY header everything has come through the proxy, and the Host is the one that the page asked for.
+        let check = |headers: &[&str], passes: bool| {
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n"));
+            let request = parse_head(head.as_bytes(), 8192, 64).unwrap().unwrap();
+            let relayed = Forwarded {
+                is_relayed: true,
+                ..Forwarded::default()
+            };
+            let result = super::check(&loopback, &request, &relayed);
+            assert_eq!(result.is_ok(), passes, "{headers:?}: {result:?}");
+        };
+        check(&[public], true);
+        check(&[public, page], true);
+        check(&[public, upgrade, page], true);
+        check(&[public, "Origin: https://b.example"], false);
+        check(&[local, page], false);
     }
 
     #[test]

@@ -91,7 +91,8 @@ fn unpack(packages: &[&str]) -> Result<(), String> {
     };
     // The lists at hand may be of yesterday, or none; to get others takes a right that we may not have.
     let update = || process::run(Command::new("apt-get").args(["update", "-q"])).0;
-    if !download() && !(update() && download()) {
+    let is_there = download() || update() && download();
+    if !is_there {
         return Err(format!("apt-get could not get {names}"));
     }
     for entry in fs::read_dir(&archives).into_iter().flatten().flatten() {

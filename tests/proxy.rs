@@ -5,18 +5,14 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::time::Duration;
 
 use common::broker::{Finished, command, run_command};
 use common::client::parse;
 use common::raw::{FIN, TEXT, frame, upgrade_head};
-use common::{Broker, DEADLINE, Raw, option, wait_for};
-use socket2::{Domain, Socket, Type};
-use tungstenite::client::IntoClientRequest;
-use tungstenite::handshake::HandshakeError;
-use tungstenite::http::HeaderName;
-use tungstenite::{Error, Message, WebSocket};
+use common::visitor::{Entered, connect_from, connect_path, enter, whoami};
+use common::{Broker, Raw, option, wait_for};
+use tungstenite::WebSocket;
 
 const WHOAMI: &str = r#"{"type":"whoami"}"#;
 const IOS: [&str; 2] = ["auto", "epoll"];
@@ -48,65 +44,13 @@ fn proxy_header(client: Option<&str>) -> Vec<u8> {
     [bytes, rest].concat()
 }
 
-/// A client whose request comes behind these bytes and with these headers; or the answer's status and Retry-After.
-type Entered<S> = Result<WebSocket<S>, (u16, Option<String>)>;
-
-fn enter<S: Read + Write>(mut stream: S, preface: &[u8], headers: &[(&str, &str)]) -> Entered<S> {
-    stream.write_all(preface).expect("it is taken");
-    let mut request = "ws://127.0.0.1/".into_client_request().expect("a request");
-    for (name, value) in headers {
-        let name: HeaderName = name.parse().expect("a name");
-        let value = value.parse().expect("a value");
-        if name == "host" {
-            request.headers_mut().insert(name, value);
-        } else {
-            request.headers_mut().append(name, value);
-        }
-    }
-    match tungstenite::client(request, stream) {
-        Ok((socket, _)) => Ok(socket),
-        Err(HandshakeError::Failure(Error::Http(response))) => {
-            let retry_after = response.headers().get("retry-after");
-            let retry_after = retry_after.map(|value| value.to_str().expect("text").to_owned());
-            Err((response.status().as_u16(), retry_after))
-        }
-        Err(error) => panic!("neither in nor refused: {error}"),
-    }
-}
-
 fn over_tcp(broker: &Broker) -> TcpStream {
-    let stream = TcpStream::connect(broker.listen()).expect("it listens");
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
-}
-
-/// From another address of this machine.
-fn over_tcp_from(broker: &Broker, source: &str) -> TcpStream {
-    let to: SocketAddr = broker.listen().parse().expect("an address");
-    let from: SocketAddr = format!("{source}:0").parse().expect("an address");
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
-    socket.bind(&from.into()).expect("all of 127/8 is here");
-    socket.connect(&to.into()).expect("it listens");
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    socket.into()
-}
-
-fn over_path(path: &Path) -> UnixStream {
-    let stream = UnixStream::connect(path).expect("it listens");
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
+    connect_from("127.0.0.1", broker.listen())
 }
 
 /// The address that `/stats?connections` shows for a client.
 fn address<S: Read + Write>(broker: &Broker, client: &mut WebSocket<S>) -> String {
     broker.address_of(&whoami(client))
-}
-
-fn whoami<S: Read + Write>(client: &mut WebSocket<S>) -> String {
-    client.send(Message::text(WHOAMI)).expect("it is open");
-    let answer = client.read().expect("an answer");
-    let answer = parse(answer.to_text().expect("a text"));
-    answer["session"].as_str().expect("an id").to_owned()
 }
 
 #[test]
@@ -306,7 +250,7 @@ fn unix_sockets_are_a_proxys_too() {
         let mut shards = Vec::new();
         // They are dealt to the shards in turn, with all that they brought.
         for _ in 0..2 {
-            let mut client = enter(over_path(&path), &header, &[]).expect("it may come in");
+            let mut client = enter(connect_path(&path), &header, &[]).expect("it may come in");
             let id = whoami(&mut client);
             assert_eq!(broker.address_of(&id), "192.0.2.1:77", "{io}");
             shards.push(broker.shard_of(&id));
@@ -316,7 +260,7 @@ fn unix_sockets_are_a_proxys_too() {
                 ("X-Forwarded-Host", "a.example"),
                 ("X-Forwarded-For", "203.0.113.5, 192.0.2.2"),
             ];
-            let mut client = enter(over_path(&path), b"", &headers).expect("it may come in");
+            let mut client = enter(connect_path(&path), b"", &headers).expect("it may come in");
             let id = whoami(&mut client);
             assert_eq!(broker.address_of(&id), "192.0.2.2", "{io}");
             shards.push(broker.shard_of(&id));
@@ -327,10 +271,10 @@ fn unix_sockets_are_a_proxys_too() {
         let path = folder.path().join("other.sock");
         let listen = format!("unix:{}", path.display());
         let broker = Broker::start(&["--io", io, "--listen", &listen]);
-        let refused = enter(over_path(&path), &header, &[]);
+        let refused = enter(connect_path(&path), &header, &[]);
         assert_eq!(refused.err(), Some((400, None)), "{io}");
         let headers = [("X-Forwarded-For", "192.0.2.2")];
-        let mut client = enter(over_path(&path), b"", &headers).expect("it may come in");
+        let mut client = enter(connect_path(&path), b"", &headers).expect("it may come in");
         assert_eq!(address(&broker, &mut client), "unix", "{io}");
     }
 }
@@ -370,7 +314,7 @@ fn an_address_has_so_many_connections_over_all_shards() {
             assert_full(enter_here());
         }
         // Who is refused counts for nothing, and others are not concerned.
-        let mut other = enter(over_tcp_from(&broker, "127.0.0.2"), b"", &[]).expect("room");
+        let mut other = enter(connect_from("127.0.0.2", broker.listen()), b"", &[]).expect("room");
         assert!(address(&broker, &mut other).starts_with("127.0.0.2:"));
         assert_eq!(broker.sum("sessions"), MAX as u64 + 1);
         assert!(broker.sum("refused") >= 20);
@@ -385,9 +329,7 @@ fn an_address_has_so_many_connections_over_all_shards() {
         clients.push(enter_when_free(enter_here));
         let resetting = clients.pop().expect("one");
         let socket = socket2::SockRef::from(resetting.get_ref());
-        socket
-            .set_linger(Some(std::time::Duration::ZERO))
-            .expect("SO_LINGER");
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
         drop(resetting);
         clients.push(enter_when_free(enter_here));
         assert_full(enter_here());
@@ -434,7 +376,7 @@ fn clients_of_a_proxy_are_counted_each_for_itself() {
             let headers = [("X-Forwarded-For", client)];
             enter(over_tcp(&broker), b"", &headers)
         };
-        let relayed = |client: &str| enter(over_path(&path), &proxy_header(Some(client)), &[]);
+        let relayed = |client: &str| enter(connect_path(&path), &proxy_header(Some(client)), &[]);
         let first = forwarded("192.0.2.1").expect("room");
         let second = relayed("192.0.2.1:5").expect("room");
         for _ in 0..4 {
@@ -475,10 +417,11 @@ fn clients_of_a_proxy_are_counted_each_for_itself() {
 
 #[test]
 fn a_client_whose_address_is_not_to_be_had_is_not_served() {
-    let mut broker = Broker::start(&[option::MAX_PER_IP, "5"]);
-    if !broker.log_text().contains("driver: io_uring") {
+    let broker = Broker::start(&[option::MAX_PER_IP, "5"]);
+    let line = broker.log_line("driver: ");
+    if !line.contains("driver: io_uring") {
         // epoll needs the descriptor for the connection itself.
-        return common::skip("an unknown address", "no ring here");
+        return common::skip("an unknown address", &line);
     }
     let mut before = enter(over_tcp(&broker), b"", &[]).expect("room");
     broker.limit_descriptors(3);

@@ -12,6 +12,9 @@ use common::client::parse;
 use common::raw::{FIN, TEXT, frame, upgrade_head};
 use common::visitor::{Entered, connect_from, connect_path, enter, whoami};
 use common::{Broker, Raw, option, wait_for};
+use pubsub::broker::Broker as InProcess;
+use pubsub::config::{Config, Io, ListenAddr, Listener};
+use pubsub::shard::settings::Settings;
 use tungstenite::WebSocket;
 
 const WHOAMI: &str = r#"{"type":"whoami"}"#;
@@ -412,6 +415,41 @@ fn clients_of_a_proxy_are_counted_each_for_itself() {
             raw.head().starts_with("HTTP/1.1 101 ").then_some(raw)
         });
         assert_eq!(parse(&raw.next_text())["type"], "session");
+    }
+}
+
+#[test]
+fn a_connection_that_is_handed_over_keeps_its_place() {
+    for io in [Io::Auto, Io::Epoll] {
+        let tcp = ListenAddr::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+        };
+        let mut config = Config {
+            listeners: vec![Listener::new(tcp)],
+            admin: None,
+            shards: Some(2),
+            io,
+            ..Config::default()
+        };
+        config.limits.per_address_max = 4;
+        // As a listener is that only one shard accepts from: every second connection changes its shard.
+        let deal = |settings: &mut Settings| settings.listeners[0].dealt = true;
+        let broker = InProcess::start_prepared(&config, deal).expect("it starts");
+        let address = broker.listening[0].to_string();
+        let enter_here = || enter(connect_from("127.0.0.1", &address), b"", &[]);
+        for _ in 0..3 {
+            let mut clients: Vec<_> = (0..4).map(|_| enter_when_free(enter_here)).collect();
+            for _ in 0..4 {
+                assert_full(enter_here());
+            }
+            for client in &mut clients {
+                whoami(client);
+            }
+            // All of them give it back, wherever they are.
+        }
+        drop(enter_when_free(enter_here));
+        broker.stop();
     }
 }
 

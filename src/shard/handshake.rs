@@ -110,6 +110,7 @@ impl Shard {
         }) else {
             return self.handshake_failed(id);
         };
+        // From here on it stays: one that is handed over goes as its peer's, with all its bytes, and is read anew.
         let seat = client.and_then(|client| {
             session.address = client;
             counted(&self.settings, &session.address)

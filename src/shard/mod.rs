@@ -4,8 +4,9 @@
 //!
 //! 1. [`Shard::begin_turn`] with the time;
 //! 2. [`Shard::take_parcel`] for what other shards sent;
-//! 3. routing: [`Shard::resume`], then [`Shard::accept`], [`Shard::receive`], [`Shard::ended`], [`Shard::sent`],
-//!    [`Shard::publish_as_host`] for what the driver took before (2), then [`Shard::fire_timers`];
+//! 3. routing: [`Shard::resume`] and the answers to [`Effect::AskSeat`], then [`Shard::accept`], [`Shard::receive`],
+//!    [`Shard::ended`], [`Shard::sent`], [`Shard::publish_as_host`] for what the driver took before (2), then
+//!    [`Shard::fire_timers`];
 //! 4. the lanes ([`Shard::lanes`]) are emptied into the rings, and every session of [`Shard::take_dirty`] is sent
 //!    what [`Shard::transmit`] gives; then [`Shard::end_turn`], and the [`Effect`]s are carried out.
 //!

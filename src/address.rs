@@ -14,6 +14,8 @@ use bytes::Bytes;
 
 use crate::topic::Topic;
 
+pub mod proxies;
+
 /// The most shards of one broker; the width of [`ShardSet`].
 pub const SHARDS_MAX: usize = 128;
 
@@ -199,7 +201,8 @@ impl FromStr for ClientId {
 
 /// The remote address of a connection, for operators: learned some time after it was accepted, or never.
 ///
-/// Every connection has one for its whole life, so it is packed: one allocation of 48 bytes unless it is text.
+/// Every connection has one for its whole life, so it is packed: one allocation of 48 bytes unless it is text. What a
+/// proxy tells of its client takes the place of the proxy's own; it may lack the port, which is 0 then.
 #[derive(Clone, Default, Debug)]
 pub struct RemoteAddress(Arc<OnceLock<Remote>>);
 
@@ -225,6 +228,20 @@ impl RemoteAddress {
         address
     }
 
+    /// An address that is known; the port may be 0 for one that nobody said.
+    pub fn at(address: SocketAddr) -> RemoteAddress {
+        let known = RemoteAddress::default();
+        known.learn_ip(address);
+        known
+    }
+
+    /// A Unix socket's.
+    pub fn unix() -> RemoteAddress {
+        let known = RemoteAddress::default();
+        known.learn_unix();
+        known
+    }
+
     /// Now it is known, as text. The first word counts.
     pub fn learn(&self, text: Box<str>) {
         let _ = self.0.set(Remote::Text(text));
@@ -245,6 +262,16 @@ impl RemoteAddress {
     /// It is a Unix socket. The first word counts.
     pub fn learn_unix(&self) {
         let _ = self.0.set(Remote::Unix);
+    }
+
+    /// Has it been learned?
+    pub fn is_known(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Is it known to be a Unix socket?
+    pub fn is_unix(&self) -> bool {
+        matches!(self.0.get(), Some(Remote::Unix))
     }
 
     /// The IP address, if it is known and there is one.
@@ -268,7 +295,9 @@ pub fn network(ip: IpAddr) -> IpAddr {
 impl fmt::Display for RemoteAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.get() {
+            Some(Remote::V4(address)) if address.port() == 0 => address.ip().fmt(f),
             Some(Remote::V4(address)) => address.fmt(f),
+            Some(&Remote::V6 { ip, port: 0, .. }) => Ipv6Addr::from(ip).fmt(f),
             Some(&Remote::V6 { ip, scope, port }) => {
                 SocketAddrV6::new(ip.into(), port, 0, scope).fmt(f)
             }
@@ -350,11 +379,27 @@ mod tests {
             assert_eq!(address.to_string(), text, "the first word counts");
         }
         let address = RemoteAddress::default();
+        assert!(!address.is_known() && !address.is_unix());
         address.learn_unix();
         assert_eq!(address.to_string(), "unix");
-        assert!(address.ip().is_none());
+        assert!(address.is_known() && address.is_unix() && address.ip().is_none());
         let text = RemoteAddress::known("tests:1");
         assert_eq!((text.to_string(), text.ip()), ("tests:1".to_owned(), None));
+    }
+
+    #[test]
+    fn a_remote_address_may_lack_a_port() {
+        for (address, text) in [
+            ("192.0.2.1:0", "192.0.2.1"),
+            ("192.0.2.1:7", "192.0.2.1:7"),
+            ("[2001:db8::7]:0", "2001:db8::7"),
+            ("[2001:db8::7]:7", "[2001:db8::7]:7"),
+        ] {
+            let address: SocketAddr = address.parse().expect("an address");
+            let remote = RemoteAddress::at(address);
+            assert_eq!(remote.to_string(), text);
+            assert_eq!(remote.ip(), Some(address.ip()));
+        }
     }
 
     #[test]

@@ -25,8 +25,9 @@ use crate::net::affinity::{self, Facts, Plan};
 use crate::net::clock::Clock;
 use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
-use crate::net::event_loop::{EventLoop, Population};
+use crate::net::event_loop::EventLoop;
 use crate::net::listener::{self, Bound, Listening};
+use crate::net::population::Population;
 use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
@@ -423,6 +424,7 @@ fn settings(
         access,
         slow: SlowRules::new(config.slow.clone()),
         listeners,
+        trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
         fault: Fault::new(config.fault),
     })
@@ -502,6 +504,7 @@ impl Starting<'_> {
             features,
             slots_max,
             turn_bytes_max: self.settings.limits.turn_bytes_max,
+            addresses_first: self.settings.addresses_matter(),
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);
@@ -540,7 +543,8 @@ impl Starting<'_> {
             .limits
             .connections_max
             .min(connections_possible);
-        let population = Arc::new(Population::new(connections_max));
+        let population = Population::new(connections_max);
+        let population = Arc::new(population.per_address(self.settings.limits.per_address_max));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         let mut goes: Vec<Sender<()>> = Vec::new();

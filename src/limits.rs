@@ -74,6 +74,9 @@ pub const RESP_CLIENT_NAME_BYTES_MAX: usize = 255;
 pub struct Limits {
     /// Connections of the whole process; past it a new one gets 503 with Retry-After.
     pub connections_max: usize,
+    /// Connections of one address (an IPv6 address stands for its /64) in the whole process; past it a new one gets 429
+    /// with Retry-After. 0: any number, since behind a proxy that is not trusted all clients are one address.
+    pub per_address_max: usize,
     /// A message; past it the connection is closed with 1009 before the message is buffered.
     pub message_bytes_max: usize,
     /// From a message's first fragment to its last; past it the connection is closed with 1008.
@@ -172,6 +175,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections_max: 1_000_000,
+            per_address_max: 0,
             message_bytes_max: 64 * KIB,
             message_ms_max: 30_000,
             outbox_bytes_max: MIB,

@@ -22,6 +22,7 @@ fn samples(name: &str) -> [&'static str; 2] {
         "resp-password" => ["first-key", "second-key"],
         "resp-password-file" => [".gitignore", "Cargo.toml"],
         "allow-origin" => ["https://example.com", "*"],
+        "trust-proxy" => ["10.0.0.0/8", "unix"],
         "admin" => ["127.0.0.1:9001", "off"],
         "admin-key" => ["first-key", "second-key"],
         "admin-key-file" => [".gitignore", "Cargo.toml"],

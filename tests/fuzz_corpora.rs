@@ -56,6 +56,11 @@ fn resp() {
 }
 
 #[test]
+fn proxy() {
+    replay("proxy");
+}
+
+#[test]
 fn shard() {
     replay("shard");
 }

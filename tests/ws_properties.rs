@@ -5,15 +5,19 @@
 //! violation, never in a panic, and never hold more than the limit.
 
 use std::io::{self, Cursor, Read, Write};
+use std::net::SocketAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use pubsub::address::RemoteAddress;
+use pubsub::address::proxies::TrustedProxies;
+use pubsub::ws::forwarded::Forwarded;
 use pubsub::ws::fragment::{Incoming, Reader, ReaderLimits, Violation};
 use pubsub::ws::frame::{Opcode, encode_header, header_size};
 use pubsub::ws::handshake::{switching, upgrade};
 use pubsub::ws::http::parse_head;
 use pubsub::ws::origin::{self, OriginRules};
-use pubsub::ws::{close, mask};
+use pubsub::ws::{close, mask, proxy};
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
@@ -452,7 +456,7 @@ proptest! {
         if let Ok(Some(request)) = &whole {
             prop_assert!(request.head_size <= bytes.len());
             let rules = OriginRules::new(&["https://a.example".to_owned()], true).expect("an origin");
-            if let Err(sentence) = origin::check(&rules, request) {
+            if let Err(sentence) = origin::check(&rules, request, &Forwarded::default()) {
                 prop_assert!(sentence.len() < 1000 && !sentence.contains(['\r', '\n']));
             }
             if let Ok(Some(upgrade)) = upgrade(request) {
@@ -479,6 +483,76 @@ proptest! {
     }
 }
 
+/// An entry of X-Forwarded-For: of a proxy (10.0.0.0/8), of somebody else, or no address.
+fn entry() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => any::<[u8; 3]>().prop_map(|[a, b, c]| format!("10.{a}.{b}.{c}")),
+        2 => any::<[u8; 3]>().prop_map(|[a, b, c]| format!("192.{a}.{b}.{c}")),
+        1 => any::<u16>().prop_map(|host| format!("[2001:db8::{host:x}]:{host}")),
+        1 => Just("unknown".to_owned()),
+        1 => Just(String::new()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_client_is_who_a_naive_walk_finds(
+        lines in vec(vec(entry(), 0..6), 0..4),
+        is_trusted in any::<bool>(),
+    ) {
+        let peer = if is_trusted { "10.0.0.1:1" } else { "192.0.2.1:1" };
+        let peer = RemoteAddress::at(peer.parse().expect("an address"));
+        let mut head = "GET / HTTP/1.1\r\n".to_owned();
+        for line in &lines {
+            head += &format!("X-Forwarded-For: {}\r\n", line.join(", "));
+        }
+        head += "\r\n";
+        let request = parse_head(head.as_bytes(), 8192, 64).expect("good").expect("complete");
+        let trusted = TrustedProxies::read(["10.0.0.0/8"]).expect("a network");
+        let found = Forwarded::read(&trusted, &peer, &request).client;
+        // From the last entry back: proxies, then the first other one, or the last proxy before a word.
+        let mut expected = None;
+        for entry in lines.iter().flatten().rev().filter(|entry| !entry.is_empty()) {
+            if entry == "unknown" {
+                break;
+            }
+            expected = Some(entry);
+            if !entry.starts_with("10.") {
+                break;
+            }
+        }
+        let expected = expected.filter(|_| is_trusted).map(|entry| {
+            let with_port = if entry.contains(':') { entry.clone() } else { format!("{entry}:0") };
+            with_port.parse::<SocketAddr>().expect("an address")
+        });
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_proxy_header_is_the_same_however_it_is_cut(
+        fixed in prop_oneof![
+            Just([0x21, 0x11]), Just([0x21, 0x21]), Just([0x21, 0x31]), Just([0x20, 0x00]), any::<[u8; 2]>(),
+        ],
+        declared in prop_oneof![0..300_u16, any::<u16>()],
+        rest in vec(any::<u8>(), 0..600),
+    ) {
+        let size = declared.to_be_bytes();
+        let bytes = [&proxy::SIGNATURE[..], &fixed, &size, &rest].concat();
+        let whole = proxy::parse(&bytes);
+        for cut in 0..bytes.len() {
+            match proxy::parse(&bytes[..cut]) {
+                Ok(None) => {}
+                part => prop_assert_eq!(part, whole, "cut at {}", cut),
+            }
+        }
+        if let Ok(Some((size, _))) = whole {
+            prop_assert_eq!(size, 16 + usize::from(declared));
+            prop_assert!(size <= bytes.len().min(proxy::HEADER_BYTES_MAX));
+            prop_assert_eq!(proxy::parse(&bytes[..size - 1]), Ok(None));
+        }
+    }
+}
+
 #[test]
 fn tungstenite_as_a_client_accepts_the_handshake() {
     use tungstenite::client::IntoClientRequest;
@@ -497,7 +571,10 @@ fn tungstenite_as_a_client_accepts_the_handshake() {
         .expect("complete");
     assert_eq!((request.path, request.query), ("/chat", Some("x=1")));
     let rules = OriginRules::new(&[], true).expect("no origins");
-    assert_eq!(origin::check(&rules, &request), Ok(()));
+    assert_eq!(
+        origin::check(&rules, &request, &Forwarded::default()),
+        Ok(())
+    );
     let upgrade = upgrade(&request).expect("well asked").expect("an upgrade");
     assert_eq!(
         upgrade.accept,

@@ -39,6 +39,7 @@ pub fn serve_by_uring(listening: Vec<Listening>, scenario: Scenario, gate: Gate)
         features: Features::ALL,
         slots_max: scenario.connections() + 1,
         turn_bytes_max: Limits::default().turn_bytes_max,
+        addresses_first: false,
         coalesce: Duration::ZERO,
     };
     let rings = Arc::new([AtomicI32::new(-1)]);

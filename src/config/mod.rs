@@ -26,6 +26,7 @@ pub use options::{KeySource, arguments, command};
 pub use pages::{default_config, describe, reference_page};
 
 use crate::address::SHARDS_MAX;
+use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::shard::auth::AccessRule;
 use crate::shard::fault::FaultPoint;
@@ -56,6 +57,8 @@ pub struct Config {
     pub slow: Vec<SlowRule>,
     /// Origins that pass beside those of the same host (promise 23).
     pub allow_origin: Vec<String>,
+    /// Proxies whose word on who is behind them is believed.
+    pub trust_proxy: TrustedProxies,
     /// Listening beyond loopback without authentication was asked for (promise 22).
     pub insecure_open: bool,
     /// Are ClusterWS clients told to speak binary, on listeners that do not say otherwise?
@@ -99,6 +102,7 @@ impl Default for Config {
             coalesce_us: 0,
             slow: Vec::new(),
             allow_origin: Vec::new(),
+            trust_proxy: TrustedProxies::default(),
             insecure_open: false,
             clusterws_binary: false,
             client_services: false,

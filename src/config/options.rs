@@ -14,6 +14,7 @@ use super::listen::{HostPort, ListenAddr, check_origin};
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
 use super::{Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;
+use crate::address::proxies::TrustedProxies;
 use crate::limits::TURN_BYTES_MAX;
 use crate::limits::{KIB, MIB};
 use crate::net::affinity::{read_cpus, write_cpus};
@@ -539,6 +540,26 @@ pub static OPTIONS: &[Opt] = &[
         },
     },
     Opt {
+        name: "trust-proxy",
+        placeholder: "CIDR",
+        section: Section::Listeners,
+        help: "A proxy that is believed: an address, a network as `10.0.0.0/8`, or `unix`; repeatable",
+        more: "From such a peer a PROXY header (version 2) and X-Forwarded-For, -Host and -Proto are taken; what they say \
+               of the client is what limits per address, Origin checks, logs and `/stats` go by. `unix` stands for all \
+               Unix sockets. Name only proxies that write these themselves: who passes on what its clients wrote lets \
+               them choose their address. Where io_uring can't tell addresses (before Linux 6.8), a network here makes \
+               `--io auto` take epoll.",
+        example: r#"["127.0.0.1", "10.0.0.0/8", "unix"]"#,
+        kind: Kind::List {
+            read: |draft, texts| {
+                let words = texts.iter().map(|text| text.trim());
+                draft.config.trust_proxy = TrustedProxies::read(words)?;
+                Ok(())
+            },
+            show: |config| Value::List(config.trust_proxy.words()),
+        },
+    },
+    Opt {
         name: "client-services",
         placeholder: "BOOL",
         section: Section::Listeners,
@@ -746,6 +767,17 @@ pub static OPTIONS: &[Opt] = &[
         more: "The limit on open files may be lower, and counts then.",
         example: "",
         kind: Kind::Number(number!(limits.connections_max, 1, u32::MAX as u64)),
+    },
+    Opt {
+        name: "max-per-ip",
+        placeholder: "N",
+        section: Section::Limits,
+        help: "Connections of one address; one more gets 429; 0 for any number",
+        more: "Of an IPv6 address the first 64 bits count. Behind a proxy that `--trust-proxy` does not name, all clients \
+               have its address; one that it names is not limited itself, its clients are. Where io_uring can't tell \
+               addresses (before Linux 6.8), this makes `--io auto` take epoll.",
+        example: "",
+        kind: Kind::Number(number!(limits.per_address_max, 0, u32::MAX as u64)),
     },
     Opt {
         name: "max-message",

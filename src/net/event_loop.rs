@@ -15,8 +15,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -28,9 +28,10 @@ use crate::limits::SEND_BYTES_MAX;
 use crate::mesh::Ports;
 use crate::message::Payload;
 use crate::shard::parcel::Parcel;
-use crate::shard::{Effect, Ending, Shard};
+use crate::shard::{AdmissionAsked, Effect, Ending, Shard};
 
 use super::control::{Control, Reply};
+use super::population::{Population, Seat};
 use super::shard_clock::ShardClock;
 use super::{Driver, Sending, Taken};
 
@@ -49,6 +50,7 @@ pub struct Handover<S> {
     socket: S,
     listener: u16,
     address: RemoteAddress,
+    seat: Option<Seat>,
     /// All that came from it.
     bytes: Vec<u8>,
 }
@@ -58,29 +60,15 @@ struct Leaving {
     to: ShardId,
     listener: u16,
     address: RemoteAddress,
+    seat: Option<Seat>,
     bytes: Vec<u8>,
 }
 
-/// The connections of the whole process, and how many there may be.
-#[derive(Debug)]
-pub struct Population {
-    count: AtomicUsize,
-    connections_max: usize,
-}
-
-impl Population {
-    /// Nobody yet.
-    pub fn new(connections_max: usize) -> Population {
-        Population {
-            count: AtomicUsize::new(0),
-            connections_max,
-        }
-    }
-
-    /// Is nobody connected to any shard, or on the way from one to another?
-    pub fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
-    }
+/// What a session is told that asked for a seat.
+struct Seating {
+    session: SessionId,
+    is_seated: bool,
+    host: Option<Box<AdmissionAsked>>,
 }
 
 /// Bytes that one turn flushes to one connection, if its socket takes them at once: a few sends, so that a
@@ -107,6 +95,10 @@ pub struct EventLoop<D: Driver> {
     ports: Ports<Freight<D::Socket>>,
     control: Receiver<Control>,
     population: Arc<Population>,
+    /// Of sessions whose address is counted.
+    seats: HashMap<SessionId, Seat>,
+    /// What the last turn found out, to be told in this one's third step.
+    seatings: Vec<Seating>,
     /// Taken in this turn's first step, to be routed in its third.
     input: Vec<Input<D::Socket>>,
     /// Whose sends were done, as step 1 heard.
@@ -147,6 +139,8 @@ impl<D: Driver> EventLoop<D> {
             ports,
             control,
             population,
+            seats: HashMap::new(),
+            seatings: Vec::new(),
             input: Vec::new(),
             sent: Vec::new(),
             words: Vec::new(),
@@ -254,7 +248,8 @@ impl<D: Driver> EventLoop<D> {
     /// How long this turn may wait for news.
     fn idle_time(&self) -> Option<Duration> {
         let can_go_on = self.has_room_come && self.is_waiting_for_room();
-        if !self.arrivals.is_empty() || self.shard.has_work() || can_go_on {
+        let has_news = !self.arrivals.is_empty() || !self.seatings.is_empty();
+        if has_news || self.shard.has_work() || can_go_on {
             return Some(Duration::ZERO);
         }
         let now_ms = self.clock.at(self.driver.now()).ms;
@@ -278,10 +273,12 @@ impl<D: Driver> EventLoop<D> {
                 socket,
                 listener,
                 address,
+                seat,
                 bytes,
             } = arrival;
             match self.driver.attach(socket) {
                 Some(session) => {
+                    self.seats.extend(seat.map(|seat| (session, seat)));
                     self.shard.adopt(session, listener, address);
                     self.input.push(Input::Arrived { session, bytes });
                 }
@@ -335,6 +332,19 @@ impl<D: Driver> EventLoop<D> {
         self.has_room_come = false;
         self.shard.resume();
         self.flush_urgent();
+        for Seating {
+            session,
+            is_seated,
+            host,
+        } in std::mem::take(&mut self.seatings)
+        {
+            if is_seated {
+                self.shard.seated(session, host);
+            } else {
+                self.shard.refuse_address(session);
+            }
+            self.flush_urgent();
+        }
         for word in std::mem::take(&mut self.words) {
             self.obey(word);
             self.flush_urgent();
@@ -376,13 +386,13 @@ impl<D: Driver> EventLoop<D> {
                 listener,
                 address,
             } => {
-                let before = self.population.count.fetch_add(1, Ordering::Relaxed);
-                self.shard.accept(
-                    session,
-                    listener,
-                    address,
-                    before >= self.population.connections_max,
-                );
+                let is_full = !self.population.enter();
+                let counted = self.shard.counted(&address).filter(|_| !is_full);
+                let is_one_too_many = counted.is_some_and(|ip| !self.seat(session, ip));
+                self.shard.accept(session, listener, address, is_full);
+                if is_one_too_many {
+                    self.shard.refuse_address(session);
+                }
             }
             Taken::Received { session, buffer } => {
                 self.shard.receive(session, self.driver.bytes(buffer))
@@ -397,11 +407,20 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
+    /// Counts a session for its address; false if it is one too many.
+    fn seat(&mut self, session: SessionId, ip: IpAddr) -> bool {
+        let seat = self.population.seat(ip);
+        let is_seated = seat.is_some();
+        self.seats.extend(seat.map(|seat| (session, seat)));
+        is_seated
+    }
+
     fn detached(&mut self, session: SessionId, socket: Option<D::Socket>, late: &[u8]) {
         let Some(Leaving {
             to,
             listener,
             address,
+            seat,
             mut bytes,
         }) = self.leaving.remove(&session)
         else {
@@ -417,6 +436,7 @@ impl<D: Driver> EventLoop<D> {
                 socket,
                 listener,
                 address,
+                seat,
                 bytes,
             }),
         ));
@@ -593,6 +613,7 @@ impl<D: Driver> EventLoop<D> {
                 Effect::ShutdownWrite(session) => self.driver.shutdown_write(session),
                 Effect::Close { session, reset } => {
                     self.driver.close(session, reset);
+                    self.seats.remove(&session);
                     self.left();
                 }
                 Effect::HandOver {
@@ -602,16 +623,26 @@ impl<D: Driver> EventLoop<D> {
                     address,
                     bytes,
                 } => {
+                    let seat = self.seats.remove(&session);
                     self.leaving.insert(
                         session,
                         Leaving {
                             to,
                             listener,
                             address,
+                            seat,
                             bytes,
                         },
                     );
                     self.driver.detach(session, to);
+                }
+                Effect::AskSeat { session, ip, host } => {
+                    let is_seated = self.seat(session, ip);
+                    self.seatings.push(Seating {
+                        session,
+                        is_seated,
+                        host,
+                    });
                 }
                 // No host is linked: the settings ask none.
                 Effect::AskHost(asked) => self
@@ -622,7 +653,7 @@ impl<D: Driver> EventLoop<D> {
     }
 
     fn left(&mut self) {
-        self.population.count.fetch_sub(1, Ordering::AcqRel);
+        self.population.leave();
     }
 
     /// Tells those who wait for the end of something.

@@ -20,6 +20,7 @@ pub mod epoll;
 pub mod event_loop;
 pub mod listener;
 mod pieces;
+pub mod population;
 pub mod shard_clock;
 pub mod uring;
 pub mod waker;

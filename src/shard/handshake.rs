@@ -1,15 +1,17 @@
-//! From the first byte to the 101: request heads, plain HTTP, placement, admission.
+//! From the first byte to the 101: request heads, plain HTTP, placement, admission. (What proxies add: `proxied`.)
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
 use crate::error::CloseReason;
 use crate::protocol::{Protocol, clusterws};
+use crate::ws::forwarded::Forwarded;
 use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
 
 use super::credentials::{self, Identity};
 use super::fault::{self, Place};
+use super::proxied::{Head, counted};
 use super::session::{Collected, Since, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
@@ -56,9 +58,6 @@ impl Shard {
             return;
         };
         let dealt = *dealt;
-        if self.settings.listeners[usize::from(session.listener)].resp {
-            return self.receive_resp(id, bytes, dealt);
-        }
         // Most heads come in one piece: then nothing is copied.
         let mut collected = head.take().map_or_else(Vec::new, |head| head.0);
         let (limits, listener) = (&self.settings.limits, usize::from(session.listener));
@@ -69,16 +68,13 @@ impl Shard {
             &mut collected
         };
         let settings = &self.settings.listeners[listener];
+        let trusted = &self.settings.trusted;
         let parsed = self.settings.fault.contain(Place::Handshake, || {
-            http::parse_head(
-                input,
-                limits.handshake_bytes_max,
-                limits.handshake_headers_max,
-            )
+            Head::parse(trusted, &session.address, limits, input)
         });
-        let request = match parsed {
+        let head = match parsed {
             None => return self.handshake_failed(id),
-            Some(Ok(Some(request))) => request,
+            Some(Ok(Some(head))) => head,
             Some(Ok(None)) => {
                 let collected = if collected.is_empty() {
                     bytes.to_vec()
@@ -91,7 +87,10 @@ impl Shard {
                 };
                 return;
             }
-            Some(Err(reject)) => {
+            Some(Err((reject, log))) => {
+                if let Some(log) = log {
+                    tracing::warn!(address = %session.address, status = reject.status, "{log}");
+                }
                 let mut answer = Vec::new();
                 http::reject_response(reject, &mut answer);
                 return self.refuse(id, &answer);
@@ -104,11 +103,19 @@ impl Shard {
                 return self.hand_over(id, to, bytes);
             }
         }
-        let head_size = request.head_size;
-        let token = credentials::token_in(&request);
-        let Some(asked) = fault::contain(|| asked(settings, &request)) else {
+        let (head_size, request) = (head.size(), &head.request);
+        let token = credentials::token_in(request);
+        let Some((client, asked)) = fault::contain(|| {
+            let (client, forwarded) = head.client(trusted, &session.address);
+            (client, asked(settings, request, &forwarded))
+        }) else {
             return self.handshake_failed(id);
         };
+        // From here on it stays: one that is handed over goes as its peer's, with all its bytes, and is read anew.
+        let seat = client.and_then(|client| {
+            session.address = client;
+            counted(&self.settings, &session.address)
+        });
         let (asked, host) = match asked {
             Ok(asked) => {
                 let host = self.settings.admission == Admission::Host;
@@ -144,14 +151,22 @@ impl Shard {
                     return;
                 };
                 session.speak(protocol);
-                if let Some(host) = host {
+                let effect = match (seat, host) {
+                    (Some(ip), host) => Some(Effect::AskSeat {
+                        session: id,
+                        ip,
+                        host: host.map(Box::new),
+                    }),
+                    (None, host) => host.map(Effect::AskHost),
+                };
+                if let Some(effect) = effect {
                     let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
                     if !rest.is_empty() {
                         session.stall.get_or_insert_default().bytes = rest;
                     }
-                    self.effects.push(Effect::AskHost(host));
+                    self.effects.push(effect);
                     self.update_reading(id);
                 } else {
                     self.open(id, &response);
@@ -162,18 +177,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    /// The first bytes of a RESP connection that is dealt: nobody waits for its head.
-    fn receive_resp(&mut self, id: SessionId, bytes: &mut [u8], dealt: bool) {
-        if !dealt {
-            let to = deal(&mut self.next_deal, self.settings.shards);
-            if to != self.id {
-                return self.hand_over(id, to, bytes.to_vec());
-            }
-        }
-        self.open_resp(id);
-        self.read_messages(id, bytes);
     }
 
     /// The host's word on a session that it was asked about; without one, the handshake's deadline refuses.
@@ -197,7 +200,11 @@ impl Shard {
                 if let Some(identity) = identity {
                     self.identify(id, identity);
                 }
-                self.open(id, &response);
+                if self.is_of_resp(id) {
+                    self.open_resp(id);
+                } else {
+                    self.open(id, &response);
+                }
                 if let Some(mut stall) = stall {
                     self.read_messages(id, &mut stall.bytes);
                 }
@@ -235,7 +242,7 @@ impl Shard {
     }
 
     /// Answers with these bytes and closes.
-    fn refuse(&mut self, id: SessionId, answer: &[u8]) {
+    pub(super) fn refuse(&mut self, id: SessionId, answer: &[u8]) {
         self.stats.handshakes_refused += 1;
         self.close_after(id, CloseReason::HandshakeRefused, answer);
     }
@@ -275,10 +282,10 @@ impl Shard {
     }
 
     /// Did it come to a RESP listener?
-    fn is_of_resp(&mut self, id: SessionId) -> bool {
+    pub(super) fn is_of_resp(&mut self, id: SessionId) -> bool {
         self.sessions
             .find(id)
-            .is_some_and(|session| self.settings.listeners[usize::from(session.listener)].resp)
+            .is_some_and(|session| session.resp_listener(&self.settings))
     }
 
     /// A bug of ours met its request head. There is no WebSocket yet that a close code could end.
@@ -289,7 +296,7 @@ impl Shard {
     }
 
     /// The session is another shard's: it leaves this table, with all its bytes.
-    fn hand_over(&mut self, id: SessionId, to: ShardId, bytes: Vec<u8>) {
+    pub(super) fn hand_over(&mut self, id: SessionId, to: ShardId, bytes: Vec<u8>) {
         let Some(session) = self.sessions.remove(id) else {
             return;
         };
@@ -306,13 +313,10 @@ impl Shard {
     /// A connection that another shard handed over; its bytes follow by [`Shard::receive`] in a later turn.
     pub fn adopt(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.enter(id, listener, address);
-        if self.is_of_resp(id) {
-            self.open_resp(id);
-        } else if let Some(session) = self.sessions.find(id) {
-            session.state = State::Handshake {
-                head: None,
-                dealt: true,
-            };
+        if let Some(session) = self.sessions.find(id)
+            && let State::Handshake { dealt, .. } = &mut session.state
+        {
+            *dealt = true;
         }
         if self.is_leaving {
             // It was on its way here when everybody else was told to leave.
@@ -324,7 +328,7 @@ impl Shard {
 }
 
 /// The shard that a connection is dealt to.
-fn deal(next: &mut usize, shards: usize) -> ShardId {
+pub(super) fn deal(next: &mut usize, shards: usize) -> ShardId {
     let to = ShardId((*next % shards) as u8);
     *next += 1;
     to
@@ -334,9 +338,10 @@ fn deal(next: &mut usize, shards: usize) -> ShardId {
 fn asked(
     settings: &ListenerSettings,
     request: &Request<'_>,
+    forwarded: &Forwarded,
 ) -> Result<Asked, (Reject, Option<String>)> {
     let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
-    if let Err(log) = origin::check(&settings.origins, request) {
+    if let Err(log) = origin::check(&settings.origins, request, forwarded) {
         return Err((reject(403, "origin or host not allowed"), Some(log)));
     }
     match upgrade {

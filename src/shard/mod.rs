@@ -4,20 +4,22 @@
 //!
 //! 1. [`Shard::begin_turn`] with the time;
 //! 2. [`Shard::take_parcel`] for what other shards sent;
-//! 3. routing: [`Shard::resume`], then [`Shard::accept`], [`Shard::receive`], [`Shard::ended`], [`Shard::sent`],
-//!    [`Shard::publish_as_host`] for what the driver took before (2), then [`Shard::fire_timers`];
+//! 3. routing: [`Shard::resume`] and the answers to [`Effect::AskSeat`], then [`Shard::accept`], [`Shard::receive`],
+//!    [`Shard::ended`], [`Shard::sent`], [`Shard::publish_as_host`] for what the driver took before (2), then
+//!    [`Shard::fire_timers`];
 //! 4. the lanes ([`Shard::lanes`]) are emptied into the rings, and every session of [`Shard::take_dirty`] is sent
 //!    what [`Shard::transmit`] gives; then [`Shard::end_turn`], and the [`Effect`]s are carried out.
 //!
 //! That (3) comes after (2) is what makes an acknowledgement a barrier (ARCHITECTURE.md, "The turn"). Nothing
 //! in here depends on it; nothing outside may change it.
 //!
-//! The files, in the order in which a publish meets them: `handshake`, `session`, `input`, `command`, `auth`, `router`
-//! (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`, `request`, `resp` (with
-//! `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
+//! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
+//! `request`, `resp` (with `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -57,6 +59,7 @@ mod log;
 pub mod metrics;
 pub mod outbox;
 pub mod parcel;
+mod proxied;
 mod rate;
 mod request;
 mod resp;
@@ -105,6 +108,14 @@ pub enum Effect {
     },
     /// Ask the host whether this session may come in.
     AskHost(AdmissionAsked),
+    /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
+    /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what the host is to be
+    /// asked after that.
+    AskSeat {
+        session: SessionId,
+        ip: IpAddr,
+        host: Option<Box<AdmissionAsked>>,
+    },
 }
 
 /// How a connection ended by itself.
@@ -255,11 +266,13 @@ impl Shard {
         &mut self.lanes
     }
 
-    /// A connection was accepted. `refused`: there are too many; it gets 503 and nothing else.
+    /// A connection was accepted. `refused`: there are too many; it gets 503 and nothing else. So does one whose
+    /// address matters and could not be learned: there are no descriptors left then.
     pub fn accept(&mut self, id: SessionId, listener: u16, address: RemoteAddress, refused: bool) {
         self.stats.accepted += 1;
+        let is_nameless = self.settings.addresses_matter() && !address.is_known();
         self.enter(id, listener, address);
-        if refused || self.is_leaving {
+        if refused || is_nameless || self.is_leaving {
             self.stats.refused += 1;
             self.refuse_connection(id);
         }
@@ -269,10 +282,8 @@ impl Shard {
     fn enter(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.sessions
             .insert(Session::new(id, listener, address, self.now.ms));
-        let settings = &self.settings.listeners[usize::from(listener)];
-        // One that will be dealt is opened where it stays.
-        if settings.resp && !(settings.dealt && self.settings.shards > 1) {
-            self.open_resp(id);
+        if self.settings.listeners[usize::from(listener)].resp {
+            self.enter_resp(id);
         }
         self.update_reading(id);
     }
@@ -283,10 +294,12 @@ impl Shard {
             return;
         };
         self.stats.received_bytes += bytes.len() as u64;
+        let is_resp = session.resp_listener(&self.settings);
         match &mut session.state {
             // A drain lets nobody in any more, and what a driver still had is as good as never read: others have
             // been told that everything taken is handed on.
             State::Handshake { .. } | State::Open if self.is_quiet => {}
+            State::Handshake { .. } if is_resp => self.receive_preface(id, bytes),
             State::Handshake { .. } => self.receive_head(id, bytes),
             State::Admission { .. } => session
                 .stall

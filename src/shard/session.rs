@@ -236,6 +236,11 @@ impl Session {
         }
     }
 
+    /// Did it come to a listener of RESP?
+    pub fn resp_listener(&self, settings: &Settings) -> bool {
+        settings.listeners[usize::from(self.listener)].resp
+    }
+
     /// From now on it speaks this.
     pub fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;

@@ -1,5 +1,6 @@
 //! What a shard is told at its start and never changes.
 
+use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::protocol::clusterws::Dialect;
 use crate::ws::origin::OriginRules;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub slow: SlowRules,
     /// By the listener's index.
     pub listeners: Vec<ListenerSettings>,
+    /// Proxies whose word on who is behind them counts.
+    pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
     /// The fault that tests plant.
@@ -93,8 +96,14 @@ impl Settings {
             access: Access::default(),
             slow: SlowRules::default(),
             listeners: Vec::new(),
+            trusted: TrustedProxies::default(),
             admission: Admission::Open,
             fault: Fault::default(),
         }
+    }
+
+    /// Does a peer's address decide anything? Then it has to be known before its first byte is looked at.
+    pub fn addresses_matter(&self) -> bool {
+        self.limits.per_address_max > 0 || self.trusted.has_networks()
     }
 }

@@ -5,6 +5,7 @@
 //! nothing waits that nobody will look at again.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use crate::ws::origin::OriginRules;
 use super::parcel::{Key, Parcel};
 use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
-use super::{Effect, Ending, Now, Shard, Verdict};
+use super::{AdmissionAsked, Effect, Ending, Now, Shard, Verdict};
 
 pub const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -50,6 +51,7 @@ enum Input {
     Sent(SessionId),
     Ended(SessionId, Ending),
     Verdict(SessionId, Verdict),
+    Seating(SessionId, bool, Option<Box<AdmissionAsked>>),
 }
 
 pub struct House {
@@ -59,6 +61,10 @@ pub struct House {
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
     /// Paths of sessions that the host is asked about.
     pub asked: Vec<(Who, String)>,
+    /// Sessions that asked for a seat, and for which address.
+    pub seats_asked: Vec<(Who, IpAddr)>,
+    /// Seats that are left, for whatever address.
+    pub seats: usize,
     settings: Arc<Settings>,
     wires: HashMap<Who, Wire>,
     inputs: Vec<Vec<Input>>,
@@ -128,6 +134,8 @@ impl House {
             now,
             handed_over: Vec::new(),
             asked: Vec::new(),
+            seats_asked: Vec::new(),
+            seats: usize::MAX,
             settings,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
@@ -141,9 +149,19 @@ impl House {
 
     /// Accepts a connection that has said nothing yet.
     pub fn accept(&mut self, shard: usize, listener: u16, refused: bool) -> Who {
+        self.accept_from(shard, listener, refused, RemoteAddress::known("tests:1"))
+    }
+
+    /// The same from this address.
+    pub fn accept_from(
+        &mut self,
+        shard: usize,
+        listener: u16,
+        refused: bool,
+        address: RemoteAddress,
+    ) -> Who {
         let who = self.name(shard);
         self.begin(shard);
-        let address = RemoteAddress::known("tests:1");
         self.shards[shard].accept(who.id, listener, address, refused);
         self.finish_turn(shard);
         who
@@ -151,9 +169,14 @@ impl House {
 
     /// Takes a connection that another shard handed over.
     pub fn adopt(&mut self, shard: usize, listener: u16) -> Who {
+        self.adopt_from(shard, listener, RemoteAddress::known("tests:1"))
+    }
+
+    /// The same of this address.
+    pub fn adopt_from(&mut self, shard: usize, listener: u16, address: RemoteAddress) -> Who {
         let who = self.name(shard);
         self.begin(shard);
-        self.shards[shard].adopt(who.id, listener, RemoteAddress::known("tests:1"));
+        self.shards[shard].adopt(who.id, listener, address);
         self.finish_turn(shard);
         who
     }
@@ -339,6 +362,8 @@ impl House {
                 Input::Sent(id) => shard.sent(id),
                 Input::Ended(id, ending) => shard.ended(id, ending),
                 Input::Verdict(id, verdict) => shard.admit(id, verdict),
+                Input::Seating(id, true, host) => shard.seated(id, host),
+                Input::Seating(id, false, _) => shard.refuse_address(id),
             }
         }
         self.finish_turn(shard);
@@ -433,6 +458,13 @@ impl House {
             } => {
                 self.free[shard].push(session.slot);
                 self.handed_over.push((who(session), to, bytes));
+            }
+            Effect::AskSeat { session, ip, host } => {
+                let who = who(session);
+                self.seats_asked.push((who, ip));
+                let is_seated = self.seats > 0;
+                self.seats -= usize::from(is_seated);
+                self.inputs[shard].push(Input::Seating(session, is_seated, host));
             }
             Effect::AskHost(asked) => self.asked.push((who(asked.session), asked.path)),
         }

@@ -6,12 +6,18 @@
 //! could still come under its own name, by pointing that name at 127.0.0.1 (DNS rebinding); so there the `Host`
 //! has to be a loopback one, or one whose pages are allowed anyway.
 //!
+//! Behind a trusted proxy the host that pages were loaded from is the one that the proxy tells, and that takes the place
+//! of `Host`. It also shows that the request came through the proxy, and not to this machine by a rebound name: no page
+//! can add a header to a WebSocket. To a plain request it can, where a browser runs beside the broker; so there the
+//! loopback name is still asked of `Host` itself, which no page can choose. A PROXY header shows it for any request.
+//!
 //! It knows no listener and no log; it returns sentences. Invariant: two origins are the same only if scheme,
 //! host and port are equal after normalisation; what is not a well-formed ASCII origin equals none.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::forwarded::{Forwarded, Scheme};
 use super::http::Request;
 
 /// The longest part of a refused header that is repeated in a log.
@@ -81,12 +87,16 @@ impl OriginRules {
     }
 }
 
-/// May this request be served, as far as `Origin` and `Host` go?
+/// May this request be served, as far as `Origin` and `Host` go, and what trusted proxies say of it?
 ///
 /// # Errors
 ///
 /// The sentence for the log: what is refused, and which `--allow-origin` would allow it.
-pub fn check(rules: &OriginRules, request: &Request<'_>) -> Result<(), String> {
+pub fn check(
+    rules: &OriginRules,
+    request: &Request<'_>,
+    forwarded: &Forwarded,
+) -> Result<(), String> {
     if rules.allows_all() {
         return Ok(());
     }
@@ -96,7 +106,7 @@ pub fn check(rules: &OriginRules, request: &Request<'_>) -> Result<(), String> {
         return Err("several Origin headers, which no browser sends".to_owned());
     }
     let origin = value.and_then(Origin::parse);
-    check_host(rules, request, origin.as_ref())?;
+    check_host(rules, request, forwarded, origin.as_ref())?;
 
     let Some(value) = value else { return Ok(()) };
     if value == b"null" {
@@ -116,7 +126,7 @@ pub fn check(rules: &OriginRules, request: &Request<'_>) -> Result<(), String> {
     let is_loopback_page = rules.loopback_only
         && matches!(&origin.scheme[..], "http" | "https")
         && matches!(&origin.host[..], "localhost" | "127.0.0.1" | "[::1]");
-    if rules.allows(&name) || is_loopback_page || origin.is_of_host(request) {
+    if rules.allows(&name) || is_loopback_page || origin.is_of_host(request, forwarded) {
         return Ok(());
     }
     Err(format!(
@@ -129,9 +139,15 @@ pub fn check(rules: &OriginRules, request: &Request<'_>) -> Result<(), String> {
 fn check_host(
     rules: &OriginRules,
     request: &Request<'_>,
+    forwarded: &Forwarded,
     origin: Option<&Origin>,
 ) -> Result<(), String> {
     if !rules.loopback_only || !rules.host_check {
+        return Ok(());
+    }
+    // Neither `Upgrade` nor any header of a WebSocket is a page's to write (Fetch, "forbidden request-header").
+    let is_vouched_for = forwarded.host.is_some() && request.header("upgrade").is_some();
+    if is_vouched_for || forwarded.is_relayed {
         return Ok(());
     }
     let Some(value) = request.header("host") else {
@@ -196,12 +212,17 @@ impl Origin {
     }
 
     /// Is this an http(s) or ws(s) page of the host and port that the request names as ours? Without a port in
-    /// `Host` that is the default one of the page's scheme, since a proxy may have ended TLS before us.
-    fn is_of_host(&self, request: &Request<'_>) -> bool {
-        let default_port = default_port(&self.scheme);
-        let host = request.header("host").and_then(parse_authority);
+    /// `Host` that is the default one of the scheme that a trusted proxy tells, or else of the page's, since a proxy
+    /// may have ended TLS before us.
+    fn is_of_host(&self, request: &Request<'_>, forwarded: &Forwarded) -> bool {
+        let own_port = default_port(&self.scheme);
+        let default_port = forwarded.scheme.map(Scheme::default_port).or(own_port);
+        let host = match &forwarded.host {
+            Some(host) => Some(host.clone()),
+            None => request.header("host").and_then(parse_authority),
+        };
         host.is_some_and(|(host, port)| {
-            default_port.is_some() && host == self.host && port.or(default_port) == self.port
+            own_port.is_some() && host == self.host && port.or(default_port) == self.port
         })
     }
 }
@@ -224,9 +245,12 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
+/// A host, and a port if one is named.
+pub type Authority = (String, Option<u16>);
+
 /// `host[:port]` of an Origin or Host header, the host in lower case and an IPv6 address in its shortest form.
 /// A name that is not ASCII is refused: browsers send punycode.
-fn parse_authority(bytes: &[u8]) -> Option<(String, Option<u16>)> {
+pub(super) fn parse_authority(bytes: &[u8]) -> Option<Authority> {
     let text = std::str::from_utf8(bytes).ok()?;
     let host_size = match text.find(']') {
         Some(end) => end + 1,
@@ -290,10 +314,8 @@ mod tests {
             head.push_str(&format!("Origin: {origin}\r\n"));
         }
         head.push_str("\r\n");
-        check(
-            rules,
-            &parse_head(head.as_bytes(), 8192, 64).unwrap().unwrap(),
-        )
+        let request = parse_head(head.as_bytes(), 8192, 64).unwrap().unwrap();
+        check(rules, &request, &Forwarded::default())
     }
 
     #[test]
@@ -520,6 +542,102 @@ mod tests {
             check(&unix, host, true);
         }
         assert!(ask(&unix, "a", &["http://b"]).is_err());
+    }
+
+    /// Behind a trusted proxy that tells this host and scheme.
+    fn ask_behind(
+        rules: &OriginRules,
+        headers: &[&str],
+        host: &str,
+        scheme: Option<Scheme>,
+    ) -> Result<(), String> {
+        let head = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n"));
+        let request = parse_head(head.as_bytes(), 8192, 64).unwrap().unwrap();
+        let forwarded = Forwarded {
+            client: None,
+            host: parse_authority(host.as_bytes()),
+            scheme,
+            is_relayed: false,
+        };
+        check(rules, &request, &forwarded)
+    }
+
+    #[test]
+    fn the_host_that_a_proxy_tells_takes_the_place_of_host() {
+        let check = |host: &str, scheme, origin: &str, passes: bool| {
+            let origin = format!("Origin: {origin}");
+            let headers = ["Host: 127.0.0.1:8000", &origin];
+            let result = ask_behind(&rules(&[], false), &headers, host, scheme);
+            assert_eq!(result.is_ok(), passes, "{host} {scheme:?}: {result:?}");
+        };
+        let (http, https) = (Some(Scheme::Http), Some(Scheme::Https));
+        check("a.example", None, "https://a.example", true);
+        check("a.example", None, "http://a.example", true);
+        check("a.example", https, "https://a.example", true);
+        check("a.example", https, "https://a.example:443", true);
+        check("a.example", http, "http://a.example", true);
+        // A page of the other scheme is another origin, once the scheme is known.
+        check("a.example", https, "http://a.example", false);
+        check("a.example", http, "https://a.example", false);
+        check("a.example:8443", https, "https://a.example:8443", true);
+        check("a.example:8443", https, "https://a.example", false);
+        check("a.example", https, "https://b.example", false);
+        check("a.example", https, "http://127.0.0.1:8000", false);
+        check("a.example", https, "ftp://a.example", false);
+        // It told none, or rubbish: then Host counts.
+        check("", None, "http://127.0.0.1:8000", true);
+        check("a b", https, "https://127.0.0.1:8000", true);
+        check("", None, "https://a.example", false);
+        let at_default_port = ["Host: a.example", "Origin: http://a.example"];
+        for (scheme, passes) in [(http, true), (https, false), (None, true)] {
+            let result = ask_behind(&rules(&[], false), &at_default_port, "", scheme);
+            assert_eq!(result.is_ok(), passes, "{scheme:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_before_a_loopback_listener() {
+        let loopback = rules(&[], true);
+        let check = |headers: &[&str], host: &str, passes: bool| {
+            let result = ask_behind(&loopback, headers, host, None);
+            assert_eq!(result.is_ok(), passes, "{headers:?} {host}: {result:?}");
+        };
+        let (public, local) = ("Host: a.example", "Host: 127.0.0.1:8000");
+        let (upgrade, page) = ("Upgrade: websocket", "Origin: https://a.example");
+        check(&[public, upgrade, page], "a.example", true);
+        check(&[local, upgrade, page], "a.example", true);
+        check(&[public, upgrade], "a.example", true);
+        check(&[upgrade], "a.example", true);
+        check(
+            &[public, upgrade, "Origin: https://b.example"],
+            "a.example",
+            false,
+        );
+        // Without the proxy's word it might be a rebound name.
+        check(&[public, upgrade, page], "", false);
+        // A page beside the broker may add headers to a plain request, but for Host.
+        check(&[public], "a.example", false);
+        check(&[public, page], "a.example", false);
+        check(&["Host: evil.com:8000"], "localhost", false);
+        check(&[local], "a.example", true);
+        check(&[local, page], "a.example", true);
+
+        // Behind a PROXY header everything has come through the proxy, and the Host is the one that the page asked for.
+        let check = |headers: &[&str], passes: bool| {
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n"));
+            let request = parse_head(head.as_bytes(), 8192, 64).unwrap().unwrap();
+            let relayed = Forwarded {
+                is_relayed: true,
+                ..Forwarded::default()
+            };
+            let result = super::check(&loopback, &request, &relayed);
+            assert_eq!(result.is_ok(), passes, "{headers:?}: {result:?}");
+        };
+        check(&[public], true);
+        check(&[public, page], true);
+        check(&[public, upgrade, page], true);
+        check(&[public, "Origin: https://b.example"], false);
+        check(&[local, page], false);
     }
 
     #[test]

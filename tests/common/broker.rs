@@ -216,6 +216,17 @@ impl Broker {
         })
     }
 
+    /// The remote address of a client id, as `/stats?connections` says.
+    pub fn address_of(&self, id: &str) -> String {
+        let stats = self.stats_of_connections();
+        let mut views = stats["connections"].as_array().expect("a list").iter();
+        let view = views.find(|view| view["id"] == id);
+        let address = view.and_then(|view| view["address"].as_str());
+        address
+            .unwrap_or_else(|| panic!("no address of {id} in {stats}"))
+            .to_owned()
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

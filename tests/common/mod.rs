@@ -13,6 +13,8 @@ pub mod client;
 pub mod option;
 pub mod raw;
 pub mod seccomp;
+pub mod server;
+pub mod visitor;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -23,6 +25,7 @@ pub use broker::{Broker, Finished, run};
 pub use browser::Browser;
 pub use client::{Client, End, clients_by_shard, pair_on_two_shards};
 pub use raw::Raw;
+pub use server::Server;
 
 /// How long an event may take before its absence is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(10);

@@ -19,3 +19,5 @@ pub const MAX_PUBLISH_RATE: &str = "--max-publish-rate";
 pub const MAX_PUBLISH_BURST: &str = "--max-publish-burst";
 pub const MAX_SUBSCRIBE_RATE: &str = "--max-subscribe-rate";
 pub const ADMIN_KEY: &str = "--admin-key";
+pub const TRUST_PROXY: &str = "--trust-proxy";
+pub const MAX_PER_IP: &str = "--max-per-ip";

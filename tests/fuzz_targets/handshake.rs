@@ -1,6 +1,7 @@
 //! Request heads, upgrades and origins. The input: one byte for the bounds, one for the origin rules, then the
 //! bytes of a connection.
 
+use pubsub::ws::forwarded::Forwarded;
 use pubsub::ws::handshake::{SUBPROTOCOLS_MAX, Upgrade, switching, upgrade};
 use pubsub::ws::http::{Reject, Request, parse_head, reject_response};
 use pubsub::ws::origin::{self, OriginRules};
@@ -85,7 +86,7 @@ fn check_origin(rules: &OriginRules, request: &Request<'_>) {
         let value = request.header(name)?;
         Some(String::from_utf8_lossy(value).to_ascii_lowercase())
     };
-    match origin::check(rules, request) {
+    match origin::check(rules, request, &Forwarded::default()) {
         Err(sentence) => {
             assert!(sentence.len() < 1000 && !sentence.contains(char::is_control));
             assert!(!rules.allow.iter().any(|allowed| allowed == "*"));

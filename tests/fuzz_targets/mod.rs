@@ -11,6 +11,7 @@ pub mod handshake;
 pub mod input;
 pub mod interest;
 pub mod native;
+pub mod proxy;
 pub mod received;
 pub mod resp;
 pub mod shard;
@@ -22,13 +23,14 @@ pub mod topic_tree;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("clusterws", clusterws::run),
     ("filters", filters::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
     ("interest", interest::run),
     ("native", native::run),
+    ("proxy", proxy::run),
     ("resp", resp::run),
     ("shard", shard::run),
     ("tokens", tokens::run),

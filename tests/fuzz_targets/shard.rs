@@ -5,6 +5,7 @@
 //! What has to be so is in `shards` (each turn, and when all is over) and in `received` (each message).
 
 use bytes::Bytes;
+use pubsub::address::proxies::TrustedProxies;
 use pubsub::address::{ClientId, ShardId};
 use pubsub::limits::{KIB, Limits, SEND_BYTES_MAX};
 use pubsub::shard::Ending;
@@ -321,6 +322,7 @@ fn settings(input: &mut Input<'_>) -> Settings {
             slow("c", SlowPolicy::Conflate),
         ]),
         listeners: vec![open, dealt, strict],
+        trusted: TrustedProxies::default(),
         admission: if flags & 4 == 0 {
             Admission::Open
         } else {

@@ -493,6 +493,7 @@ impl World {
                     client.place = None;
                     self.arrivals[to.index()].push((index, listener, bytes));
                 }
+                Effect::AskSeat { .. } => unreachable!("no bound per address is set"),
                 Effect::AskHost(asked) => self.asked.push_back((at, asked.session)),
             }
         }

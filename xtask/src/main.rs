@@ -5,6 +5,7 @@
 //! with a table of the steps and one line that counts the tests.
 
 mod autobahn;
+mod debian;
 mod fuzz;
 mod process;
 mod setup;

@@ -1,5 +1,5 @@
 //! What the tests with real clients need and cargo can't bring: Node, the packages of the Node clients, a
-//! Chromium for the console, and the Autobahn test suite.
+//! Chromium for the console, nginx and HAProxy, and the Autobahn test suite.
 //!
 //! Nothing here fails the gate: without these, the tests that want them say that they skipped. What is there
 //! already is left as it is, so that a second run needs no network.
@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::Verdict;
 use crate::autobahn;
+use crate::debian;
 use crate::process::{self, first_line, root};
 
 /// The oldest Node that the clients are written for.
@@ -37,6 +38,7 @@ pub fn run() -> Verdict {
         Err(why) => missing.push(why),
     }
     missing.extend(chromium().err());
+    missing.extend(debian::install().err());
     missing.extend(autobahn::install().err());
     for why in &missing {
         println!("skipped: {why}");

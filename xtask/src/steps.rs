@@ -52,7 +52,7 @@ impl Step {
     pub fn about(self) -> &'static str {
         match self {
             Step::Setup => {
-                "Node, its packages, Chromium and Autobahn, for the tests with real clients"
+                "Node, its packages, Chromium, nginx, HAProxy and Autobahn, for the tests with real programs"
             }
             Step::Fmt => "is the code formatted?",
             Step::Clippy => "lints of every target, warnings are errors",

@@ -19,11 +19,16 @@
 //! - A connection that brought more than a turn's measure is not read until the next turn.
 //! - An accept that found no slot rests until one is freed, or a moment.
 //!
+//! A direct descriptor tells no address, and an accept that stays armed neither: an ordinary descriptor is installed for a
+//! moment to ask by. Where addresses decide anything, the shard hears of the connection after that, and only then is it
+//! read; otherwise the answer is for operators, and nobody waits for it.
+//!
 //! The driver is safe code over a [`Kernel`]; the tests put a malicious one below it. This file is a single state machine:
 //! the life of a slot.
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +169,15 @@ impl Slot {
     }
 }
 
+/// A connection whose address is being found out.
+#[derive(Debug)]
+struct Nameless {
+    /// To be filled in.
+    address: RemoteAddress,
+    /// The index of its listener, if nobody has been told of it yet.
+    untold: Option<u16>,
+}
+
 /// A listener's accept.
 #[derive(Clone, Copy, Debug)]
 struct Accept {
@@ -182,8 +196,10 @@ pub struct Uring<K: Kernel> {
     features: Features,
     clock: Box<dyn Fn() -> Now>,
     slots: Pieces<Slot>,
-    /// To be filled in when they are known, by slot: of connections whose install is under way.
-    addresses: HashMap<u32, RemoteAddress>,
+    /// By slot: of connections whose install is under way.
+    nameless: HashMap<u32, Nameless>,
+    /// A connection is told of, and read, when its address is known or can't be. Needs [`Features::install`].
+    addresses_first: bool,
     accepts: Vec<Accept>,
     /// Buffers that the shard reads this turn.
     lent: Vec<u16>,
@@ -218,6 +234,8 @@ pub struct Wanted {
     pub slots_max: usize,
     /// What one turn reads at most of one connection, in bytes.
     pub turn_bytes_max: usize,
+    /// Tell of a connection only when its address is known. Without, an address is known some time later, or never.
+    pub addresses_first: bool,
     /// How long a turn waits for more after a full one; zero for not at all.
     pub coalesce: Duration,
 }
@@ -239,6 +257,10 @@ impl UringDriver {
         clock: Clock,
     ) -> Result<UringDriver, String> {
         let (ring, features) = features::set_up(&wanted.features)?;
+        if wanted.addresses_first && !features.install {
+            let why = "--trust-proxy and --max-per-ip need the addresses of clients, which rings tell from Linux 6.8 on";
+            return Err(why.to_owned());
+        }
         let indexes: Vec<u16> = listeners.iter().map(Listening::index).collect();
         let kernel = Ring::new(
             ring,
@@ -253,6 +275,7 @@ impl UringDriver {
         let clock = Box::new(move || clock.now());
         let mut driver = Uring::new(kernel, features, &indexes, wanted.coalesce, clock);
         driver.connection_bytes_max = wanted.turn_bytes_max;
+        driver.addresses_first = wanted.addresses_first;
         Ok(driver)
     }
 }
@@ -286,7 +309,8 @@ impl<K: Kernel> Uring<K> {
             features,
             clock,
             slots: Pieces::default(),
-            addresses: HashMap::new(),
+            nameless: HashMap::new(),
+            addresses_first: false,
             accepts,
             lent: Vec::new(),
             lent_early: Vec::new(),
@@ -386,7 +410,7 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
-    /// A connection enters the table at this slot.
+    /// A connection enters the table at this slot; it is not read yet.
     fn enter(&mut self, index: u32) -> SessionId {
         let slot = self.slots.reach(index, || Slot::free(0));
         // The kernel gives a slot away only after its close: if that completion is still to come, it is late.
@@ -401,12 +425,10 @@ impl<K: Kernel> Uring<K> {
             flags: WANTS_READING,
             ..Slot::free(generation)
         };
-        let session = SessionId {
+        SessionId {
             slot: index,
             generation,
-        };
-        self.arm(session);
-        session
+        }
     }
 
     fn arm_accepts(&mut self) {
@@ -468,13 +490,7 @@ impl<K: Kernel> Uring<K> {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
             Kind::SendFd => self.fd_sent(session, completion.result, taken),
-            Kind::InstallFd => {
-                if let Some(address) = self.addresses.remove(&session.slot)
-                    && let Some(descriptor) = &completion.descriptor
-                {
-                    learn_remote(descriptor, &address);
-                }
-            }
+            Kind::InstallFd => self.installed(session, completion.descriptor, taken),
             Kind::Close => self.closed(session),
             Kind::Shutdown | Kind::Abort | Kind::Linger => {}
             Kind::Accept | Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken => {
@@ -508,15 +524,14 @@ impl<K: Kernel> Uring<K> {
             Ok(slot) => {
                 let address = RemoteAddress::default();
                 let session = self.enter(slot);
+                let untold = self.addresses_first.then_some(index);
+                if untold.is_none() {
+                    self.tell(session, index, address.clone(), taken);
+                }
                 if self.features.install {
-                    self.addresses.insert(slot, address.clone());
+                    self.nameless.insert(slot, Nameless { address, untold });
                     self.begin(session, Kind::InstallFd, Operation::InstallFd { slot });
                 }
-                taken.push(Taken::Accepted {
-                    session,
-                    listener: index,
-                    address,
-                });
             }
             Err(_) if PASSING.contains(&error) => {}
             Err(_) if is_news => {
@@ -526,6 +541,40 @@ impl<K: Kernel> Uring<K> {
             Err(_) => {}
         }
         self.arm_accepts();
+    }
+
+    /// An accepted connection is the shard's from now on.
+    fn tell(
+        &mut self,
+        session: SessionId,
+        listener: u16,
+        address: RemoteAddress,
+        taken: &mut Vec<Taken<Direct>>,
+    ) {
+        self.arm(session);
+        taken.push(Taken::Accepted {
+            session,
+            listener,
+            address,
+        });
+    }
+
+    /// The ordinary descriptor of a connection is there, for its address to be asked for; or there is none left.
+    fn installed(
+        &mut self,
+        session: SessionId,
+        descriptor: Option<OwnedFd>,
+        taken: &mut Vec<Taken<Direct>>,
+    ) {
+        let Some(Nameless { address, untold }) = self.nameless.remove(&session.slot) else {
+            return;
+        };
+        if let Some(descriptor) = descriptor {
+            learn_remote(&descriptor, &address);
+        }
+        if let Some(listener) = untold {
+            self.tell(session, listener, address, taken);
+        }
     }
 
     fn received(
@@ -894,7 +943,9 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn attach(&mut self, socket: Direct) -> Option<SessionId> {
-        Some(self.enter(socket.0))
+        let session = self.enter(socket.0);
+        self.arm(session);
+        Some(session)
     }
 
     fn stop_accepting(&mut self) {

@@ -586,6 +586,52 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_known_before_anything_is_read() {
+        let Some((mut driver, address)) = driver(64, 128) else {
+            return;
+        };
+        if !driver.features.install {
+            let _ = writeln!(io::stderr(), "skipped: ring: no descriptor installs");
+            return;
+        }
+        driver.addresses_first = true;
+        let mut clients: Vec<TcpStream> = Vec::new();
+        for _ in 0..3 {
+            let mut client = TcpStream::connect(&address).expect("it listens");
+            client.write_all(b"hello").expect("it waits");
+            clients.push(client);
+        }
+        let (mut told, mut received) = (Vec::new(), 0);
+        let mut taken = Vec::new();
+        while received < 3 {
+            let wait = Some(Duration::from_secs(5));
+            driver.take(wait, &mut taken).expect("a ring");
+            assert!(
+                !taken.is_empty() || !driver.nameless.is_empty(),
+                "nothing comes"
+            );
+            for taken in taken.drain(..) {
+                match taken {
+                    Taken::Accepted {
+                        session, address, ..
+                    } => told.push((session, address.to_string())),
+                    Taken::Received { session, .. } => {
+                        assert!(told.iter().any(|(of, _)| *of == session));
+                        received += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let mut told: Vec<String> = told.into_iter().map(|(_, address)| address).collect();
+        let own = |client: &TcpStream| client.local_addr().expect("its own").to_string();
+        let mut expected: Vec<String> = clients.iter().map(own).collect();
+        told.sort();
+        expected.sort();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
     fn a_send_of_many_parts_arrives_whole() {
         let Some((mut driver, address)) = driver(64, 128) else {
             return;

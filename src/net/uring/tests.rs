@@ -297,7 +297,7 @@ impl World {
         let closes = |peer: &&Peer| peer.closes == 1;
         let closed = self.driver.kernel.peers.iter().filter(closes).count();
         assert_eq!(closed + waiting, self.driver.kernel.peers.len());
-        assert!(self.driver.addresses.is_empty(), "nobody asks for them");
+        assert!(self.driver.nameless.is_empty(), "nobody asks for them");
         for slot in self.driver.slots.iter() {
             assert!(matches!(slot.state, State::Free), "{slot:?}");
             assert_eq!((slot.under_way, slot.receive), (0, Receive::Idle));
@@ -473,6 +473,41 @@ fn a_turn_takes_a_bounded_part_of_one_connection() {
     world.settle();
     world.check_complete();
     world.finish();
+}
+
+#[test]
+fn where_addresses_matter_nothing_is_read_before_they_are_known() {
+    let mut waited = 0;
+    for seed in 0..50 {
+        let malice = Malice {
+            late: 60,
+            reordered: 50,
+            ..Malice::NONE
+        };
+        let mut world = World::new(seed, malice, 4, 8);
+        world.driver.addresses_first = true;
+        for peer in 0..3 {
+            world.connect();
+            world.write(peer, 40);
+        }
+        for _ in 0..40 {
+            // It is asserted there that whoever brings something has been accepted.
+            world.turn(NOW);
+            let nameless: Vec<u32> = world.driver.nameless.keys().copied().collect();
+            for slot in nameless {
+                waited += 1;
+                let of = world.driver.slots.get_mut(slot).expect("it is there");
+                assert!(!of.is_under_way(Kind::Receive), "{of:?}");
+                assert!(world.sessions.iter().all(|told| told.id.slot != slot));
+            }
+        }
+        world.settle();
+        // No descriptor was to be had for any of them, and still they are served.
+        assert_eq!((world.sessions.len(), world.accepted), (3, 3));
+        world.check_complete();
+        world.finish();
+    }
+    assert!(waited > 50, "{waited}");
 }
 
 #[test]
@@ -782,6 +817,7 @@ fn live(seed: u64, steps: usize) {
     if choice.bool() {
         world.kernel().set_completions_max(choice.usize(2..16));
     }
+    world.driver.addresses_first = choice.bool();
     for _ in 0..steps {
         let peers = world.received.len();
         if peers > 0 {

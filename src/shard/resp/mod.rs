@@ -19,18 +19,19 @@ use std::collections::VecDeque;
 use crate::address::SessionId;
 use crate::error::CloseReason;
 use crate::limits::RESP_WAITING_MAX;
+use crate::protocol::Encoding;
 use crate::protocol::resp::reader::Reader;
 use crate::protocol::resp::request::ReplyMode;
 use crate::protocol::resp::{Kind, Version, reply};
-use crate::protocol::{Encoding, Protocol};
 use crate::topic::Filter;
 
 use super::Shard;
 use super::fault::Place;
-use super::session::{Session, State};
+use super::session::Session;
 
 mod ask;
 mod client;
+mod enter;
 mod execute;
 #[cfg(test)]
 mod tests;
@@ -151,23 +152,6 @@ fn version_of(session: &Session) -> Version {
 }
 
 impl Shard {
-    /// A connection of a RESP listener is open as soon as it is this shard's: its client speaks first.
-    pub(super) fn open_resp(&mut self, id: SessionId) {
-        let shards = self.settings.shards as u64;
-        self.resp_clients += 1;
-        let client = self.resp_clients * shards + self.id.index() as u64;
-        let is_authenticated = !self.asks_for_password();
-        let now_ms = self.now.ms;
-        let Some(session) = self.sessions.find(id) else {
-            return;
-        };
-        session.speak(Protocol::Resp);
-        session.state = State::Open;
-        session.timer_ms = u64::MAX;
-        let resp = RespSession::new(client, now_ms, is_authenticated);
-        session.resp = Some(Box::new(resp));
-    }
-
     /// Answers a command, in its place.
     fn answer_resp(&mut self, id: SessionId, write: impl FnOnce(Version, &mut Vec<u8>)) {
         let Some(session) = self.sessions.find(id) else {

@@ -9,10 +9,13 @@ use super::super::auth::{Access, AccessRule, Who as Whom};
 use super::super::credentials::Credentials;
 use super::super::slow::{SlowPolicy, SlowRule, SlowRules};
 use super::super::testing::{House, Who, brief, bytes, publish};
+use crate::address::RemoteAddress;
+use crate::address::proxies::TrustedProxies;
 use crate::limits::KIB;
 use crate::secret::Secret;
 use crate::token::testing;
 use crate::topic::Filter;
+use crate::ws::proxy;
 
 /// A client of the RESP listener.
 fn redis(house: &mut House, shard: usize) -> Who {
@@ -493,6 +496,58 @@ fn a_connection_that_is_dealt_says_the_same() {
     assert_eq!(
         told(&mut house, refused),
         "-ERR max number of clients reached"
+    );
+}
+
+#[test]
+fn a_trusted_proxy_may_say_whom_it_relays() {
+    let house = || {
+        let mut house = House::with(1, |settings| {
+            settings.trusted = TrustedProxies::read(["10.0.0.0/8"]).unwrap();
+            settings.limits.per_address_max = 1;
+        });
+        house.seats = 1;
+        house
+    };
+    let at = |address: &str| RemoteAddress::at(address.parse().unwrap());
+    let mut header = proxy::SIGNATURE.to_vec();
+    header.extend([0x21, 0x11, 0, 12, 192, 0, 2, 1, 10, 0, 0, 1, 0, 77, 0, 80]);
+    let all = [&header[..], &command(&["CLIENT", "INFO"])].concat();
+    for cut in 0..all.len() {
+        let mut house = house();
+        let client = house.accept_from(0, 2, false, at("10.0.0.1:1"));
+        for piece in [&all[..cut], &all[cut..]] {
+            if !piece.is_empty() {
+                house.bytes(client, piece);
+            }
+            house.turn(0);
+        }
+        house.settle();
+        let line = told(&mut house, client);
+        assert!(line.contains(" addr=192.0.2.1:77 "), "{cut}: {line}");
+        // And there is no room for another one of that address.
+        let second = house.accept_from(0, 2, false, at("10.0.0.1:2"));
+        house.bytes(second, &all);
+        house.settle();
+        let refused = told(&mut house, second);
+        assert_eq!(refused, "-ERR too many connections from this address");
+    }
+    // It need not; and nobody else may.
+    let mut house = house();
+    let client = house.accept_from(0, 2, false, at("10.0.0.1:1"));
+    assert_eq!(ask(&mut house, client, "PING"), "+PONG");
+    let stranger = house.accept_from(0, 2, false, at("192.0.2.9:1"));
+    house.bytes(stranger, &all);
+    house.settle();
+    assert!(told(&mut house, stranger).starts_with('-'));
+    assert!(house.is_shut(stranger));
+    let client = house.accept_from(0, 2, false, at("10.0.0.1:1"));
+    house.bytes(client, b"PROXY TCP4 192.0.2.1 ");
+    house.settle();
+    let refused = told(&mut house, client);
+    assert_eq!(
+        refused,
+        "-ERR a PROXY header of version 1; version 2 is taken"
     );
 }
 

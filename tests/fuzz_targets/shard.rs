@@ -246,7 +246,8 @@ fn say(world: &mut World, client: usize, text: &str) {
 fn settings(input: &mut Input<'_>) -> Settings {
     let shards = [2, 1, 3][input.below(3)];
     let is_big = input.byte() % 2 == 1;
-    let flags = input.below(8);
+    let flags = input.below(16);
+    let (rate, burst) = if flags & 8 == 0 { (0, 0) } else { (20, 2) };
     let small = Limits {
         message_bytes_max: 4 * KIB,
         message_ms_max: 500,
@@ -260,6 +261,10 @@ fn settings(input: &mut Input<'_>) -> Settings {
         subscriptions_max: 6,
         handlers_max: 2,
         requests_max: 3,
+        publish_rate_max: rate,
+        publish_burst_max: burst,
+        subscribe_rate_max: rate,
+        subscribe_burst_max: burst,
         bad_texts_max: 2,
         turn_bytes_max: 8 * KIB,
         turn_messages_max: 4,

@@ -32,6 +32,9 @@ fn older_clusterws_clients_are_at_home() {
             let broker = Broker::start(&[
                 option::CLUSTERWS_PING_INTERVAL_MS,
                 "100",
+                // Who is silent for so long altogether is closed.
+                option::PING_INTERVAL_MS,
+                "200",
                 option::PING_TIMEOUT_MS,
                 "800",
             ]);

@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::json;
@@ -281,26 +281,28 @@ fn redis_cli_and_a_native_client_meet() {
 #[test]
 fn a_bare_socket_is_served() {
     let server = RespServer::start(&[]);
-    // What is said, by pieces, then nothing more; what is heard to the end.
-    let check = |pieces: &[&[u8]], expected: &str| {
+    // What is said, by pieces; what is heard, so much of it.
+    let heard = |pieces: &[&[u8]], size: u64| {
         let mut socket = TcpStream::connect(server.address()).expect("it listens");
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         for piece in pieces {
             socket.write_all(piece).expect("it reads");
         }
-        socket.shutdown(Shutdown::Write).unwrap();
         let mut heard = Vec::new();
         // What it did not read any more turns its end into a reset.
-        let _ = socket.read_to_end(&mut heard);
-        assert_eq!(String::from_utf8_lossy(&heard), expected, "{pieces:?}");
+        let _ = socket.take(size).read_to_end(&mut heard);
+        String::from_utf8(heard).expect("text")
+    };
+    let check = |pieces: &[&[u8]], expected: &str| {
+        let size = expected.len() as u64;
+        assert_eq!(heard(pieces, size), expected, "{pieces:?}");
     };
     check(&[b"PING\r\n"], "+PONG\r\n");
     check(&[b"PING\n"], "+PONG\r\n");
     check(&[b"\r\n\r\n  ping   x \r\n"], "$1\r\nx\r\n");
     check(&[b"ECHO \"a \\x41\\n\" \r\n"], "$4\r\na A\n\r\n");
     check(&[b"echo 'a \\' b'\r\nPING\r\n"], "$5\r\na ' b\r\n+PONG\r\n");
-    check(&[b"QUIT\r\nPING\r\n"], "+OK\r\n");
     check(
         &[b"SUBSCRIBE a\r\nPING\r\nUNSUBSCRIBE\r\nUNSUBSCRIBE\r\n"],
         "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n\
@@ -312,8 +314,13 @@ fn a_bare_socket_is_served() {
     check(&one_by_one, "$3\r\na\r\n\r\n+PONG\r\n");
     check(&[b"*0\r\n*-1\r\n*1\r\n$4\r\nPING\r\n"], "+PONG\r\n");
 
+    // To the end of the connection.
+    let ends = |bytes: &[u8], expected: &str| {
+        assert_eq!(heard(&[bytes], u64::MAX), expected, "{bytes:?}");
+    };
+    ends(b"QUIT\r\nPING\r\n", "+OK\r\n");
     let wrong = |bytes: &[u8], reason: &str| {
-        check(&[bytes], &format!("-ERR Protocol error: {reason}\r\n"));
+        ends(bytes, &format!("-ERR Protocol error: {reason}\r\n"));
     };
     wrong(b"*1\r\n$x\r\n", "invalid bulk length");
     wrong(b"*1\r\n$-1\r\n", "invalid bulk length");

@@ -52,6 +52,7 @@ for (const name of ['clusterws', 'clusterws?binary=1']) {
   const client = new ClusterWS({ url: `ws://${listen}/${name}`, autoReconnect: true, autoReconnectOptions })
   client.on('error', () => {})
   const heard = (inboxes[name] = new Inbox())
+  await within(new Promise((resolve) => client.on('connect', resolve)), name)
   client.subscribe(CHANNEL).watch((message) => heard.push(message))
 }
 

@@ -1,5 +1,5 @@
-//! ClusterWS clients find the server that they were written for: the one that npm has, in both of its modes, and those of
-//! the generations before. The cases are in `clients/node`.
+//! ClusterWS clients find the server that they were written for: the one that npm has, in both of its modes, and those
+//! of the generations before. The cases are in `clients/node`.
 
 mod common;
 

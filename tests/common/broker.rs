@@ -29,7 +29,7 @@ pub struct Broker {
     pub listens: Vec<String>,
     /// The address of the operators' listener.
     pub admin: Option<String>,
-    /// The address of the RESP listener.
+    /// The address of the first RESP listener.
     pub resp: Option<String>,
     /// The whole ready line.
     pub ready_line: String,
@@ -139,7 +139,8 @@ impl Broker {
             match word.split_once('=') {
                 Some(("listen", address)) => listens.push(address.to_owned()),
                 Some(("admin", address)) => admin = Some(address.to_owned()),
-                Some(("resp", address)) => resp = Some(address.to_owned()),
+                Some(("resp", address)) if resp.is_none() => resp = Some(address.to_owned()),
+                Some(("resp", _)) => {}
                 _ => panic!("unexpected {word:?} in the ready line {ready_line:?}"),
             }
         }

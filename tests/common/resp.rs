@@ -1,5 +1,5 @@
-//! Who is spoken to in RESP: a broker of the test's own, or the server that `E2E_RESP` names, such as a real Redis. What
-//! the tests ask of the one holds for the other as well.
+//! Who is spoken to in RESP: a broker of the test's own, or the server that `E2E_RESP` names, such as a real Redis.
+//! What the tests ask of the one holds for the other as well.
 
 use std::process::Command;
 

@@ -125,7 +125,8 @@ const casesOf = (mode, url) => ({
     const [one, two] = [await connect(url), await connect(url)]
     const heard = await join(two.client, here)
     await join(one.client, here)
-    const values = [null, true, 0, -1.5e-7, '', 'text "quoted" \\ \n', [], {}, { a: { b: [1, [2, { c: 3 }]] } }, 'x'.repeat(50_000)]
+    const texts = ['', 'text "quoted" \\ \n', 'x'.repeat(50_000)]
+    const values = [null, true, 0, -1.5e-7, ...texts, [], {}, { a: { b: [1, [2, { c: 3 }]] } }]
     for (const value of values) one.client.getChannelByName(here).publish(value)
     one.client.getChannelByName(here).publish(undefined)
     for (const value of [...values, null]) assert.deepEqual(await heard.next(), value)
@@ -274,7 +275,8 @@ const ours = {
 
   async 'channels may have any name'(here) {
     const [one, two] = [await connect(textUrl), await connect(textUrl)]
-    for (const name of ['a.b', 'a.*', '=a', '$x', ' ', 'toString', '__proto__x', '"quoted"\\', '\u0000', '€😀', 'x'.repeat(500)]) {
+    const odd = [' ', 'toString', '__proto__x', '"quoted"\\', '\u0000', '€😀', 'x'.repeat(500)]
+    for (const name of ['a.b', 'a.*', '=a', '$x', ...odd]) {
       const channel = name + here
       const heard = await join(one.client, channel)
       await join(two.client, channel)

@@ -56,7 +56,8 @@ let open = []
 
 /** A client of one of the two packages whose API takes callbacks. */
 async function connect(Package) {
-  const client = Package === redis ? redis.createClient(hostAndPort(address)) : new Redis({ ...hostAndPort(address), disconnectTimeout: 100 })
+  const target = hostAndPort(address)
+  const client = Package === redis ? redis.createClient(target) : new Redis({ ...target, disconnectTimeout: 100 })
   open.push(client)
   client.on('error', () => {})
   await event(client, 'ready')
@@ -92,7 +93,7 @@ const casesOf = (Package, name) => ({
     await two.leave(here)
     await two.leave(here)
     assert.equal(await listening(here), 0)
-    assert.deepEqual([one.said, two.said], [[`subscribe ${here}`, `unsubscribe ${here}`], [`subscribe ${here}`, `unsubscribe ${here}`]])
+    for (const { said } of [one, two]) assert.deepEqual(said, [`subscribe ${here}`, `unsubscribe ${here}`])
   },
 
   async [`${name}: each server hears each message once, its own included, in order`](here) {

@@ -1,4 +1,5 @@
-// A way to the broker that can be cut, as a network does it: what clients do then is theirs, and is seen by reconnecting.
+// A way to the broker that can be cut, as networks do it. How a client comes back is its own affair; that it can is the
+// broker's.
 
 import { once } from 'node:events'
 import net from 'node:net'

@@ -137,7 +137,9 @@ const cases = {
     const publishers = [await connect(), await connect()]
     const numbers = Array.from({ length: 1000 }, (_, number) => number)
     const counts = await Promise.all(
-      publishers.flatMap((publisher, from) => numbers.map((number) => call(publisher, 'publish', here, `${from} ${number}`)))
+      publishers.flatMap((publisher, from) =>
+        numbers.map((number) => call(publisher, 'publish', here, `${from} ${number}`))
+      )
     )
     assert.ok(counts.every((count) => count === MANY))
     for (const [, heard] of subscribers) {

@@ -25,12 +25,19 @@ const call = (client, command, ...words) =>
   )
 
 /** How each package is told of a password and gets ready, and how it says what a case wants said. */
-const packages = { redis3, redis4: nodeRedis, redis5: nodeRedis, redis6: nodeRedis, ioredis5: ioredis, ioredis6: ioredis }
+const packages = {
+  redis3,
+  redis4: nodeRedis,
+  redis5: nodeRedis,
+  redis6: nodeRedis,
+  ioredis5: ioredis,
+  ioredis6: ioredis,
+}
 
 function redis3({ createClient }) {
   return {
-    async connect(given) {
-      const client = createClient({ ...target, password: given.password, user: given.username, retry_strategy: () => undefined })
+    async connect({ username: user, password }) {
+      const client = createClient({ ...target, user, password, retry_strategy: () => undefined })
       ends.push(() => client.end(false))
       const failed = new Promise((_, reject) => client.on('error', reject))
       const ready = new Promise((resolve) => client.on('ready', resolve))

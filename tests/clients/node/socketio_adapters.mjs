@@ -152,7 +152,8 @@ const cases = {
     one.emit('bytes', bytes, { nested: [bytes] })
     const big = Buffer.alloc(200_000, 0xfe)
     one.emit('big', big)
-    for (const words of await heardBy(clients)) assert.deepEqual(words, [['bytes', bytes, { nested: [bytes] }], ['big', big]])
+    const expected = [['bytes', bytes, { nested: [bytes] }], ['big', big]]
+    for (const words of await heardBy(clients)) assert.deepEqual(words, expected)
   },
 
   async 'rooms, several of them, and exceptions'(here) {

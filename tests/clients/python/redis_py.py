@@ -1,6 +1,7 @@
 """redis-py with the broker in Redis' place: `python redis_py.py HOST:PORT 2|3 [PASSWORD]`, with the version of RESP.
 
-With a password, the cases are about it alone. Prints a line per case; exits 1 if one failed. Everything holds for a real Redis 7 as well.
+With a password, the cases are about it alone. Prints a line per case; exits 1 if one failed. Everything holds for a
+real Redis 7 as well.
 """
 
 import asyncio

@@ -1,15 +1,9 @@
 //! A realtime publish/subscribe broker.
 //!
 //! The modules in reading order, each knowing only those above it:
-<<<<<<< HEAD
-//! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`], [`secret`]), formats ([`ws`], [`protocol`],
-//! [`token`]), logic ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly ([`config`], [`broker`],
-//! [`serve`]).
-=======
 //! nouns ([`address`], [`topic`], [`message`], [`limits`], [`error`], [`secret`], [`failures`]), formats ([`ws`],
 //! [`protocol`], [`token`]), logic ([`shard`]), carriage ([`mesh`]), edge ([`net`], [`admin`]), assembly
 //! ([`config`], [`broker`], [`serve`]).
->>>>>>> tok
 //! `ARCHITECTURE.md` follows a publish through them.
 
 pub mod address;

@@ -6,12 +6,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::Receiver;
+use std::process::Command;
 use std::thread;
 
-use common::broker::lines;
-use common::{Broker, Browser, DEADLINE, missing_node, pair_on_two_shards, skip};
+use common::{Broker, Browser, Talker, missing_node, pair_on_two_shards, skip};
 
 #[test]
 fn bot_terminal_and_browser_meet() {
@@ -114,46 +112,6 @@ fn build_bot() -> PathBuf {
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "{cargo:?}: {status}");
     profile.join("examples/bot")
-}
-
-/// A program that is spoken to by lines.
-struct Talker {
-    child: Child,
-    heard: Receiver<String>,
-}
-
-impl Talker {
-    fn start(command: &mut Command) -> Talker {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let heard = lines(child.stdout.take().expect("stdout is piped"));
-        Talker { child, heard }
-    }
-
-    /// The next line begins so.
-    fn expect(&mut self, beginning: &str) {
-        let line = self
-            .heard
-            .recv_timeout(DEADLINE)
-            .unwrap_or_else(|error| panic!("{error} where {beginning:?} was waited for"));
-        assert!(line.starts_with(beginning), "{line:?} for {beginning:?}");
-    }
-
-    /// Types a line.
-    fn say(&mut self, line: &str) {
-        let stdin = self.child.stdin.as_mut().expect("stdin is piped");
-        writeln!(stdin, "{line}").expect("it reads");
-    }
-}
-
-impl Drop for Talker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Serves one page to whoever asks, on a port of its own, and gives its URL: a page from the disk would have no origin.

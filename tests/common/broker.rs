@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -29,6 +29,8 @@ pub struct Broker {
     pub listens: Vec<String>,
     /// The address of the operators' listener.
     pub admin: Option<String>,
+    /// The address of the first RESP listener.
+    pub resp: Option<String>,
     /// The whole ready line.
     pub ready_line: String,
     /// Behind a lock, so that threads can share the broker.
@@ -132,11 +134,13 @@ impl Broker {
             (Some("pubsub"), Some("ready")),
             "{ready_line}"
         );
-        let (mut listens, mut admin) = (Vec::new(), None);
+        let (mut listens, mut admin, mut resp) = (Vec::new(), None, None);
         for word in words {
             match word.split_once('=') {
                 Some(("listen", address)) => listens.push(address.to_owned()),
                 Some(("admin", address)) => admin = Some(address.to_owned()),
+                Some(("resp", address)) if resp.is_none() => resp = Some(address.to_owned()),
+                Some(("resp", _)) => {}
                 _ => panic!("unexpected {word:?} in the ready line {ready_line:?}"),
             }
         }
@@ -145,6 +149,7 @@ impl Broker {
             child,
             listens,
             admin,
+            resp,
             ready_line,
             stdout: Mutex::new(stdout),
             log,
@@ -162,6 +167,13 @@ impl Broker {
         self.admin
             .as_deref()
             .expect("this broker was started with an admin listener")
+    }
+
+    /// The address of the RESP listener.
+    pub fn resp(&self) -> &str {
+        self.resp
+            .as_deref()
+            .expect("this broker was started with a RESP listener")
     }
 
     /// `/stats`.
@@ -394,8 +406,21 @@ pub fn run_command(command: &mut Command) -> Finished {
 
 /// Runs a command until it ends, within this time.
 pub fn run_command_within(command: &mut Command, within: Duration) -> Finished {
+    run_command_from(command, Stdio::null(), within)
+}
+
+/// Runs a command that is fed these bytes, until it ends.
+pub fn run_command_fed(command: &mut Command, input: &[u8]) -> Finished {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(input)
+        .and_then(|()| file.rewind())
+        .expect("a temporary file can be written");
+    run_command_from(command, file.into(), DEADLINE)
+}
+
+fn run_command_from(command: &mut Command, input: Stdio, within: Duration) -> Finished {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

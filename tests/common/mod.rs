@@ -9,11 +9,14 @@
 pub mod admin;
 pub mod broker;
 pub mod browser;
+pub mod cases;
 pub mod client;
 pub mod option;
 pub mod raw;
+pub mod resp;
 pub mod seccomp;
 pub mod server;
+pub mod talker;
 pub mod visitor;
 
 use std::io::Write as _;
@@ -25,7 +28,9 @@ pub use broker::{Broker, Finished, run};
 pub use browser::Browser;
 pub use client::{Client, End, clients_by_shard, pair_on_two_shards};
 pub use raw::Raw;
+pub use resp::RespServer;
 pub use server::Server;
+pub use talker::Talker;
 
 /// How long an event may take before its absence is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -61,6 +66,9 @@ pub fn missing_node(folder: &Path) -> Option<String> {
     if Command::new("node").arg("--version").output().is_err() {
         return Some("there is no node".to_owned());
     }
-    (!folder.join("node_modules/ws").exists())
-        .then(|| format!("no packages: run `npm ci` in {}", folder.display()))
+    // npm writes its own lock file last; `xtask` looks at the same.
+    let written = |name: &str| std::fs::metadata(folder.join(name))?.modified();
+    let asked = written("package-lock.json").expect("a lock file");
+    let is_there = written("node_modules/.package-lock.json").is_ok_and(|then| then >= asked);
+    (!is_there).then(|| format!("no packages: run `npm ci` in {}", folder.display()))
 }

@@ -12,6 +12,7 @@ pub const MESSAGE_TIMEOUT_MS: &str = "--message-timeout-ms";
 pub const CONNECT_TIMEOUT_MS: &str = "--connect-timeout-ms";
 pub const PING_INTERVAL_MS: &str = "--ping-interval-ms";
 pub const PING_TIMEOUT_MS: &str = "--ping-timeout-ms";
+pub const CLUSTERWS_PING_INTERVAL_MS: &str = "--clusterws-ping-interval-ms";
 pub const REQUEST_TIMEOUT_MS: &str = "--request-timeout-ms";
 pub const LINGER_MS: &str = "--linger-ms";
 pub const SLOW: &str = "--slow";

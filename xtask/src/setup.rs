@@ -1,5 +1,5 @@
-//! What the tests with real clients need and cargo can't bring: Node, the packages of the Node clients, a
-//! Chromium for the console, nginx and HAProxy, and the Autobahn test suite.
+//! What the tests with real clients need and cargo can't bring: Node and Python with the packages of their clients, the
+//! tools of Redis, a Chromium for the console, nginx and HAProxy, and the Autobahn test suite.
 //!
 //! Nothing here fails the gate: without these, the tests that want them say that they skipped. What is there
 //! already is left as it is, so that a second run needs no network.
@@ -19,6 +19,14 @@ const NODE_MAJOR_MIN: u32 = 18;
 /// The folders with a `package-lock.json`.
 const NODE_FOLDERS: [&str; 2] = ["tests/clients/node", "examples/node"];
 
+/// What the Python clients are, and where they are installed. A copy of the first in the second says that they are; the
+/// tests look for it.
+const PYTHON_REQUIREMENTS: &str = "tests/clients/python/requirements.txt";
+const PYTHON_FOLDER: &str = "target/python";
+
+/// The tools of Redis that are clients.
+const REDIS_TOOLS: [&str; 2] = ["redis-cli", "redis-benchmark"];
+
 /// The names under which distributions install the browser.
 const CHROMIUM_NAMES: [&str; 4] = [
     "chromium",
@@ -37,6 +45,8 @@ pub fn run() -> Verdict {
         }
         Err(why) => missing.push(why),
     }
+    missing.extend(python(&root().join(PYTHON_FOLDER)).err());
+    missing.extend(redis_tools().err());
     missing.extend(chromium().err());
     missing.extend(debian::install().err());
     missing.extend(autobahn::install().err());
@@ -99,6 +109,55 @@ fn is_installed(path: &Path) -> bool {
         (Ok(asked), Ok(installed)) => installed >= asked,
         _ => false,
     }
+}
+
+/// The packages of the Python clients, in a virtual environment of their own.
+fn python(folder: &Path) -> Result<(), String> {
+    let requirements = root().join(PYTHON_REQUIREMENTS);
+    let asked =
+        fs::read(&requirements).map_err(|_| format!("{PYTHON_REQUIREMENTS} is not there"))?;
+    let python = folder.join("bin/python");
+    if let Some(version) = python_with(folder, &asked) {
+        println!("{version}: its packages are installed");
+        return Ok(());
+    }
+    // Debian has it in a package of its own.
+    if first_line("python3", &["-c", "import ensurepip, venv"]).is_none() {
+        println!("Python with its virtual environments is not here");
+        install(&["python3", "python3-venv"])?;
+    }
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv", "--clear"]).arg(folder);
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet"])
+        .args(["--disable-pip-version-check", "--requirement"])
+        .arg(&requirements);
+    if !process::run(&mut venv).0 || !process::run(&mut pip).0 {
+        return Err("the packages of the Python clients could not be installed".to_owned());
+    }
+    let said = folder.join("requirements.txt");
+    fs::write(&said, asked).map_err(|error| format!("{}: {error}", said.display()))
+}
+
+/// The version of the Python there, if it runs and has these packages.
+fn python_with(folder: &Path, asked: &[u8]) -> Option<String> {
+    let installed = fs::read(folder.join("requirements.txt")).ok()?;
+    let python = folder.join("bin/python").display().to_string();
+    first_line(&python, &["--version"]).filter(|_| installed == asked)
+}
+
+fn redis_tools() -> Result<(), String> {
+    let present = || {
+        let versions = REDIS_TOOLS.map(|tool| first_line(tool, &["--version"]));
+        versions.into_iter().collect::<Option<Vec<_>>>()
+    };
+    if present().is_none() {
+        println!("redis-cli and redis-benchmark are not here");
+        install(&["redis-tools"])?;
+    }
+    let versions = present().ok_or("redis-cli or redis-benchmark does not start")?;
+    println!("{}", versions.join(", "));
+    Ok(())
 }
 
 fn chromium() -> Result<(), String> {
@@ -170,5 +229,20 @@ mod tests {
             Err("no/such/folder is not there".to_owned())
         );
         assert!(!is_installed(nowhere));
+    }
+
+    #[test]
+    fn python_is_there_with_what_was_asked_for() {
+        let folder = root().join("target/python-of-a-test");
+        let _ = fs::remove_dir_all(&folder);
+        assert_eq!(python_with(&folder, b"a==1\n"), None);
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        fs::write(folder.join("requirements.txt"), "a==1\n").unwrap();
+        assert_eq!(python_with(&folder, b"a==1\n"), None, "it does not run");
+        // Whatever has a version will do.
+        std::os::unix::fs::symlink("/usr/bin/env", folder.join("bin/python")).unwrap();
+        assert!(python_with(&folder, b"a==1\n").is_some());
+        assert_eq!(python_with(&folder, b"a==2\n"), None, "of another package");
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -52,7 +52,7 @@ impl Step {
     pub fn about(self) -> &'static str {
         match self {
             Step::Setup => {
-                "Node, its packages, Chromium, nginx, HAProxy and Autobahn, for the tests with real programs"
+                "Node, Python, their packages, Redis' tools, Chromium, nginx, HAProxy, Autobahn: what real clients need"
             }
             Step::Fmt => "is the code formatted?",
             Step::Clippy => "lints of every target, warnings are errors",
@@ -199,6 +199,7 @@ mod tests {
             "native",
             "delivery",
             "dwsps",
+            "redis_clients",
             "limits",
             "websocket",
             "binary",

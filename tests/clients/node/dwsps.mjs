@@ -6,9 +6,9 @@
 import assert from 'node:assert/strict'
 import { EventEmitter } from 'node:events'
 import WebSocket from 'ws'
+import { run, within } from './cases.mjs'
 
 const url = process.argv[2]
-const DEADLINE_MS = 10_000
 
 /** The original client's behaviour: raw texts in events, handlers by the exact topic, no reconnect. */
 class Client extends EventEmitter {
@@ -83,14 +83,6 @@ async function connect() {
   await within(new Promise((resolve) => client.on('open', resolve)), 'open')
   open.push(client)
   return client
-}
-
-function within(promise, what) {
-  let timer
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${DEADLINE_MS} ms for ${what}`)), DEADLINE_MS)
-  })
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
 const contexts = (messages) => messages.map((message) => message.context)
@@ -306,17 +298,7 @@ const cases = {
 }
 
 let open = []
-let failed = 0
-for (const [name, run] of Object.entries(cases)) {
-  try {
-    await run()
-    console.log(`ok ${name}`)
-  } catch (error) {
-    failed += 1
-    console.log(`FAILED ${name}\n${error.stack}`)
-  }
+await run(cases, () => {
   for (const client of open) client.ws.terminate()
   open = []
-}
-console.log(`${Object.keys(cases).length - failed} of ${Object.keys(cases).length} cases`)
-process.exitCode = failed === 0 ? 0 : 1
+})

@@ -29,6 +29,8 @@ pub struct Broker {
     pub listens: Vec<String>,
     /// The address of the operators' listener.
     pub admin: Option<String>,
+    /// The address of the RESP listener.
+    pub resp: Option<String>,
     /// The whole ready line.
     pub ready_line: String,
     /// Behind a lock, so that threads can share the broker.
@@ -132,11 +134,12 @@ impl Broker {
             (Some("pubsub"), Some("ready")),
             "{ready_line}"
         );
-        let (mut listens, mut admin) = (Vec::new(), None);
+        let (mut listens, mut admin, mut resp) = (Vec::new(), None, None);
         for word in words {
             match word.split_once('=') {
                 Some(("listen", address)) => listens.push(address.to_owned()),
                 Some(("admin", address)) => admin = Some(address.to_owned()),
+                Some(("resp", address)) => resp = Some(address.to_owned()),
                 _ => panic!("unexpected {word:?} in the ready line {ready_line:?}"),
             }
         }
@@ -145,6 +148,7 @@ impl Broker {
             child,
             listens,
             admin,
+            resp,
             ready_line,
             stdout: Mutex::new(stdout),
             log,
@@ -162,6 +166,13 @@ impl Broker {
         self.admin
             .as_deref()
             .expect("this broker was started with an admin listener")
+    }
+
+    /// The address of the RESP listener.
+    pub fn resp(&self) -> &str {
+        self.resp
+            .as_deref()
+            .expect("this broker was started with a RESP listener")
     }
 
     /// `/stats`.
@@ -211,8 +222,18 @@ impl Broker {
 
     /// The shard that a client id lives on, as `/stats?connections` says.
     pub fn shard_of(&self, id: &str) -> usize {
-        wait_for(&format!("connection {id} in /stats?connections"), || {
-            find_shard(&self.stats_of_connections(), id)
+        self.shard_where("id", id)
+    }
+
+    /// The shard that the connection from this address lives on.
+    pub fn shard_at(&self, address: &str) -> usize {
+        self.shard_where("address", address)
+    }
+
+    fn shard_where(&self, field: &str, value: &str) -> usize {
+        let what = format!("the connection of {field} {value} in /stats?connections");
+        wait_for(&what, || {
+            find_shard(&self.stats_of_connections(), field, value)
         })
     }
 
@@ -343,19 +364,23 @@ pub fn sum_in(stats: &Value, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("/stats has no number {name:?}: {stats}"))
 }
 
-/// The `shard` beside this `id`, wherever the object is.
-fn find_shard(value: &Value, id: &str) -> Option<usize> {
+/// The `shard` of the object whose field has this value, wherever it is.
+fn find_shard(value: &Value, field: &str, wanted: &str) -> Option<usize> {
     match value {
         Value::Object(fields) => {
-            if fields.get("id").and_then(Value::as_str) == Some(id) {
+            if fields.get(field).and_then(Value::as_str) == Some(wanted) {
                 return fields
                     .get("shard")
                     .and_then(Value::as_u64)
                     .map(|shard| shard as usize);
             }
-            fields.values().find_map(|value| find_shard(value, id))
+            fields
+                .values()
+                .find_map(|value| find_shard(value, field, wanted))
         }
-        Value::Array(values) => values.iter().find_map(|value| find_shard(value, id)),
+        Value::Array(values) => values
+            .iter()
+            .find_map(|value| find_shard(value, field, wanted)),
         _ => None,
     }
 }

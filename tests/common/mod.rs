@@ -10,9 +10,12 @@ pub mod admin;
 pub mod broker;
 pub mod browser;
 pub mod client;
+pub mod clusterws;
 pub mod option;
 pub mod raw;
+pub mod redis;
 pub mod seccomp;
+pub mod speaker;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -22,7 +25,10 @@ use std::time::{Duration, Instant};
 pub use broker::{Broker, Finished, run};
 pub use browser::Browser;
 pub use client::{Client, End, clients_by_shard, pair_on_two_shards};
+pub use clusterws::Clusterws;
 pub use raw::Raw;
+pub use redis::Redis;
+pub use speaker::{Protocol, Speaker};
 
 /// How long an event may take before its absence is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(10);

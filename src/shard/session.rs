@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::address::{RemoteAddress, SessionId};
+use crate::error::CloseReason;
 use crate::limits::{Limits, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
 use crate::protocol::resp::OwnedArguments;
 use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
@@ -62,6 +63,8 @@ pub enum Held {
     Arguments(OwnedArguments),
     /// The answer to a command that was refused; it must not overtake the acks of those before it.
     Refusal(Box<Refusal>),
+    /// The last words to a session of RESP, and why it ends; they must not overtake the answers before them.
+    LastWords(CloseReason, Vec<u8>),
 }
 
 /// A command that waits, and what came behind it.

@@ -329,14 +329,19 @@ impl Session {
                 };
                 std::cmp::min_by_key(ping, (dead_ms, Due::Dead), |(at_ms, _)| *at_ms)
             }
+            // It has so much time and no more, whether it is read meanwhile or reads nothing itself.
+            Protocol::Resp
+                if let Some(resp) = &self.resp
+                    && !resp.is_authenticated =>
+            {
+                (
+                    resp.unknown_since_ms + limits.connect_timeout_ms,
+                    Due::Handshake,
+                )
+            }
             // Its clients wait as long as they like; the kernel finds those that are gone (keep-alive).
             Protocol::Resp if self.is_paused => (paused_dead_ms(), Due::Dead),
-            Protocol::Resp => match &self.resp {
-                Some(resp) if !resp.is_authenticated => {
-                    (resp.since_ms + limits.connect_timeout_ms, Due::Handshake)
-                }
-                _ => (u64::MAX, Due::Dead),
-            },
+            Protocol::Resp => (u64::MAX, Due::Dead),
         }
     }
 

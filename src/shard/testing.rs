@@ -59,7 +59,6 @@ pub struct House {
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
     /// Paths of sessions that the host is asked about.
     pub asked: Vec<(Who, String)>,
-    settings: Arc<Settings>,
     wires: HashMap<Who, Wire>,
     inputs: Vec<Vec<Input>>,
     /// What is in the ring `[to]`, with its sender.
@@ -128,7 +127,6 @@ impl House {
             now,
             handed_over: Vec::new(),
             asked: Vec::new(),
-            settings,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
             rings: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -465,7 +463,6 @@ impl House {
 
     /// What holds after every turn.
     fn check(&mut self, index: usize) {
-        let limits = self.settings.limits.clone();
         let shard = &mut self.shards[index];
         let stats = shard.stats();
         let charged: usize = shard.sessions.iter().map(|one| one.outbox.charged()).sum();
@@ -488,7 +485,7 @@ impl House {
             assert!(
                 !is_stalled
                     || session.is_resuming && shard.resuming.contains(&session.id)
-                    || session.outbox.reply_bytes() >= limits.replies_bytes_max,
+                    || session.outbox.reply_bytes() >= session.replies_bytes_max(&shard.settings),
                 "a stalled session is tried again: {session:?}"
             );
             assert!(

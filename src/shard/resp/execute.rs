@@ -520,7 +520,16 @@ impl Shard {
         session.identity = None;
         if let Some(resp) = &mut session.resp {
             let (client, since_ms) = (resp.client, resp.since_ms);
-            **resp = RespSession::new(client, since_ms, is_authenticated);
+            // Whoever had said it gets the time to say it anew, and nobody else more of it.
+            let unknown_since_ms = if resp.is_authenticated {
+                self.now.ms
+            } else {
+                resp.unknown_since_ms
+            };
+            **resp = RespSession {
+                unknown_since_ms,
+                ..RespSession::new(client, since_ms, is_authenticated)
+            };
         }
         self.answer_resp(id, |_, out| reply::write_simple(b"RESET", out));
     }

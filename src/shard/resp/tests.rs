@@ -336,6 +336,36 @@ fn a_password_comes_first() {
     house.turn(0);
     assert_eq!(told(&mut house, client), format!("{denied} {denied}"));
     assert!(house.is_shut(client));
+
+    // Whoever takes it back has the same time again, once.
+    let client = redis(&mut house, 0);
+    assert_eq!(ask(&mut house, client, "AUTH s3cret"), "+OK");
+    house.pass(20_000);
+    assert_eq!(ask(&mut house, client, "RESET"), "+RESET");
+    house.pass(6_000);
+    assert_eq!(ask(&mut house, client, "RESET"), "+RESET");
+    house.pass(3_999);
+    house.turn(0);
+    assert!(!house.is_shut(client));
+    house.pass(1);
+    house.turn(0);
+    assert_eq!(told(&mut house, client), denied);
+    assert!(house.is_shut(client));
+
+    // Nor does it help to read nothing, so that nothing more is read.
+    let client = redis(&mut house, 0);
+    house.stop_reading(client);
+    for _ in 0..40 {
+        say(&mut house, client, "PING");
+    }
+    house.turn(0);
+    assert!(house.is_paused(client));
+    house.pass(9_999);
+    house.turn(0);
+    assert!(house.session(client).is_open());
+    house.pass(1);
+    house.turn(0);
+    assert!(house.session(client).is_ending());
 }
 
 #[test]

@@ -406,6 +406,7 @@ impl Shard {
                     .err()
                     .map(|Wait(command)| Held::Command(command)),
                 Held::Refusal(refusal) => self.refuse_command(id, refusal).err().map(Held::Refusal),
+                Held::LastWords(reason, words) => self.end_resp(id, reason, words),
             };
             if let Some(session) = self.sessions.find(id)
                 && let Some(stall) = &mut session.stall

@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::address::{RemoteAddress, SessionId};
+use crate::error::CloseReason;
 use crate::limits::{Limits, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
 use crate::protocol::resp::OwnedArguments;
 use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
@@ -56,6 +57,8 @@ pub enum Held {
     Arguments(OwnedArguments),
     /// The answer to a command that was refused; it must not overtake the acks of those before it.
     Refusal(Box<Refusal>),
+    /// The last words to a session of RESP, and why it ends; they must not overtake the answers before them.
+    LastWords(CloseReason, Vec<u8>),
 }
 
 /// A command that waits, and what came behind it.
@@ -327,14 +330,19 @@ impl Session {
                 };
                 std::cmp::min_by_key(ping, (dead_ms, Due::Dead), |(at_ms, _)| *at_ms)
             }
+            // It has so much time and no more, whether it is read meanwhile or reads nothing itself.
+            Protocol::Resp
+                if let Some(resp) = &self.resp
+                    && !resp.is_authenticated =>
+            {
+                (
+                    resp.unknown_since_ms + limits.connect_timeout_ms,
+                    Due::Handshake,
+                )
+            }
             // Its clients wait as long as they like; the kernel finds those that are gone (keep-alive).
             Protocol::Resp if self.is_paused => (paused_dead_ms(), Due::Dead),
-            Protocol::Resp => match &self.resp {
-                Some(resp) if !resp.is_authenticated => {
-                    (resp.since_ms + limits.connect_timeout_ms, Due::Handshake)
-                }
-                _ => (u64::MAX, Due::Dead),
-            },
+            Protocol::Resp => (u64::MAX, Due::Dead),
         }
     }
 

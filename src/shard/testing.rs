@@ -65,7 +65,6 @@ pub struct House {
     pub seats_asked: Vec<(Who, IpAddr)>,
     /// Seats that are left, for whatever address.
     pub seats: usize,
-    settings: Arc<Settings>,
     wires: HashMap<Who, Wire>,
     inputs: Vec<Vec<Input>>,
     /// What is in the ring `[to]`, with its sender.
@@ -136,7 +135,6 @@ impl House {
             asked: Vec::new(),
             seats_asked: Vec::new(),
             seats: usize::MAX,
-            settings,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
             rings: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -497,7 +495,6 @@ impl House {
 
     /// What holds after every turn.
     fn check(&mut self, index: usize) {
-        let limits = self.settings.limits.clone();
         let shard = &mut self.shards[index];
         let stats = shard.stats();
         let charged: usize = shard.sessions.iter().map(|one| one.outbox.charged()).sum();
@@ -524,7 +521,7 @@ impl House {
                         .stall
                         .as_ref()
                         .is_some_and(|stall| stall.until != Since::NEVER)
-                    || session.outbox.reply_bytes() >= limits.replies_bytes_max,
+                    || session.outbox.reply_bytes() >= session.replies_bytes_max(&shard.settings),
                 "a stalled session is tried again: {session:?}"
             );
             assert!(

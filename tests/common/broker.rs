@@ -223,8 +223,18 @@ impl Broker {
 
     /// The shard that a client id lives on, as `/stats?connections` says.
     pub fn shard_of(&self, id: &str) -> usize {
-        wait_for(&format!("connection {id} in /stats?connections"), || {
-            find_shard(&self.stats_of_connections(), id)
+        self.shard_where("id", id)
+    }
+
+    /// The shard that the connection from this address lives on.
+    pub fn shard_at(&self, address: &str) -> usize {
+        self.shard_where("address", address)
+    }
+
+    fn shard_where(&self, field: &str, value: &str) -> usize {
+        let what = format!("the connection of {field} {value} in /stats?connections");
+        wait_for(&what, || {
+            find_shard(&self.stats_of_connections(), field, value)
         })
     }
 
@@ -366,19 +376,23 @@ pub fn sum_in(stats: &Value, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("/stats has no number {name:?}: {stats}"))
 }
 
-/// The `shard` beside this `id`, wherever the object is.
-fn find_shard(value: &Value, id: &str) -> Option<usize> {
+/// The `shard` of the object whose field has this value, wherever it is.
+fn find_shard(value: &Value, field: &str, wanted: &str) -> Option<usize> {
     match value {
         Value::Object(fields) => {
-            if fields.get("id").and_then(Value::as_str) == Some(id) {
+            if fields.get(field).and_then(Value::as_str) == Some(wanted) {
                 return fields
                     .get("shard")
                     .and_then(Value::as_u64)
                     .map(|shard| shard as usize);
             }
-            fields.values().find_map(|value| find_shard(value, id))
+            fields
+                .values()
+                .find_map(|value| find_shard(value, field, wanted))
         }
-        Value::Array(values) => values.iter().find_map(|value| find_shard(value, id)),
+        Value::Array(values) => values
+            .iter()
+            .find_map(|value| find_shard(value, field, wanted)),
         _ => None,
     }
 }

@@ -11,11 +11,14 @@ pub mod broker;
 pub mod browser;
 pub mod cases;
 pub mod client;
+pub mod clusterws;
 pub mod option;
 pub mod raw;
+pub mod redis;
 pub mod resp;
 pub mod seccomp;
 pub mod server;
+pub mod speaker;
 pub mod talker;
 pub mod visitor;
 
@@ -27,9 +30,12 @@ use std::time::{Duration, Instant};
 pub use broker::{Broker, Finished, run};
 pub use browser::Browser;
 pub use client::{Client, End, clients_by_shard, pair_on_two_shards};
+pub use clusterws::Clusterws;
 pub use raw::Raw;
+pub use redis::Redis;
 pub use resp::RespServer;
 pub use server::Server;
+pub use speaker::{Protocol, Speaker};
 pub use talker::Talker;
 
 /// How long an event may take before its absence is a failure.

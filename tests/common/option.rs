@@ -19,6 +19,7 @@ pub const SLOW: &str = "--slow";
 pub const MAX_PUBLISH_RATE: &str = "--max-publish-rate";
 pub const MAX_PUBLISH_BURST: &str = "--max-publish-burst";
 pub const MAX_SUBSCRIBE_RATE: &str = "--max-subscribe-rate";
+pub const SERVER_MAX_OUTBOX: &str = "--server-max-outbox";
 pub const ADMIN_KEY: &str = "--admin-key";
 pub const TRUST_PROXY: &str = "--trust-proxy";
 pub const MAX_PER_IP: &str = "--max-per-ip";

@@ -78,13 +78,23 @@ impl Raw {
         Raw::connect(broker.listen()).upgraded(broker.listen())
     }
 
+    /// Connects and shakes hands at this path, with its query.
+    pub fn upgrade_at(broker: &Broker, path: &str) -> Raw {
+        Raw::connect(broker.listen()).upgraded_at(broker.listen(), path)
+    }
+
     /// The same with a small receive buffer: a reader that does not read soon stops its sender.
     pub fn upgrade_narrow(broker: &Broker) -> Raw {
         Raw::over(connect_narrow(broker.listen())).upgraded(broker.listen())
     }
 
-    fn upgraded(mut self, host: &str) -> Raw {
-        self.send(upgrade_head(host, &[]).as_bytes());
+    fn upgraded(self, host: &str) -> Raw {
+        self.upgraded_at(host, "/")
+    }
+
+    /// Shakes hands at this path, with its query.
+    pub fn upgraded_at(mut self, host: &str, path: &str) -> Raw {
+        self.send(upgrade_head_at(path, host, &[]).as_bytes());
         let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         self
@@ -237,8 +247,13 @@ pub fn connect_narrow(address: &str) -> TcpStream {
 
 /// A request head that asks for WebSocket, with further header fields.
 pub fn upgrade_head(host: &str, headers: &[(&str, &str)]) -> String {
+    upgrade_head_at("/", host, headers)
+}
+
+/// The same for this path.
+pub fn upgrade_head_at(path: &str, host: &str, headers: &[(&str, &str)]) -> String {
     let mut head = format!(
-        "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     );
     for (name, value) in headers {

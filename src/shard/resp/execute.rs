@@ -62,10 +62,29 @@ impl Shard {
             Some(Err(violation)) => {
                 let mut words = Vec::new();
                 violation.write_reply(&mut words);
-                self.close_after(id, violation.reason, &words);
+                if let Some(held) = self.end_resp(id, violation.reason, words) {
+                    self.hold(id, held);
+                    // Nothing behind it is a command.
+                    return (input.len(), Read::Part);
+                }
             }
         }
         (0, Read::Part)
+    }
+
+    /// Ends a session behind these last words. While what it asked before is not answered they are given back, to be
+    /// held.
+    pub(in super::super) fn end_resp(
+        &mut self,
+        id: SessionId,
+        reason: CloseReason,
+        words: Vec<u8>,
+    ) -> Option<Held> {
+        if self.has_waiting_subscribes(id) || self.has_waiting_answers(id) {
+            return Some(Held::LastWords(reason, words));
+        }
+        self.close_after(id, reason, &words);
+        None
     }
 
     /// What this session may send. Before it has said who it is, that is little.
@@ -559,7 +578,16 @@ impl Shard {
         session.identity = None;
         if let Some(resp) = &mut session.resp {
             let (client, since_ms) = (resp.client, resp.since_ms);
-            **resp = RespSession::new(client, since_ms, is_authenticated);
+            // Whoever had said it gets the time to say it anew, and nobody else more of it.
+            let unknown_since_ms = if resp.is_authenticated {
+                self.now.ms
+            } else {
+                resp.unknown_since_ms
+            };
+            **resp = RespSession {
+                unknown_since_ms,
+                ..RespSession::new(client, since_ms, is_authenticated)
+            };
         }
         self.answer_resp(id, |_, out| reply::write_simple(b"RESET", out));
     }

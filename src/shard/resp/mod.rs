@@ -47,6 +47,8 @@ pub struct RespSession {
     pub since_ms: u64,
     /// Has it said who it is, or need it not?
     pub is_authenticated: bool,
+    /// Since when it has not, in ms: since it was accepted, or took it back.
+    pub unknown_since_ms: u64,
     /// Its subscriptions of each kind.
     pub counts: Counts,
     /// As the client calls itself (`CLIENT SETNAME`).
@@ -131,6 +133,7 @@ impl RespSession {
             client,
             since_ms,
             is_authenticated,
+            unknown_since_ms: since_ms,
             counts: Counts::default(),
             name: Box::default(),
             library: Box::default(),

@@ -351,6 +351,36 @@ fn a_password_comes_first() {
     house.turn(0);
     assert_eq!(told(&mut house, client), format!("{denied} {denied}"));
     assert!(house.is_shut(client));
+
+    // Whoever takes it back has the same time again, once.
+    let client = redis(&mut house, 0);
+    assert_eq!(ask(&mut house, client, "AUTH s3cret"), "+OK");
+    house.pass(20_000);
+    assert_eq!(ask(&mut house, client, "RESET"), "+RESET");
+    house.pass(6_000);
+    assert_eq!(ask(&mut house, client, "RESET"), "+RESET");
+    house.pass(3_999);
+    house.turn(0);
+    assert!(!house.is_shut(client));
+    house.pass(1);
+    house.turn(0);
+    assert_eq!(told(&mut house, client), denied);
+    assert!(house.is_shut(client));
+
+    // Nor does it help to read nothing, so that nothing more is read.
+    let client = redis(&mut house, 0);
+    house.stop_reading(client);
+    for _ in 0..40 {
+        say(&mut house, client, "PING");
+    }
+    house.turn(0);
+    assert!(house.is_paused(client));
+    house.pass(9_999);
+    house.turn(0);
+    assert!(house.session(client).is_open());
+    house.pass(1);
+    house.turn(0);
+    assert!(house.session(client).is_ending());
 }
 
 #[test]
@@ -440,6 +470,50 @@ fn broken_bytes_end_one_connection_with_a_word() {
         assert!(house.is_shut(client), "{expected}");
         assert_eq!(ask(&mut house, other, "PUBLISH a x"), ":0");
     }
+}
+
+#[test]
+fn last_words_wait_for_the_answers_before_them() {
+    let mut house = House::new(2);
+    let (client, far) = (redis(&mut house, 0), redis(&mut house, 1));
+    ask(&mut house, far, "SUBSCRIBE a");
+    for line in ["PUBLISH a 1", "PUBLISH a 2"] {
+        say(&mut house, client, line);
+    }
+    house.bytes(client, b"*x\r\n");
+    say(&mut house, client, "PUBLISH a 3");
+    house.turn(0);
+    assert_eq!(told(&mut house, client), "");
+    house.settle();
+    assert_eq!(
+        told(&mut house, client),
+        ":1 :1 -ERR Protocol error: invalid multibulk length"
+    );
+    assert!(house.is_shut(client));
+    assert_eq!(told(&mut house, far), "*3 message a 1 *3 message a 2");
+    // So they do for confirmations.
+    let client = redis(&mut house, 0);
+    house.fill(0, 1);
+    say(&mut house, client, "SUBSCRIBE b");
+    house.bytes(client, b"*x\r\n");
+    house.turn(0);
+    assert_eq!(told(&mut house, client), "");
+    house.unfill(0, 1);
+    house.settle();
+    assert_eq!(
+        told(&mut house, client),
+        "*3 subscribe b :1 -ERR Protocol error: invalid multibulk length"
+    );
+    // And nobody waits for ever: not if they leave, either.
+    let client = redis(&mut house, 0);
+    say(&mut house, client, "PUBLISH a 4");
+    house.bytes(client, b"*x\r\n");
+    house.turn(0);
+    for who in [client, far] {
+        house.end(who, Ending::Failed);
+    }
+    house.settle();
+    assert_eq!(told(&mut house, client), "");
 }
 
 #[test]

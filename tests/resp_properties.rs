@@ -461,13 +461,14 @@ proptest! {
         channel in vec(any::<u8>(), 0..300),
         pattern in vec(any::<u8>(), 0..255),
         payload in vec(any::<u8>(), 0..2000),
-        kind in prop::sample::select(vec![Kind::Channel, Kind::Pattern]),
+        kind in prop::sample::select(vec![Kind::Channel, Kind::Pattern, Kind::Shard]),
         version in prop::sample::select(vec![Version::Two, Version::Three]),
     ) {
         let topic = Topic::channel(Bytes::from(channel.clone())).unwrap();
         let mut expected = vec![bulk(kind.message_word().as_bytes())];
         let filter = match kind {
-            Kind::Channel | Kind::Shard => Filter::exact(Bytes::from(channel.clone())).unwrap(),
+            Kind::Channel => Filter::exact(Bytes::from(channel.clone())).unwrap(),
+            Kind::Shard => Filter::shard(Bytes::from(channel.clone())).unwrap(),
             Kind::Pattern => {
                 expected.push(bulk(&pattern));
                 Filter::glob(Bytes::from(pattern)).unwrap()

@@ -133,7 +133,7 @@ fn check_command(arguments: &Arguments<'_>) {
             Request::Publish {
                 channel, payload, ..
             } => {
-                for kind in [Kind::Channel, Kind::Pattern] {
+                for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
                     check_delivery(version, kind, channel, payload);
                 }
             }
@@ -145,7 +145,8 @@ fn check_command(arguments: &Arguments<'_>) {
 fn check_delivery(version: Version, kind: Kind, channel: &[u8], payload: &[u8]) {
     let name = Bytes::copy_from_slice(channel);
     let filter = match kind {
-        Kind::Channel | Kind::Shard => Filter::exact(name.clone()),
+        Kind::Channel => Filter::exact(name.clone()),
+        Kind::Shard => Filter::shard(name.clone()),
         Kind::Pattern => Filter::glob(name.clone()),
     };
     let (Ok(topic), Ok(filter)) = (Topic::channel(name), filter) else {

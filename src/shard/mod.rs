@@ -269,7 +269,7 @@ impl Shard {
     /// Bytes came from a connection. They are changed in place (unmasked).
     pub fn receive(&mut self, id: SessionId, bytes: &mut [u8]) {
         let Some(session) = self.sessions.find(id) else {
-            return;
+            return self.send_after(id, bytes);
         };
         self.stats.received_bytes += bytes.len() as u64;
         match &mut session.state {

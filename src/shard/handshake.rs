@@ -55,9 +55,6 @@ impl Shard {
             return;
         };
         let dealt = *dealt;
-        if self.settings.listeners[usize::from(session.listener)].resp {
-            return self.receive_resp(id, bytes, dealt);
-        }
         // Most heads come in one piece: then nothing is copied.
         let mut collected = head.take().map_or_else(Vec::new, |head| head.0);
         let (limits, listener) = (&self.settings.limits, usize::from(session.listener));
@@ -156,16 +153,14 @@ impl Shard {
         }
     }
 
-    /// The first bytes of a RESP connection that is dealt: nobody waits for its head.
-    fn receive_resp(&mut self, id: SessionId, bytes: &mut [u8], dealt: bool) {
-        if !dealt {
-            let to = deal(&mut self.next_deal, self.settings.shards);
-            if to != self.id {
-                return self.hand_over(id, to, bytes.to_vec());
-            }
+    /// A RESP connection that is dealt. There is no head to wait for, and perhaps no word for a long time.
+    pub(super) fn deal_resp(&mut self, id: SessionId) {
+        let to = deal(&mut self.next_deal, self.settings.shards);
+        if to == self.id {
+            self.open_resp(id);
+        } else {
+            self.hand_over(id, to, Vec::new());
         }
-        self.open_resp(id);
-        self.read_messages(id, bytes);
     }
 
     /// The host's word on a session that it was asked about; without one, the handshake's deadline refuses.

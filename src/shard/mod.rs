@@ -39,7 +39,7 @@ use parcel::{Key, Lanes};
 use request::Requests;
 use run::OpenRun;
 use session::{Due, Session, Sessions, Since, State};
-use settings::Settings;
+use settings::{ListenerSettings, Settings};
 use tally::Tallies;
 use timer::Timers;
 
@@ -248,11 +248,19 @@ impl Shard {
     pub fn accept(&mut self, id: SessionId, listener: u16, address: RemoteAddress, refused: bool) {
         self.stats.accepted += 1;
         self.enter(id, listener, address);
+        let settings = &self.settings.listeners[usize::from(listener)];
         if refused || self.is_leaving {
             self.stats.refused += 1;
             self.refuse_connection(id);
+        } else if settings.resp && self.is_dealt(settings) {
+            self.deal_resp(id);
         }
         self.set_timer(id);
+    }
+
+    /// May connections of this listener live on another shard?
+    fn is_dealt(&self, settings: &ListenerSettings) -> bool {
+        settings.dealt && self.settings.shards > 1
     }
 
     fn enter(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
@@ -260,7 +268,7 @@ impl Shard {
             .insert(Session::new(id, listener, address, self.now.ms));
         let settings = &self.settings.listeners[usize::from(listener)];
         // One that will be dealt is opened where it stays.
-        if settings.resp && !(settings.dealt && self.settings.shards > 1) {
+        if settings.resp && !self.is_dealt(settings) {
             self.open_resp(id);
         }
         self.update_reading(id);

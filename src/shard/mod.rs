@@ -318,6 +318,7 @@ impl Shard {
                 // What it sent before counts; with the last of it the session ends.
                 session.is_input_ended = true;
             }
+            (State::Open, Ending::EndOfInput) if session.resp.is_some() => self.hear_out(id),
             (State::Handshake { .. } | State::Admission { .. } | State::Open, _) => {
                 self.release(id, CloseReason::ConnectionLost);
                 self.finish(id, false);

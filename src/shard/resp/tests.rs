@@ -211,6 +211,12 @@ fn questions_about_all_shards() {
     }
     ask(&mut house, asker, "CLIENT SETNAME me");
     assert_eq!(ask(&mut house, asker, "CLIENT GETNAME"), "me");
+    ask(&mut house, clients[0], "SSUBSCRIBE s");
+    let info = ask(&mut house, asker, "INFO stats");
+    assert!(
+        info.contains("pubsub_channels:3 pubsub_patterns:2 pubsubshard_channels:1 "),
+        "what two shards have counts once: {info}"
+    );
     let list = ask(&mut house, asker, "CLIENT LIST");
     assert_eq!(list.matches(" addr=").count(), 4, "{list}");
     assert_eq!(

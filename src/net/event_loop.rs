@@ -395,7 +395,12 @@ impl<D: Driver> EventLoop<D> {
                 }
             }
             Taken::Received { session, buffer } => {
-                self.shard.receive(session, self.driver.bytes(buffer))
+                let bytes = self.driver.bytes(buffer);
+                match self.leaving.get_mut(&session) {
+                    // The driver had it before it was told to let go.
+                    Some(leaving) => leaving.bytes.extend_from_slice(bytes),
+                    None => self.shard.receive(session, bytes),
+                }
             }
             Taken::Sent { session } => self.shard.sent(session),
             Taken::Ended { session, ending } => self.shard.ended(session, ending),

@@ -310,6 +310,21 @@ impl Shard {
         });
     }
 
+    /// What the driver had of a connection when it was handed over in this turn follows it.
+    pub(super) fn send_after(&mut self, id: SessionId, late: &[u8]) {
+        let handed = self
+            .effects
+            .iter_mut()
+            .rev()
+            .find_map(|effect| match effect {
+                Effect::HandOver { session, bytes, .. } if *session == id => Some(bytes),
+                _ => None,
+            });
+        if let Some(bytes) = handed {
+            bytes.extend_from_slice(late);
+        }
+    }
+
     /// A connection that another shard handed over; its bytes follow by [`Shard::receive`] in a later turn.
     pub fn adopt(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.enter(id, listener, address);
@@ -322,6 +337,8 @@ impl Shard {
             // It was on its way here when everybody else was told to leave.
             self.stats.refused += 1;
             self.refuse_connection(id);
+        } else if self.is_of_resp(id) {
+            self.enter_resp(id, true);
         }
         self.set_timer(id);
     }
@@ -566,6 +583,18 @@ mod tests {
         }
         assert_eq!(house.shards[0].stats().handed_over, 4);
         assert_eq!(house.shards[0].connections(), 2);
+        // A driver may take them in pieces, all in the turn in which it is dealt.
+        let other = house.connect(0);
+        for number in 0..3 {
+            let client = house.accept(0, 1, false);
+            house.bytes(client, head.as_bytes());
+            house.bytes(other, &text);
+            house.bytes(client, &text);
+            house.turn(0);
+            let handed = house.handed_over.pop();
+            assert_eq!(handed.is_some(), number > 0);
+            assert!(handed.is_none_or(|(_, _, bytes)| bytes == all));
+        }
     }
 
     #[test]

@@ -275,6 +275,8 @@ impl Shard {
         if refused || is_nameless || self.is_leaving {
             self.stats.refused += 1;
             self.refuse_connection(id);
+        } else if self.is_of_resp(id) {
+            self.enter_resp(id, false);
         }
         self.set_timer(id);
     }
@@ -282,16 +284,13 @@ impl Shard {
     fn enter(&mut self, id: SessionId, listener: u16, address: RemoteAddress) {
         self.sessions
             .insert(Session::new(id, listener, address, self.now.ms));
-        if self.settings.listeners[usize::from(listener)].resp {
-            self.enter_resp(id);
-        }
         self.update_reading(id);
     }
 
     /// Bytes came from a connection. They are changed in place (unmasked).
     pub fn receive(&mut self, id: SessionId, bytes: &mut [u8]) {
         let Some(session) = self.sessions.find(id) else {
-            return;
+            return self.send_after(id, bytes);
         };
         self.stats.received_bytes += bytes.len() as u64;
         let is_resp = session.resp_listener(&self.settings);

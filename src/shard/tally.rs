@@ -65,10 +65,6 @@ pub enum Found {
 pub struct Facts {
     /// What it has counted.
     pub stats: ShardStats,
-    /// Names that somebody subscribes to, exactly.
-    pub channels: u64,
-    /// Shard channels that somebody subscribes to.
-    pub shard_channels: u64,
 }
 
 impl Facts {
@@ -85,8 +81,6 @@ impl Facts {
         own.announced += others.announced;
         own.closed_slow += others.closed_slow;
         own.outbox_bytes += others.outbox_bytes;
-        self.channels += other.channels;
-        self.shard_channels += other.shard_channels;
     }
 }
 

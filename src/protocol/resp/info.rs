@@ -32,7 +32,7 @@ pub struct ServerFacts<'a> {
     pub used_memory_bytes: Option<u64>,
     /// RESP commands so far.
     pub commands_total: u64,
-    /// Channels with a RESP subscriber.
+    /// Channels that somebody subscribes to by their name, be it in another protocol.
     pub channels: u64,
     /// Different patterns.
     pub patterns: u64,

@@ -80,8 +80,6 @@ impl Shard {
     fn facts(&self) -> Facts {
         Facts {
             stats: self.stats(),
-            channels: self.subscriptions.exact_len() as u64,
-            shard_channels: self.subscriptions.shard_len() as u64,
         }
     }
 
@@ -227,6 +225,24 @@ impl Shard {
             })
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// How many different channels and shard channels somebody subscribes to by their name, on all shards. This one
+    /// knows what the others have, and one that two of them have counts once.
+    pub(super) fn channels(&self) -> (usize, usize) {
+        let (mut channels, mut shard_channels) = (
+            self.subscriptions.exact_len(),
+            self.subscriptions.shard_len(),
+        );
+        for (_, filter, _) in self.remote_filters.iter() {
+            let count = match filter {
+                Filter::Exact(_) => &mut channels,
+                Filter::Shard(_) => &mut shard_channels,
+                Filter::Dotted(_) | Filter::Glob(_) => continue,
+            };
+            *count += usize::from(self.subscriptions.find(filter).is_none());
+        }
+        (channels, shard_channels)
     }
 
     /// How many different patterns there are on all shards. Nobody but RESP sessions has any.

@@ -88,6 +88,7 @@ impl Shard {
     pub(super) fn info(&self, listener: usize, facts: &Facts, sections: &[Bytes]) -> Vec<u8> {
         let stats = &facts.stats;
         let run_id = format!("{:040x}", self.settings.broker);
+        let (channels, shard_channels) = self.channels();
         let facts = ServerFacts {
             process_id: self.settings.process_id,
             run_id: &run_id,
@@ -100,9 +101,9 @@ impl Shard {
             rejected_total: stats.refused,
             used_memory_bytes: None,
             commands_total: stats.commands,
-            channels: facts.channels,
+            channels: channels as u64,
             patterns: self.patterns() as u64,
-            shard_channels: facts.shard_channels,
+            shard_channels: shard_channels as u64,
             shards: self.settings.shards as u64,
             subscriptions: stats.subscriptions,
             publishes: stats.publishes,

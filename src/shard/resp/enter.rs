@@ -1,8 +1,7 @@
-//! How a RESP connection comes in: at once, or when it is known whose it is and on which shard it stays.
+//! How a RESP connection comes in: at once on the shard that it stays on, or when it is known whose it is.
 //!
-//! Its client speaks first, and may take its time, so there is nothing to wait for, with two exceptions: a connection
-//! that is dealt is opened on the shard that it is dealt to, with its first bytes, and a trusted proxy may name its client
-//! by a PROXY header before them.
+//! Its client speaks first, and may take its time, so there is nothing to wait for, with one exception: a trusted proxy
+//! may name its client by a PROXY header before the first byte.
 
 use crate::address::SessionId;
 use crate::error::CloseReason;
@@ -16,16 +15,23 @@ use super::super::{Effect, Shard};
 use super::RespSession;
 
 impl Shard {
-    /// A connection has come to a RESP listener of this shard.
-    pub(in super::super) fn enter_resp(&mut self, id: SessionId) {
+    /// A connection has come to a RESP listener of this shard, or was dealt to this shard.
+    pub(in super::super) fn enter_resp(&mut self, id: SessionId, was_dealt: bool) {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let is_dealt = self.settings.listeners[usize::from(session.listener)].dealt;
-        let may_be_dealt = is_dealt && self.settings.shards > 1;
-        if !may_be_dealt && !self.settings.trusted.trusts(&session.address) {
-            self.open_resp(id);
+        if self.settings.trusted.trusts(&session.address) {
+            // With its first bytes.
+            return;
         }
+        let is_dealt = self.settings.listeners[usize::from(session.listener)].dealt;
+        if is_dealt && !was_dealt && self.settings.shards > 1 {
+            let to = deal(&mut self.next_deal, self.settings.shards);
+            if to != self.id {
+                return self.hand_over(id, to, Vec::new());
+            }
+        }
+        self.open_resp(id);
     }
 
     /// Opens it: its commands are taken from now on.

@@ -452,6 +452,22 @@ fn replies_that_are_not_wanted_are_left_out() {
         told(&mut house, far),
         "*3 message a 1 *3 message a 2 *3 message a 3"
     );
+    // Subscriptions are confirmed all the same, as by Redis 7.
+    assert_eq!(ask(&mut house, client, "CLIENT REPLY SKIP"), "");
+    assert_eq!(
+        ask(&mut house, client, "SUBSCRIBE b c"),
+        "*3 subscribe b :1 *3 subscribe c :2"
+    );
+    assert_eq!(ask(&mut house, client, "PING"), "*2 pong ");
+    assert_eq!(ask(&mut house, client, "RESET"), "+RESET");
+    assert_eq!(ask(&mut house, client, "CLIENT REPLY OFF"), "");
+    assert_eq!(ask(&mut house, client, "SUBSCRIBE b"), "*3 subscribe b :1");
+    assert_eq!(
+        ask(&mut house, client, "UNSUBSCRIBE"),
+        "*3 unsubscribe b :0"
+    );
+    assert_eq!(ask(&mut house, client, "PING"), "");
+    assert_eq!(ask(&mut house, client, "CLIENT REPLY ON"), "+OK");
     // QUIT stands behind what was asked before.
     say(&mut house, client, "PUBLISH a 4");
     say(&mut house, client, "QUIT");

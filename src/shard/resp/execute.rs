@@ -161,7 +161,7 @@ impl Shard {
                 channel,
                 payload,
             } => return self.publish_resp(id, space, channel, payload),
-            Request::Subscribe { kind, names } => self.subscribe_resp(id, kind, names),
+            Request::Subscribe { kind, names } => return self.subscribe_resp(id, kind, names),
             Request::Unsubscribe { kind, names } => self.unsubscribe_resp(id, kind, names),
             Request::Hello {
                 version,
@@ -315,19 +315,21 @@ impl Shard {
     }
 
     /// All of these subscriptions, or none with an error.
-    fn subscribe_resp(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) {
+    fn subscribe_resp(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) -> Result<(), Wait> {
         let mut filters = Vec::with_capacity(names.len());
         for name in names {
             match filter(kind, name) {
                 Ok(filter) => filters.push(filter),
-                Err(error) => return self.refuse_topic(id, error),
+                Err(error) => {
+                    return self.refuse_subscribe(id, format!("ERR {error}").as_bytes());
+                }
             }
         }
         let Some(session) = self.sessions.find(id) else {
-            return;
+            return Ok(());
         };
         let Some(resp) = &session.resp else {
-            return;
+            return Ok(());
         };
         let is_authenticated = session.identity.is_some();
         let access = &self.settings.access;
@@ -335,7 +337,7 @@ impl Shard {
             .iter()
             .all(|filter| access.may_subscribe(filter, is_authenticated))
         {
-            return self.refuse_resp(id, NOPERM);
+            return self.refuse_subscribe(id, NOPERM);
         }
         let limits = session.limits(&self.settings);
         let waiting = session
@@ -349,15 +351,26 @@ impl Shard {
         let new = new.count();
         let is_pattern = kind == Kind::Pattern;
         if session.subscriptions.len() + waiting + new > limits.subscriptions_max {
-            return self.refuse_resp(id, b"ERR too many subscriptions of one connection");
+            return self.refuse_subscribe(id, b"ERR too many subscriptions of one connection");
         }
         if is_pattern && resp.counts.patterns + waiting + new > limits.patterns_max {
-            return self.refuse_resp(id, b"ERR too many patterns of one connection");
+            return self.refuse_subscribe(id, b"ERR too many patterns of one connection");
         }
         for filter in filters {
             // It has just been asked whether it may, and so does not wait for an answer to that.
             let _ = self.subscribe(id, filter, None);
         }
+        Ok(())
+    }
+
+    /// Refuses a subscribe behind those that wait: their confirmations come first, and until then they count for more
+    /// than they may be.
+    fn refuse_subscribe(&mut self, id: SessionId, text: &[u8]) -> Result<(), Wait> {
+        if self.has_waiting_subscribes(id) {
+            return Err(Wait);
+        }
+        self.refuse_resp(id, text);
+        Ok(())
     }
 
     fn unsubscribe_resp(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) {

@@ -163,6 +163,38 @@ fn answers_keep_the_order_of_the_commands_while_others_count() {
 }
 
 #[test]
+fn a_refused_subscribe_waits_for_the_confirmations_before_it() {
+    let mut house = House::with(2, |settings| {
+        settings.server_limits.patterns_max = 1;
+        settings.server_limits.subscriptions_max = 3;
+    });
+    let client = redis(&mut house, 0);
+    house.fill(0, 1);
+    let long = "x".repeat(1_025);
+    for line in [
+        "SUBSCRIBE a b",
+        &format!("SUBSCRIBE {long}"),
+        // Twice the same are one, and of patterns there are none so far.
+        "SUBSCRIBE b a",
+        "PSUBSCRIBE a*",
+        "PSUBSCRIBE b*",
+        "SUBSCRIBE c",
+    ] {
+        say(&mut house, client, line);
+    }
+    house.turn(0);
+    assert_eq!(told(&mut house, client), "");
+    house.unfill(0, 1);
+    house.settle();
+    assert_eq!(
+        told(&mut house, client),
+        "*3 subscribe a :1 *3 subscribe b :2 -ERR the channel is longer than 1024 bytes *3 subscribe b :2 \
+         *3 subscribe a :2 *3 psubscribe a* :3 -ERR too many subscriptions of one connection \
+         -ERR too many subscriptions of one connection"
+    );
+}
+
+#[test]
 fn a_publisher_gets_its_own_before_the_count() {
     let mut house = House::new(2);
     let (client, far) = (redis(&mut house, 0), redis(&mut house, 1));

@@ -357,8 +357,7 @@ impl Shard {
             return self.refuse_subscribe(id, b"ERR too many patterns of one connection");
         }
         for filter in filters {
-            // It has just been asked whether it may, and so does not wait for an answer to that.
-            let _ = self.subscribe(id, filter, None);
+            self.enlist(id, filter, None);
         }
         Ok(())
     }

@@ -61,8 +61,7 @@ impl Shard {
     pub(super) fn has_waiting_subscribes(&mut self, id: SessionId) -> bool {
         self.sessions
             .find(id)
-            .and_then(|session| session.stall.as_ref())
-            .is_some_and(|stall| !stall.subscribes.is_empty())
+            .is_some_and(|session| waiting_subscribes(session) > 0)
     }
 
     /// Carries a command out, or gives it back if it must wait.
@@ -143,10 +142,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
-        let waiting = session
-            .stall
-            .as_ref()
-            .map_or(0, |stall| stall.subscribes.len());
+        let waiting = waiting_subscribes(session);
         let refused = if !self
             .settings
             .access
@@ -184,6 +180,17 @@ impl Shard {
             );
             return Ok(());
         }
+        self.enlist(id, filter, tag);
+        Ok(())
+    }
+
+    /// Subscribes a session that may. One that is closed already wants nothing more: with the first of many names its
+    /// outbox may have been full.
+    pub(super) fn enlist(&mut self, id: SessionId, filter: Filter, tag: Option<Tag>) {
+        let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
+            return;
+        };
+        let waiting = waiting_subscribes(session);
         // By itself, so that the subscription does not keep the message alive that it came in.
         let filter = filter.detached();
         self.interest.add(&Key::Filter(filter.clone()));
@@ -198,7 +205,6 @@ impl Shard {
                 .subscribes
                 .push_back((filter, tag));
         }
-        Ok(())
     }
 
     /// Every shard knows of the interest: the subscription is active as its ack enters the outbox.
@@ -440,6 +446,12 @@ impl Shard {
         self.update_reading(id);
         self.set_timer(id);
     }
+}
+
+/// How many subscribes of a session wait for their interest to be known.
+fn waiting_subscribes(session: &Session) -> usize {
+    let stall = session.stall.as_ref();
+    stall.map_or(0, |stall| stall.subscribes.len())
 }
 
 #[cfg(test)]

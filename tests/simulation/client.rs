@@ -1,45 +1,24 @@
-//! A simulated client: native JSON in masked frames, and what it expects back.
+//! A simulated client: what is the same whatever it speaks.
 //!
 //! A client knows what it sent and in which order; so each answer is compared with the one command that it must belong
-//! to, and each delivery with the stays that this client has acks for.
+//! to, and each delivery with the stays that this client knows of.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::network::ConnectionId;
-use crate::oracle::Moment;
+use crate::frames;
+use crate::names::{Filter, Topic};
+use crate::native::Native;
+use crate::network::{ConnectionId, Read};
+use crate::oracle::{Kind, Moment};
+use crate::profile::Profile;
 use crate::stage::Stage;
 
 pub type ClientIndex = usize;
 
-pub const TOPICS: [&str; 10] = [
-    "a", "a.b", "a.b.c", "a.x", "b", "b.c", "d", "d.x", "k", "k.x",
-];
-pub const FILTERS: [&str; 20] = [
-    "a", "a.b", "a.b.c", "=a", "=a.b", "a.*", "=a.*", "*.b", "=*.b", "*", "=*", "b", "b.c", "d",
-    "d.x", "d.*", "k", "=k.x", "*.x", "a.*.c",
-];
-pub const SERVICES: [&str; 3] = ["add", "mul", "rare"];
-
-/// The answer that a command must get.
-#[derive(Debug)]
-pub struct Expected {
-    /// As the answer has it: type, and action or code.
-    pub kind: &'static str,
-    pub action: &'static str,
-    pub name: String,
-    pub id: Option<u64>,
-    pub then: Then,
-}
-
-/// What a right answer means.
-#[derive(Debug)]
-pub enum Then {
-    Nothing,
-    Subscribed(usize),
-    Unsubscribed(&'static str, Option<usize>),
-    Published(u64),
-    Handles(&'static str),
-    Emitted(usize),
+/// What a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Native,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +46,7 @@ pub enum End {
 pub struct Client {
     pub index: ClientIndex,
     pub connection: ConnectionId,
+    pub protocol: Protocol,
     /// Where it connected, unless it was dealt from there.
     pub shard: Option<usize>,
     pub phase: Phase,
@@ -75,16 +55,10 @@ pub struct Client {
     pub end: Option<End>,
     /// Bytes read and not understood yet.
     pub inbox: Vec<u8>,
-    pub expected: VecDeque<Expected>,
-    pub pings: VecDeque<Vec<u8>>,
     /// The stays that this client has asked for and not left, in the order of its commands.
-    pub wanted: HashMap<&'static str, usize>,
-    /// Those that it has acks of.
-    pub stays: HashMap<&'static str, usize>,
-    /// The services that it handles by its commands.
-    pub handles: Vec<&'static str>,
-    /// Requests that it was asked: their number there, and the asker's.
-    pub asked: VecDeque<(u64, usize)>,
+    pub wanted: BTreeMap<Filter, usize>,
+    /// Those of which something may come, by the answers that it has read.
+    pub stays: BTreeMap<Filter, usize>,
     /// Does not read before this moment.
     pub frozen_until: Moment,
     /// The code of the close frame that it sent.
@@ -99,44 +73,41 @@ pub struct Client {
     pub is_mute: bool,
     /// It has hung up in the middle of everything, but still reads.
     pub has_hung_up: bool,
-    pub next_id: u64,
     pub bad_texts: u32,
     pub refuses_pings: bool,
+    /// The payloads of its pings (WebSocket) that wait for a pong.
+    pub pings: VecDeque<Vec<u8>>,
+    /// What only a native one has.
+    pub native: Native,
 }
 
-const HEAD: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-
 impl Client {
-    /// Connects and sends the request head.
+    /// Connects to a listener of a shard, and says what it has to say first.
     pub fn connect(
         index: ClientIndex,
+        protocol: Protocol,
         shard: usize,
-        listener: u16,
-        buffer_bytes: usize,
+        is_dealt: bool,
+        profile: &Profile,
         stage: &mut Stage,
     ) -> Client {
-        let connection = stage
-            .network
-            .borrow_mut()
-            .connect(shard, listener, buffer_bytes);
-        stage.note(|| format!("client {index} connects to shard {shard}, listener {listener}"));
-        stage.network.borrow_mut().client_writes(connection, HEAD);
-        Client {
+        let listener = u16::from(is_dealt);
+        let connection =
+            (stage.network.borrow_mut()).connect(shard, listener, profile.buffer_bytes);
+        stage.note(|| {
+            format!("client {index}, {protocol:?}, connects to shard {shard}, dealt: {is_dealt}")
+        });
+        let client = Client {
             index,
             connection,
-            shard: (listener == 0).then_some(shard),
+            protocol,
+            shard: (!is_dealt).then_some(shard),
             phase: Phase::Connecting,
             was_let_in: false,
             end: None,
             inbox: Vec::new(),
-            expected: VecDeque::new(),
-            pings: VecDeque::new(),
-            wanted: HashMap::new(),
-            stays: HashMap::new(),
-            handles: Vec::new(),
-            asked: VecDeque::new(),
+            wanted: BTreeMap::new(),
+            stays: BTreeMap::new(),
             frozen_until: 0,
             closed: None,
             closed_at_ms: 0,
@@ -145,10 +116,177 @@ impl Client {
             is_faulty: false,
             is_mute: false,
             has_hung_up: false,
-            next_id: 0,
             bad_texts: 0,
             refuses_pings: false,
+            pings: VecDeque::new(),
+            native: Native::default(),
+        };
+        match protocol {
+            Protocol::Native => client.write(&frames::head("/"), stage),
         }
+        client
+    }
+
+    /// One command or another.
+    pub fn act(&mut self, profile: &Profile, stage: &mut Stage, out: &mut Vec<u8>) {
+        match self.protocol {
+            Protocol::Native => self.act_natively(&profile.filters, stage, out),
+        }
+    }
+
+    /// Subscribes to something, if it can be proved that it has.
+    pub fn subscribe_to_any(
+        &mut self,
+        profile: &Profile,
+        stage: &mut Stage,
+        out: &mut Vec<u8>,
+    ) -> Filter {
+        match self.protocol {
+            Protocol::Native => {
+                let filter = profile.filters[stage.rng.usize(..profile.filters.len())];
+                self.subscribe(filter, stage, out);
+                Filter::Dotted(filter)
+            }
+        }
+    }
+
+    /// Would a publication to this topic be taken from it, after what it has said so far?
+    pub fn can_publish(&self, topic: Topic) -> bool {
+        match (self.protocol, topic) {
+            (Protocol::Native, Topic::Name(_)) => true,
+        }
+    }
+
+    /// Publishes a message of any size.
+    pub fn publish_any(&mut self, topic: Topic, stage: &mut Stage, out: &mut Vec<u8>) {
+        match self.protocol {
+            Protocol::Native => self.publish(topic.name(), stage, out),
+        }
+    }
+
+    /// The stay that a subscribe sent now is about.
+    pub fn begin_stay(&mut self, filter: Filter, sent: Moment, stage: &mut Stage) -> usize {
+        let stay = (self.wanted.get(&filter).copied())
+            .unwrap_or_else(|| stage.oracle.stay(self.index, filter, sent));
+        self.wanted.insert(filter, stay);
+        stay
+    }
+
+    /// The stay that an unsubscribe sent now ends, if there is one.
+    pub fn end_stay(&mut self, filter: Filter, sent: Moment, stage: &mut Stage) -> Option<usize> {
+        let stay = self.wanted.remove(&filter);
+        if let Some(stay) = stay {
+            stage.oracle.stays[stay].left = Some(sent);
+        }
+        stay
+    }
+
+    /// Ends the connection orderly and says nothing more.
+    pub fn close(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
+        let sent = stage.now();
+        for stay in self.wanted.values() {
+            stage.oracle.stays[*stay].left = Some(sent);
+        }
+        self.leave_services(stage);
+        let code: u16 = if stage.rng.bool() { 1000 } else { 3001 };
+        match self.protocol {
+            Protocol::Native => self.say_goodbye(code, stage, out),
+        }
+        self.closed = Some(code);
+        self.closed_at_ms = stage.network.borrow().now_ms;
+        let index = self.index;
+        stage.note(|| format!("client {index} closes with {code}"));
+    }
+
+    /// Is gone without a word.
+    pub fn vanish(&mut self, stage: &mut Stage) {
+        self.leave_services(stage);
+        stage.network.borrow_mut().client_resets(self.connection);
+        self.over(End::Own, stage);
+    }
+
+    /// Half of a message, and then nothing ever.
+    pub fn fall_mute(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
+        self.leave_services(stage);
+        out.extend_from_slice(match self.protocol {
+            Protocol::Native => &[0x81, 0x85, 1, 2, 3, 4, 5],
+        });
+        self.is_mute = true;
+        self.is_faulty = true;
+    }
+
+    /// Reads nothing more.
+    pub fn stops_reading(&mut self, stage: &mut Stage) {
+        self.frozen_until = Moment::MAX;
+        self.is_faulty = true;
+        self.leave_services(stage);
+    }
+
+    /// Closes its half of the connection without a close frame, and reads on.
+    pub fn hang_up(&mut self, stage: &mut Stage) {
+        self.leave_services(stage);
+        self.is_faulty = true;
+        self.is_mute = true;
+        self.has_hung_up = true;
+        stage.network.borrow_mut().client_finishes(self.connection);
+    }
+
+    /// Hands commands to the network. From here on they may take effect at any moment.
+    pub fn write(&self, bytes: &[u8], stage: &mut Stage) {
+        let mut network = stage.network.borrow_mut();
+        network.client_writes(self.connection, bytes);
+    }
+
+    /// Reads, and thinks about what came. True if there was anything.
+    pub fn read(&mut self, stage: &mut Stage, bytes_max: usize) -> bool {
+        if self.phase == Phase::Ended || self.frozen_until > stage.moment {
+            return false;
+        }
+        let before = self.inbox.len();
+        let read =
+            stage
+                .network
+                .borrow_mut()
+                .client_reads(self.connection, bytes_max, &mut self.inbox);
+        match read {
+            Read::Nothing => false,
+            Read::Bytes => {
+                let new = self.inbox[before..].to_vec();
+                stage.mix(&new);
+                match self.protocol {
+                    Protocol::Native => self.digest_frames(stage),
+                }
+                true
+            }
+            Read::End | Read::Reset => {
+                let end = match (self.phase, self.got_close) {
+                    (_, Some(code)) => End::Closed(code),
+                    _ => End::Cut,
+                };
+                stage.network.borrow_mut().client_closes(self.connection);
+                if read == Read::End && !self.inbox.is_empty() && !self.has_hung_up {
+                    let text = format!(
+                        "client {}: the end cuts {:?}",
+                        self.index,
+                        String::from_utf8_lossy(&self.inbox)
+                    );
+                    stage.oracle.violate(Kind::Ending, text);
+                }
+                self.over(end, stage);
+                true
+            }
+        }
+    }
+
+    /// The connection is over for this client.
+    pub fn over(&mut self, end: End, stage: &mut Stage) {
+        let index = self.index;
+        stage.now();
+        stage.note(|| format!("client {index} ends: {end:?}"));
+        self.leave_services(stage);
+        self.phase = Phase::Ended;
+        self.end.get_or_insert(end);
+        self.ended_at_ms = stage.network.borrow().now_ms;
     }
 
     /// Can it send commands that it expects to be carried out?
@@ -158,20 +296,26 @@ impl Client {
 
     /// Has it been answered all that it asked?
     pub fn is_answered(&self) -> bool {
+        let has_answers = match self.protocol {
+            Protocol::Native => self.native.expected.is_empty(),
+        };
         self.phase == Phase::Ended
             || self.is_mute
-            || self.expected.is_empty()
+            || has_answers
                 && self.pings.is_empty()
                 && self.phase == Phase::Open
                 && self.closed.is_none()
     }
 
     pub fn missing_answers(&self) -> String {
+        let answer = match self.protocol {
+            Protocol::Native => format!("{:?}", self.native.expected.front()),
+        };
         format!(
-            "client {} ({:?}) waits for {:?} and {} pongs",
+            "client {} ({:?}, {:?}) waits for {answer} and {} pongs",
             self.index,
+            self.protocol,
             self.phase,
-            self.expected.front(),
             self.pings.len()
         )
     }

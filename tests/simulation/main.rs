@@ -4,15 +4,18 @@
 //!   (`PUBSUB_SIM_EVENTS=n`: so many of them).
 //! - `PUBSUB_SIM_SEEDS=10000 cargo test --release --test simulation` adds so many seeds of its own choice.
 //!
-//! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `client` with `commands`
-//! (what it says) and `answers` (what it must hear), `stage` (what clients share), `oracle` (what must, may and must
-//! not come), `profile` (what a seed decides), `turn` (the steps of a shard's turn, in the right order and in wrong
-//! ones), `world` (who does what when), `settle` (rest, drain, and the reckoning), `scenarios` (cases that are no seed).
+//! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `names` (what reaches
+//! whom), `client` (what all clients do) with `native` (what one says) and `native_answers` (what it must hear) over
+//! `frames`, `stage` (what clients share), `oracle` (what must, may and must not come), `profile` (what a seed decides),
+//! `turn` (the steps of a shard's turn, in the right order and in wrong ones), `world` (who does what when), `settle`
+//! (rest, drain, and the reckoning), `scenarios` (cases that are no seed).
 
-mod answers;
 mod client;
-mod commands;
 mod driver;
+mod frames;
+mod names;
+mod native;
+mod native_answers;
 mod network;
 mod oracle;
 mod profile;

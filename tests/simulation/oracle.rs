@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use crate::client::ClientIndex;
+use crate::names::{Filter, Policy, TOPICS, Topic, known, policy};
 
 /// A moment in the order of the world's events.
 pub type Moment = u64;
@@ -70,7 +71,7 @@ pub enum Publisher {
 #[derive(Debug)]
 pub struct Publication {
     pub publisher: Publisher,
-    pub topic: &'static str,
+    pub topic: Topic,
     pub echo: bool,
     pub pad: usize,
     pub sent: Moment,
@@ -81,7 +82,7 @@ pub struct Publication {
 #[derive(Debug)]
 pub struct Stay {
     pub client: ClientIndex,
-    pub filter: &'static str,
+    pub filter: Filter,
     pub sent: Moment,
     pub acked: Option<Moment>,
     /// When the unsubscribe, or the client's close frame, was sent.
@@ -104,9 +105,9 @@ pub enum Standing {
 #[derive(Debug, Default)]
 struct Seen {
     /// By publication: the context that came last.
-    contexts: HashMap<u64, &'static str>,
+    contexts: HashMap<u64, Filter>,
     /// By publisher, topic and context: the last publication.
-    last: HashMap<(Publisher, &'static str, &'static str), u64>,
+    last: HashMap<(Publisher, Topic, Filter), u64>,
     gaps: BTreeMap<&'static str, u64>,
 }
 
@@ -123,50 +124,6 @@ pub struct Oracle {
     pub musts: u64,
 }
 
-/// What happens to slow readers of a topic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Policy {
-    Close,
-    DropOldest,
-    Conflate,
-}
-
-pub fn policy(topic: &str) -> Policy {
-    match topic.split('.').next() {
-        Some("d") => Policy::DropOldest,
-        Some("k") => Policy::Conflate,
-        _ => Policy::Close,
-    }
-}
-
-/// Does a dotted filter match a topic? By the words of DESIGN decision 9 and nothing else.
-pub fn matches(filter: &str, topic: &str) -> bool {
-    let (filter, is_one_depth) = match filter.strip_prefix('=') {
-        Some(rest) => (rest, true),
-        None => (filter, false),
-    };
-    let filter: Vec<&str> = filter.split('.').collect();
-    let topic: Vec<&str> = topic.split('.').collect();
-    let depth_fits = if is_one_depth {
-        topic.len() == filter.len()
-    } else {
-        topic.len() >= filter.len()
-    };
-    depth_fits && (filter.iter().zip(&topic)).all(|(level, name)| *level == "*" || level == name)
-}
-
-/// Is a delivery with context `first` made before one with context `second`?
-pub fn is_more_specific(first: &str, second: &str) -> bool {
-    let rank = |filter: &str| {
-        let is_one_depth = filter.starts_with('=');
-        let levels: Vec<bool> = (filter.trim_start_matches('=').split('.'))
-            .map(|level| level == "*")
-            .collect();
-        (std::cmp::Reverse(levels.len()), !is_one_depth, levels)
-    };
-    rank(first) < rank(second)
-}
-
 impl Oracle {
     pub fn violate(&mut self, kind: Kind, text: String) {
         self.violations.push(Violation { kind, text });
@@ -177,7 +134,7 @@ impl Oracle {
         self.publications.len() as u64 - 1
     }
 
-    pub fn stay(&mut self, client: ClientIndex, filter: &'static str, sent: Moment) -> usize {
+    pub fn stay(&mut self, client: ClientIndex, filter: Filter, sent: Moment) -> usize {
         self.stays.push(Stay {
             client,
             filter,
@@ -199,7 +156,7 @@ impl Oracle {
 
     /// A client read a gap.
     pub fn gap(&mut self, client: ClientIndex, topic: &str, count: u64) {
-        let Some(topic) = crate::client::TOPICS.iter().find(|known| **known == topic) else {
+        let Some(topic) = known(topic, &TOPICS) else {
             return self.violate(Kind::Content, format!("a gap of {topic:?}"));
         };
         if policy(topic) == Policy::Close || count == 0 {
@@ -217,17 +174,17 @@ impl Oracle {
         client: ClientIndex,
         number: u64,
         topic: &str,
-        context: &'static str,
+        context: Filter,
         pad: usize,
         stay: Option<usize>,
     ) {
         self.deliveries += 1;
-        let what = format!("client {client}: message {number} of {topic} as {context}");
+        let what = format!("client {client}: message {number} of {topic} as {context:?}");
         let Some(publication) = self.publications.get(number as usize) else {
             return self.violate(Kind::Content, format!("{what} was never sent"));
         };
         let (publisher, topic_sent) = (publication.publisher, publication.topic);
-        if topic_sent != topic || publication.pad != pad || !matches(context, topic) {
+        if topic_sent.name() != topic || publication.pad != pad || !context.matches(topic_sent) {
             return self.violate(
                 Kind::Content,
                 format!("{what} ({pad} bytes) is not {publication:?}"),
@@ -251,10 +208,10 @@ impl Oracle {
         }
         let seen = self.seen.entry(client).or_default();
         if let Some(before) = seen.contexts.insert(number, context)
-            && policy(topic) != Policy::Conflate
-            && !is_more_specific(before, context)
+            && context.policy(topic_sent) != Policy::Conflate
+            && !before.is_before(context)
         {
-            let text = format!("{what} came behind context {before}");
+            let text = format!("{what} came behind context {before:?}");
             return self.violate(Kind::Order, text);
         }
         let last = seen.last.insert((publisher, topic_sent, context), number);
@@ -273,7 +230,7 @@ impl Oracle {
         let is_own = publication.publisher == Publisher::Client(stay.client);
         if publication.is_refused
             || is_own && !publication.echo
-            || !matches(stay.filter, publication.topic)
+            || !stay.filter.matches(publication.topic)
             || (publication.acked).is_some_and(|acked| acked < stay.sent)
             || (stay.left_acked).is_some_and(|left| left < publication.sent)
         {
@@ -304,19 +261,19 @@ impl Oracle {
         let mut musts = 0;
         for stay in self.stays.iter().filter(|stay| stay.client == client) {
             // By publisher and topic: the last that came.
-            let mut came: HashMap<(Publisher, &str), u64> = HashMap::new();
+            let mut came: HashMap<(Publisher, Topic), u64> = HashMap::new();
             for &number in &stay.received {
                 let publication = &self.publications[number as usize];
                 came.insert((publication.publisher, publication.topic), number);
             }
             for (number, publication) in self.publications.iter().enumerate() {
                 let number = number as u64;
-                if stay.received.contains(&number) || !matches(stay.filter, publication.topic) {
+                if stay.received.contains(&number) || !stay.filter.matches(publication.topic) {
                     continue;
                 }
                 let verdict = self.verdict(number, stay);
-                if policy(publication.topic) != Policy::Close {
-                    let (must, may) = skipped.entry(publication.topic).or_default();
+                if stay.filter.policy(publication.topic) != Policy::Close {
+                    let (must, may) = skipped.entry(publication.topic.name()).or_default();
                     *must += u64::from(verdict == Verdict::Must);
                     *may += u64::from(verdict != Verdict::MustNot);
                     continue;

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use pubsub::limits::Limits;
 
-use crate::client::FILTERS;
+use crate::names::FILTERS;
 
 /// What a seed decides before anything happens.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ fn step_to(world: &mut World, shard: usize, step: Step) {
 
 /// Connects a client to a shard and lets everything come to rest.
 fn connect(world: &mut World, shard: usize) -> usize {
-    let index = world.connect_to(shard, 0);
+    let index = world.connect_to(shard, false);
     settle(world);
     index
 }
@@ -129,7 +129,7 @@ fn a_client_that_is_too_slow_for_its_101_still_gets_it() {
         profile.limits.outbox_bytes_max = 3_000;
         profile.buffer_bytes = 10;
     });
-    let index = world.connect_to(0, 0);
+    let index = world.connect_to(0, false);
     say(&mut world, index, |client, stage, frames| {
         client.subscribe("a", stage, frames);
         for _ in 0..20 {
@@ -231,9 +231,9 @@ fn a_host_is_answered_when_the_rings_have_it() {
 fn whoever_comes_while_all_leave_is_refused() {
     let mut world = world(2, |_| {});
     // The dealer keeps the first and hands the second over.
-    let first = world.connect_to(0, 1);
+    let first = world.connect_to(0, true);
     settle(&mut world);
-    let second = world.connect_to(0, 1);
+    let second = world.connect_to(0, true);
     world.carry_all();
     while world.stats().map(|stats| stats.handed_over).sum::<u64>() == 0 {
         world.turn(0);
@@ -243,7 +243,7 @@ fn whoever_comes_while_all_leave_is_refused() {
         reply,
     });
     world.turn(1);
-    let third = world.connect_to(0, 0);
+    let third = world.connect_to(0, false);
     settle(&mut world);
     assert_eq!(gone.load(Ordering::Relaxed), 2);
     let ends = [first, second, third].map(|index| world.clients[index].end);
@@ -270,11 +270,11 @@ fn hand_over(world: &mut World, shard: usize) {
 fn a_connection_in_a_ring_is_not_gone() {
     let mut world = world(2, |profile| profile.dealer = 1);
     // The dealer begins with itself.
-    let first = world.connect_to(1, 1);
+    let first = world.connect_to(1, true);
     settle(&mut world);
     world.clients[first].vanish(&mut world.stage);
     settle(&mut world);
-    let second = world.connect_to(1, 1);
+    let second = world.connect_to(1, true);
     hand_over(&mut world, 1);
     let held = world.stage.network.borrow().held();
     assert_eq!(held, Some(world.clients[second].connection));
@@ -312,7 +312,7 @@ fn whoever_waits_for_the_last_to_leave_is_woken() {
 fn half_a_handshake_is_answered_when_all_leave() {
     for drains in [true, false] {
         let mut world = world(1, |_| {});
-        let index = world.connect_to(0, 0);
+        let index = world.connect_to(0, false);
         let connection = world.clients[index].connection;
         world.turn(0);
         (world.stage.network.borrow_mut()).carry(connection, true, 20);

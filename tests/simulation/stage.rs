@@ -7,6 +7,7 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use crate::client::ClientIndex;
+use crate::names::Filter;
 use crate::network::Network;
 use crate::oracle::{Moment, Oracle};
 
@@ -35,8 +36,8 @@ pub struct Stage {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cue {
-    Subscribed(&'static str),
-    Unsubscribed(&'static str),
+    Subscribed(Filter),
+    Unsubscribed(Filter),
 }
 
 /// A request that somebody made.
@@ -68,6 +69,15 @@ impl Stage {
     pub fn now(&mut self) -> Moment {
         self.moment += 1;
         self.moment
+    }
+
+    /// How many bytes that say nothing a message has: mostly none.
+    pub fn any_pad(&mut self) -> usize {
+        match self.rng.u8(..20) {
+            0 => self.rng.usize(..3_000),
+            1..=4 => self.rng.usize(..200),
+            _ => 0,
+        }
     }
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {

@@ -27,10 +27,11 @@ use pubsub::shard::settings::{ListenerSettings, Settings};
 use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Topic;
 
-use crate::client::{Client, End, FILTERS, Phase, TOPICS};
+use crate::client::{Client, End, Phase, Protocol};
 use crate::driver::SimDriver;
+use crate::names::{Filter, TOPICS, Topic as Name};
 use crate::network::Network;
-use crate::oracle::{self, Kind, Moment, Oracle, Publication, Publisher, Violation};
+use crate::oracle::{Kind, Moment, Oracle, Publication, Publisher, Violation};
 use crate::profile::Profile;
 use crate::stage::{Cue, Stage};
 use crate::turn::{Step, TurnOrder};
@@ -336,18 +337,23 @@ impl World {
     }
 
     pub fn connect(&mut self, is_dealt: bool) -> usize {
-        if is_dealt {
-            self.connect_to(self.profile.dealer, 1)
+        let shard = if is_dealt {
+            self.profile.dealer
         } else {
-            let shard = self.stage.rng.usize(..self.profile.shards);
-            self.connect_to(shard, 0)
-        }
+            self.stage.rng.usize(..self.profile.shards)
+        };
+        self.connect_as(Protocol::Native, shard, is_dealt)
     }
 
-    pub fn connect_to(&mut self, shard: usize, listener: u16) -> usize {
+    /// A native client comes.
+    pub fn connect_to(&mut self, shard: usize, is_dealt: bool) -> usize {
+        self.connect_as(Protocol::Native, shard, is_dealt)
+    }
+
+    fn connect_as(&mut self, protocol: Protocol, shard: usize, is_dealt: bool) -> usize {
         let index = self.clients.len();
-        let bytes = self.profile.buffer_bytes;
-        let client = Client::connect(index, shard, listener, bytes, &mut self.stage);
+        let (profile, stage) = (&self.profile, &mut self.stage);
+        let client = Client::connect(index, protocol, shard, is_dealt, profile, stage);
         self.clients.push(client);
         index
     }
@@ -427,9 +433,9 @@ impl World {
         self.stage
             .note(|| format!("shard {victim} is caught, client {index} subscribes"));
         let is_before = self.stage.rng.bool();
-        let mut filter = FILTERS[0];
+        let mut filter = None;
         if is_before {
-            filter = self.subscribe_at_once(index);
+            filter = Some(self.subscribe_at_once(index));
         }
         if self.stage.rng.bool() {
             self.turn(victim);
@@ -452,7 +458,7 @@ impl World {
             self.step(victim);
         }
         if !is_before {
-            filter = self.subscribe_at_once(index);
+            filter = Some(self.subscribe_at_once(index));
         }
         let mut dealt = self.stage.rng.u8(..3) == 0 && self.clients.len() < CLIENTS_MAX;
         for _ in 0..8 {
@@ -461,7 +467,10 @@ impl World {
             }
             self.carry_all();
             self.clients[index].read(&mut self.stage, usize::MAX);
-            if self.stage.cues.contains(&Cue::Subscribed(filter)) && std::mem::take(&mut dealt) {
+            if let Some(filter) = filter
+                && self.stage.cues.contains(&Cue::Subscribed(filter))
+                && std::mem::take(&mut dealt)
+            {
                 // By one who is only coming, with a publish right behind the request head.
                 let newcomer = self.connect(true);
                 self.publish_at_once(newcomer, filter);
@@ -475,34 +484,29 @@ impl World {
         self.hear_hosts();
     }
 
-    fn subscribe_at_once(&mut self, index: usize) -> &'static str {
-        let filters = &self.profile.filters;
-        let filter = filters[self.stage.rng.usize(..filters.len())];
+    fn subscribe_at_once(&mut self, index: usize) -> Filter {
         let client = &mut self.clients[index];
         let mut frames = Vec::new();
-        client.subscribe(filter, &mut self.stage, &mut frames);
+        let filter = client.subscribe_to_any(&self.profile, &mut self.stage, &mut frames);
         client.write(&frames, &mut self.stage);
         let mut network = self.stage.network.borrow_mut();
         network.carry(client.connection, true, usize::MAX);
         filter
     }
 
-    fn publish_at_once(&mut self, index: usize, filter: &str) {
+    fn publish_at_once(&mut self, index: usize, filter: Filter) {
         let topic = self.topic_for(filter);
         let client = &mut self.clients[index];
         let mut frames = Vec::new();
-        client.publish(topic, &mut self.stage, &mut frames);
+        client.publish_any(topic, &mut self.stage, &mut frames);
         client.write(&frames, &mut self.stage);
         let mut network = self.stage.network.borrow_mut();
         network.carry(client.connection, true, usize::MAX);
     }
 
     /// Some topic that a filter matches.
-    fn topic_for(&mut self, filter: &str) -> &'static str {
-        let fitting: Vec<_> = TOPICS
-            .into_iter()
-            .filter(|topic| oracle::matches(filter, topic))
-            .collect();
+    fn topic_for(&mut self, filter: Filter) -> Name {
+        let fitting: Vec<_> = Name::all().filter(|topic| filter.matches(*topic)).collect();
         fitting[self.stage.rng.usize(..fitting.len())]
     }
 
@@ -523,7 +527,7 @@ impl World {
         }
         let mut frames = Vec::new();
         for _ in 0..self.stage.rng.usize(1..4) {
-            client.act(&self.profile.filters, &mut self.stage, &mut frames);
+            client.act(&self.profile, &mut self.stage, &mut frames);
         }
         client.write(&frames, &mut self.stage);
     }
@@ -583,18 +587,18 @@ impl World {
             let index = match self.stage.rng.u8(..4) {
                 0 => {
                     let shard = self.stage.rng.usize(..self.shards.len());
-                    self.host_publishes(topic, shard);
+                    self.host_publishes(topic.name(), shard);
                     continue;
                 }
                 1 if self.clients.len() < self.profile.clients_max => self.connect(true),
                 _ => self.stage.rng.usize(..self.clients.len()),
             };
             let client = &mut self.clients[index];
-            if !client.is_talking() {
+            if !client.is_talking() || !client.can_publish(topic) {
                 continue;
             }
             let mut frames = Vec::new();
-            client.publish(topic, &mut self.stage, &mut frames);
+            client.publish_any(topic, &mut self.stage, &mut frames);
             client.write(&frames, &mut self.stage);
             if self.stage.rng.bool() {
                 let mut network = self.stage.network.borrow_mut();
@@ -607,7 +611,7 @@ impl World {
         let sent = self.stage.now();
         let number = self.stage.oracle.publish(Publication {
             publisher: Publisher::Host(shard),
-            topic,
+            topic: Name::Name(topic),
             echo: true,
             pad: 1,
             sent,

@@ -344,32 +344,27 @@ impl Shard {
         if !self.rate_allows(id, Rated::Subscribe) {
             return Err(Wait);
         }
-        // One command, and as many subscriptions as it names: the next waits the longer.
-        self.spend_rate_of(id, Rated::Subscribe, names.len());
-        self.subscribe_all(id, kind, names);
-        Ok(())
-    }
-
-    fn subscribe_all(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) {
         let mut filters = Vec::with_capacity(names.len());
         for name in names {
             match filter(kind, name) {
                 Ok(filter) => filters.push(filter),
-                Err(error) => return self.refuse_topic(id, error),
+                Err(error) => {
+                    return self.refuse_subscribe(id, format!("ERR {error}").as_bytes());
+                }
             }
         }
         let Some(session) = self.sessions.find(id) else {
-            return;
+            return Ok(());
         };
         let Some(resp) = &session.resp else {
-            return;
+            return Ok(());
         };
         let (access, identity) = (&self.settings.access, session.identity.as_deref());
         if !filters
             .iter()
             .all(|filter| access.may_subscribe(filter, identity))
         {
-            return self.refuse_resp(id, NOPERM);
+            return self.refuse_subscribe(id, NOPERM);
         }
         let limits = session.limits(&self.settings);
         let waiting = session
@@ -383,15 +378,27 @@ impl Shard {
         let new = new.count();
         let is_pattern = kind == Kind::Pattern;
         if session.subscriptions.len() + waiting + new > limits.subscriptions_max {
-            return self.refuse_resp(id, b"ERR too many subscriptions of one connection");
+            return self.refuse_subscribe(id, b"ERR too many subscriptions of one connection");
         }
         if is_pattern && resp.counts.patterns + waiting + new > limits.patterns_max {
-            return self.refuse_resp(id, b"ERR too many patterns of one connection");
+            return self.refuse_subscribe(id, b"ERR too many patterns of one connection");
         }
+        // One command, and as many subscriptions as it names: the next waits the longer.
+        self.spend_rate_of(id, Rated::Subscribe, names.len());
         for filter in filters {
-            // It has just been asked whether it may, and so does not wait for an answer to that.
-            let _ = self.subscribe(id, filter, None);
+            self.enlist(id, filter, None);
         }
+        Ok(())
+    }
+
+    /// Refuses a subscribe behind those that wait: their confirmations come first, and until then they count for more
+    /// than they may be.
+    fn refuse_subscribe(&mut self, id: SessionId, text: &[u8]) -> Result<(), Wait> {
+        if self.has_waiting_subscribes(id) {
+            return Err(Wait);
+        }
+        self.refuse_resp(id, text);
+        Ok(())
     }
 
     fn unsubscribe_resp(&mut self, id: SessionId, kind: Kind, names: &[&[u8]]) {

@@ -155,23 +155,27 @@ fn version_of(session: &Session) -> Version {
 }
 
 impl Shard {
-    /// Answers a command, in its place.
+    /// Answers a command, in its place, if its client wants to be answered.
     fn answer_resp(&mut self, id: SessionId, write: impl FnOnce(Version, &mut Vec<u8>)) {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let version = version_of(session);
         let Some(resp) = &mut session.resp else {
             return;
         };
         match resp.replies {
-            ReplyMode::On => {}
-            ReplyMode::Off => return,
-            ReplyMode::Skip => {
-                resp.replies = ReplyMode::On;
-                return;
-            }
+            ReplyMode::On => self.write_resp(id, write),
+            ReplyMode::Off => {}
+            ReplyMode::Skip => resp.replies = ReplyMode::On,
         }
+    }
+
+    /// Says something in the place of an answer.
+    fn write_resp(&mut self, id: SessionId, write: impl FnOnce(Version, &mut Vec<u8>)) {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let version = version_of(session);
         let mut words = std::mem::take(&mut self.words);
         words.clear();
         let written = self
@@ -216,11 +220,15 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let Some(resp) = &session.resp else {
+        let Some(resp) = &mut session.resp else {
             return;
         };
+        // Told to whoever wants no answers, too: without it nobody knows what comes when.
+        if resp.replies == ReplyMode::Skip {
+            resp.replies = ReplyMode::On;
+        }
         let count = resp.counts.told(kind);
-        self.answer_resp(id, |version, out| {
+        self.write_resp(id, |version, out| {
             reply::write_subscription(version, kind, up, name, count, out);
         });
     }

@@ -174,6 +174,92 @@ fn answers_keep_the_order_of_the_commands_while_others_count() {
 }
 
 #[test]
+fn a_refused_subscribe_waits_for_the_confirmations_before_it() {
+    let mut house = House::with(2, |settings| {
+        settings.server_limits.patterns_max = 1;
+        settings.server_limits.subscriptions_max = 3;
+    });
+    let client = redis(&mut house, 0);
+    house.fill(0, 1);
+    let long = "x".repeat(1_025);
+    for line in [
+        "SUBSCRIBE a b",
+        &format!("SUBSCRIBE {long}"),
+        // Twice the same are one, and of patterns there are none so far.
+        "SUBSCRIBE b a",
+        "PSUBSCRIBE a*",
+        "PSUBSCRIBE b*",
+        "SUBSCRIBE c",
+    ] {
+        say(&mut house, client, line);
+    }
+    house.turn(0);
+    assert_eq!(told(&mut house, client), "");
+    house.unfill(0, 1);
+    house.settle();
+    assert_eq!(
+        told(&mut house, client),
+        "*3 subscribe a :1 *3 subscribe b :2 -ERR the channel is longer than 1024 bytes *3 subscribe b :2 \
+         *3 subscribe a :2 *3 psubscribe a* :3 -ERR too many subscriptions of one connection \
+         -ERR too many subscriptions of one connection"
+    );
+}
+
+#[test]
+fn a_name_that_is_there_takes_no_room_while_others_wait() {
+    let mut house = House::with(2, |settings| {
+        settings.server_limits.subscriptions_max = 3;
+    });
+    let client = redis(&mut house, 0);
+    ask(&mut house, client, "SUBSCRIBE a");
+    house.fill(0, 1);
+    say(&mut house, client, "SUBSCRIBE b a c");
+    house.turn(0);
+    house.unfill(0, 1);
+    house.settle();
+    assert_eq!(
+        told(&mut house, client),
+        "*3 subscribe b :2 *3 subscribe a :2 *3 subscribe c :3"
+    );
+}
+
+#[test]
+fn what_is_subscribed_to_behind_the_end_leaves_nothing() {
+    let mut house = House::with(2, |settings| {
+        settings.server_limits.outbox_bytes_max = 100 * KIB;
+        settings.server_limits.outbox_bytes_soft = 100 * KIB;
+    });
+    let (client, other) = (redis(&mut house, 0), redis(&mut house, 0));
+    ask(&mut house, client, "SUBSCRIBE a");
+    ask(&mut house, other, "SUBSCRIBE b");
+    house.stop_reading(client);
+    let publisher = redis(&mut house, 1);
+    ask(
+        &mut house,
+        publisher,
+        &format!("PUBLISH a {}", "x".repeat(60 * KIB)),
+    );
+    assert_eq!(house.shards[0].stats().closed_slow, 0);
+    // It is closed by the confirmation that does not fit, and the next name would wait for its interest to be known.
+    house.fill(0, 1);
+    say(
+        &mut house,
+        client,
+        &["SUBSCRIBE", &" b".repeat(2_000)[..], " c"].concat(),
+    );
+    house.turn(0);
+    assert_eq!(house.shards[0].stats().closed_slow, 1);
+    house.unfill(0, 1);
+    for who in [client, other, publisher] {
+        house.end(who, Ending::Failed);
+    }
+    house.settle();
+    for shard in [0, 1] {
+        house.check_empty(shard);
+    }
+}
+
+#[test]
 fn a_publisher_gets_its_own_before_the_count() {
     let mut house = House::new(2);
     let (client, far) = (redis(&mut house, 0), redis(&mut house, 1));
@@ -670,6 +756,22 @@ fn replies_that_are_not_wanted_are_left_out() {
         told(&mut house, far),
         "*3 message a 1 *3 message a 2 *3 message a 3"
     );
+    // Subscriptions are confirmed all the same, as by Redis 7.
+    assert_eq!(ask(&mut house, client, "CLIENT REPLY SKIP"), "");
+    assert_eq!(
+        ask(&mut house, client, "SUBSCRIBE b c"),
+        "*3 subscribe b :1 *3 subscribe c :2"
+    );
+    assert_eq!(ask(&mut house, client, "PING"), "*2 pong ");
+    assert_eq!(ask(&mut house, client, "RESET"), "+RESET");
+    assert_eq!(ask(&mut house, client, "CLIENT REPLY OFF"), "");
+    assert_eq!(ask(&mut house, client, "SUBSCRIBE b"), "*3 subscribe b :1");
+    assert_eq!(
+        ask(&mut house, client, "UNSUBSCRIBE"),
+        "*3 unsubscribe b :0"
+    );
+    assert_eq!(ask(&mut house, client, "PING"), "");
+    assert_eq!(ask(&mut house, client, "CLIENT REPLY ON"), "+OK");
     // QUIT stands behind what was asked before.
     say(&mut house, client, "PUBLISH a 4");
     say(&mut house, client, "QUIT");

@@ -29,6 +29,8 @@ pub struct Broker {
     pub listens: Vec<String>,
     /// The address of the operators' listener.
     pub admin: Option<String>,
+    /// The address of the RESP listener.
+    pub resp: Option<String>,
     /// The whole ready line.
     pub ready_line: String,
     /// Behind a lock, so that threads can share the broker.
@@ -132,11 +134,12 @@ impl Broker {
             (Some("pubsub"), Some("ready")),
             "{ready_line}"
         );
-        let (mut listens, mut admin) = (Vec::new(), None);
+        let (mut listens, mut admin, mut resp) = (Vec::new(), None, None);
         for word in words {
             match word.split_once('=') {
                 Some(("listen", address)) => listens.push(address.to_owned()),
                 Some(("admin", address)) => admin = Some(address.to_owned()),
+                Some(("resp", address)) => resp = Some(address.to_owned()),
                 _ => panic!("unexpected {word:?} in the ready line {ready_line:?}"),
             }
         }
@@ -145,6 +148,7 @@ impl Broker {
             child,
             listens,
             admin,
+            resp,
             ready_line,
             stdout: Mutex::new(stdout),
             log,
@@ -162,6 +166,13 @@ impl Broker {
         self.admin
             .as_deref()
             .expect("this broker was started with an admin listener")
+    }
+
+    /// The address of the RESP listener.
+    pub fn resp(&self) -> &str {
+        self.resp
+            .as_deref()
+            .expect("this broker was started with a RESP listener")
     }
 
     /// `/stats`.

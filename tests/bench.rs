@@ -21,10 +21,19 @@ fn bench(arguments: &str) -> Finished {
 
 /// A run that must be right; gives its report.
 fn right(broker: &Broker, arguments: &str) -> Value {
-    let (listen, pid) = (broker.listen(), broker.pid());
-    let finished = bench(&format!(
-        "{arguments} --url ws://{listen}/ --pid {pid} --json -"
-    ));
+    let listen = broker.listen();
+    let report = right_at(broker, &format!("{arguments} --url ws://{listen}/"));
+    assert_eq!(
+        report["published"], report["measured"]["acks"],
+        "{report:#}"
+    );
+    report
+}
+
+/// The same where the arguments say who speaks what, and where.
+fn right_at(broker: &Broker, arguments: &str) -> Value {
+    let pid = broker.pid();
+    let finished = bench(&format!("{arguments} --pid {pid} --json -"));
     assert_eq!(finished.code, Some(0), "{arguments}: {finished:?}");
     let report: Value = serde_json::from_str(&finished.stdout).expect("the report is JSON");
     for fault in ["lost", "doubled", "inverted", "stray", "acks_missing"] {
@@ -32,10 +41,6 @@ fn right(broker: &Broker, arguments: &str) -> Value {
     }
     assert_eq!(report["right"], true);
     assert_eq!(report["due"], report["delivered"], "{report:#}");
-    assert_eq!(
-        report["published"], report["measured"]["acks"],
-        "{report:#}"
-    );
     assert!(
         finished
             .stderr
@@ -146,6 +151,66 @@ fn several_addresses_share_the_connections() {
         &broker,
         &format!("fan-out -s 6 --messages 100 --url unix:{path}"),
     );
+}
+
+#[test]
+fn clusterws_is_right_and_its_publishers_hear_themselves() {
+    let broker = Broker::start(&[]);
+    let listen = broker.listen();
+    let at = format!("--protocol clusterws --url ws://{listen}/clusterws");
+    let report = right_at(
+        &broker,
+        &format!("fan-out -p 3 -s 40 -w 8 --messages 600 {at}"),
+    );
+    assert_eq!(report["delivered"], 24_000);
+    assert_eq!(report["connections"], 40, "the publishers are among them");
+    assert_eq!(broker.sum("deliveries_due"), 24_000, "the broker agrees");
+    for arguments in [
+        "rooms --rooms 7 --members 3 --messages 1000 --threads 2",
+        "latency --rate 2000 -s 10 -p 2 --messages 50",
+        "idle --connections 20 --publish --hold 0",
+    ] {
+        right_at(&broker, &format!("{arguments} {at}"));
+    }
+}
+
+#[test]
+fn resp_is_right() {
+    let broker = Broker::start(&["--resp", "127.0.0.1:0"]);
+    let at = format!("--protocol redis --url redis://{}", broker.resp());
+    for arguments in [
+        "fan-out -p 3 -s 40 -w 8 --messages 600",
+        "rooms --rooms 7 --members 3 --messages 1000 --threads 2",
+        "unique --topics 50 -p 3 -w 32 --messages 1000",
+    ] {
+        let report = right_at(&broker, &format!("{arguments} {at}"));
+        assert_eq!(report["published"], report["measured"]["acks"]);
+    }
+}
+
+#[test]
+fn an_audience_of_three_protocols_hears_the_same() {
+    let broker = Broker::start(&["--resp", "127.0.0.1:0"]);
+    let (listen, resp) = (broker.listen(), broker.resp());
+    let audience = format!(
+        "--audience native=ws://{listen}/ --audience redis=redis://{resp} \
+         --audience clusterws=ws://{listen}/clusterws"
+    );
+    for publishers in [
+        format!("--protocol native --url ws://{listen}/"),
+        format!("--protocol redis --url redis://{resp}"),
+    ] {
+        for arguments in [
+            "fan-out -p 3 -s 31 -w 8 --messages 600",
+            "fan-out -s 12 --messages 100 --size 20000 --threads 2",
+            "unique --topics 50 -p 3 -w 32 --messages 1000",
+        ] {
+            let report = right_at(&broker, &format!("{arguments} {publishers} {audience}"));
+            assert_eq!(report["published"], report["measured"]["acks"]);
+            let heard = ["native", "redis", "clusterws"];
+            assert_eq!(report["audience"], Value::from(&heard[..]));
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,18 @@ pub enum Contender {
     /// The broker on io_uring, two shards
     #[value(name = "uring-2")]
     UringTwo,
+    /// The broker on io_uring, over RESP
+    UringResp,
+    /// The broker on epoll, over RESP
+    EpollResp,
+    /// The broker on io_uring, over ClusterWS
+    UringClusterws,
+    /// The broker on epoll, over ClusterWS
+    EpollClusterws,
+    /// The broker on io_uring, with a third of the subscribers over each protocol
+    UringMixed,
+    /// Another build of the broker (`--before`) on io_uring
+    Before,
     /// The floor that joins what a round brings
     FloorJoined,
     /// The floor that sends each delivery by itself
@@ -45,16 +57,19 @@ pub enum Protocol {
     Plain,
     /// RESP.
     Redis,
+    /// ClusterWS.
+    Clusterws,
     /// NATS over WebSocket.
     NatsWebSocket,
     /// NATS over TCP.
     NatsTcp,
 }
 
-/// Every contender with one shard or thread.
+/// Every contender with one shard or thread, in the protocol of its own.
 pub const EVERYBODY: &[Contender] = &[
     Uring,
     Epoll,
+    Before,
     FloorJoined,
     FloorPlain,
     Bun,
@@ -71,6 +86,12 @@ impl Contender {
             Uring => "uring",
             Epoll => "epoll",
             UringTwo => "uring-2",
+            UringResp => "uring-resp",
+            EpollResp => "epoll-resp",
+            UringClusterws => "uring-clusterws",
+            EpollClusterws => "epoll-clusterws",
+            UringMixed => "uring-mixed",
+            Before => "before",
             FloorJoined => "floor-joined",
             FloorPlain => "floor-plain",
             Bun => "bun",
@@ -84,21 +105,36 @@ impl Contender {
     /// In charts.
     pub fn side(self) -> Side {
         match self {
-            Uring | Epoll | UringTwo => Side::Ours,
+            Uring | Epoll | UringTwo | UringResp | EpollResp | UringClusterws | EpollClusterws
+            | UringMixed | Before => Side::Ours,
             FloorJoined | FloorPlain => Side::Floor,
             Bun | Redis | Nats | NatsTcp | Node => Side::Peer,
         }
     }
 
-    /// What it speaks.
+    /// What it speaks; with its publishers, if its subscribers are of several kinds.
     pub fn protocol(self) -> Protocol {
         match self {
-            Uring | Epoll | UringTwo => Protocol::Native,
+            Uring | Epoll | UringTwo | UringMixed | Before => Protocol::Native,
+            UringResp | EpollResp | Redis => Protocol::Redis,
+            UringClusterws | EpollClusterws => Protocol::Clusterws,
             FloorJoined | FloorPlain | Bun | Node => Protocol::Plain,
-            Redis => Protocol::Redis,
             Nats => Protocol::NatsWebSocket,
             NatsTcp => Protocol::NatsTcp,
         }
+    }
+
+    /// What it speaks with its subscribers, in turn.
+    pub fn audience(self) -> Vec<Protocol> {
+        match self {
+            UringMixed => vec![Protocol::Native, Protocol::Redis, Protocol::Clusterws],
+            _ => vec![self.protocol()],
+        }
+    }
+
+    /// Does it listen for RESP on its spare port?
+    pub fn has_resp_listener(self) -> bool {
+        matches!(self, UringResp | EpollResp | UringMixed)
     }
 
     /// The CPUs that it gets, of those from `first` on.
@@ -114,12 +150,18 @@ impl Contender {
         let mut command = Command::new(self.program(places));
         let listen = format!("127.0.0.1:{port}");
         match self {
-            Uring | Epoll | UringTwo => {
-                let io = if self == Epoll { "epoll" } else { "uring" };
+            Uring | Epoll | UringTwo | UringResp | EpollResp | UringClusterws | EpollClusterws
+            | UringMixed | Before => {
+                let is_epoll = matches!(self, Epoll | EpollResp | EpollClusterws);
+                let io = if is_epoll { "epoll" } else { "uring" };
                 let cores: Vec<String> = cpus.iter().map(usize::to_string).collect();
                 command.args(["--io", io, "--shards", &cpus.len().to_string()]);
                 command.args(["--cores", &cores.join(",")]);
                 command.args(["--listen", &listen, "--admin", "off", "--log", "warn"]);
+                // Other builds need not know of it.
+                if self.has_resp_listener() {
+                    command.args(["--resp", &format!("127.0.0.1:{spare_port}")]);
+                }
             }
             FloorJoined => {
                 command.args(["--mode", "joined", "--listen", &listen]);
@@ -156,7 +198,9 @@ impl Contender {
     /// What is missing for it, and what to do about it; none if it can be started.
     pub fn missing(self, places: &Places) -> Option<String> {
         let remedy = match self {
-            Uring | Epoll | UringTwo => "cargo build --release, or --binary PATH",
+            Uring | Epoll | UringTwo | UringResp | EpollResp | UringClusterws | EpollClusterws
+            | UringMixed => "cargo build --release, or --binary PATH",
+            Before => "--before PATH",
             FloorJoined | FloorPlain => "cargo build --release -p pubsub-compare",
             Bun | Redis | Nats | NatsTcp => "pubsub-compare --install",
             Node => "install Node.js, then pubsub-compare --install",
@@ -181,7 +225,9 @@ impl Contender {
 
     fn program(self, places: &Places) -> std::path::PathBuf {
         match self {
-            Uring | Epoll | UringTwo => places.broker.clone(),
+            Uring | Epoll | UringTwo | UringResp | EpollResp | UringClusterws | EpollClusterws
+            | UringMixed => places.broker.clone(),
+            Before => places.before.clone(),
             FloorJoined | FloorPlain => places.floor.clone(),
             Bun => places.bun(),
             Redis => "redis-server".into(),

@@ -57,6 +57,18 @@ const AGAINST: [(&str, Contender, f64); 9] = [
     ("unique", Bun, 0.7),
 ];
 
+/// CPU per delivery of one contender against another, where the question is one of protocols.
+const PROTOCOLS: [(&str, Contender, Contender, f64); 4] = [
+    ("resp", UringResp, Redis, 0.8),
+    ("resp", EpollResp, UringResp, 1.25),
+    ("clusterws", UringClusterws, Uring, 1.1),
+    ("clusterws", EpollClusterws, UringClusterws, 1.25),
+];
+
+/// Who must not have become dearer than before, and by how much a figure may differ for no reason.
+const KEPT: [&str; 5] = ["fanout", "rooms", "many", "single", "unique"];
+const KEPT_LIMIT: f64 = 1.05;
+
 /// From a window to any larger one a delivery may become so much dearer; more is a cliff.
 const CLIFF: f64 = 1.25;
 
@@ -103,7 +115,45 @@ pub fn judge(results: &Results) -> Vec<Goal> {
         of_uring("nobody", Figure::UserNs),
         300.0,
     );
+    for (point, one, other, limit) in PROTOCOLS {
+        let (one_name, other_name) = (one.name(), other.name());
+        let text = format!("{point}: CPU per delivery, {one_name} / {other_name}");
+        goal(text, cpu(point, one, other), limit);
+    }
+    goal(
+        "nobody: CPU per publish, uring-resp / redis".to_owned(),
+        results.ratio("nobody", Figure::CpuNs, UringResp, Redis),
+        1.0,
+    );
+    goal(
+        "mixed: CPU per delivery / mean of native, RESP and ClusterWS".to_owned(),
+        mixture(results),
+        1.1,
+    );
+    // Without another build there is nothing to be asked.
+    if results
+        .samples
+        .iter()
+        .any(|sample| sample.contender == Before)
+    {
+        for point in KEPT {
+            let text = format!("{point}: CPU per delivery / before");
+            goal(text, cpu(point, Uring, Before), KEPT_LIMIT);
+        }
+        goal(
+            "nobody: CPU per publish / before".to_owned(),
+            results.ratio("nobody", Figure::CpuNs, Uring, Before),
+            KEPT_LIMIT,
+        );
+    }
     goals
+}
+
+/// What a delivery to subscribers of three protocols costs, by what it costs on average to those of one.
+fn mixture(results: &Results) -> Option<f64> {
+    let cost = |contender| results.median("mixed", contender, Figure::CpuUs);
+    let single = cost(Uring)? + cost(UringResp)? + cost(UringClusterws)?;
+    (single > 0.0).then_some(cost(UringMixed)? / (single / 3.0))
 }
 
 /// How much dearer than at a smaller window a delivery becomes, at worst. None unless all windows were measured.
@@ -196,5 +246,42 @@ mod tests {
         };
         check(4.2, "reached");
         check(4.6, "missed");
+    }
+
+    #[test]
+    fn a_mixture_is_held_against_the_mean_of_its_parts() {
+        let text = "mixed: CPU per delivery / mean of native, RESP and ClusterWS";
+        let check = |mixed, expected| {
+            let costs = [
+                ("mixed", Uring, 1.0),
+                ("mixed", UringResp, 2.0),
+                ("mixed", UringClusterws, 3.0),
+                ("mixed", UringMixed, mixed),
+            ];
+            assert_eq!(verdict(&results(&costs), text), expected, "{mixed}");
+            for missing in 0..4 {
+                let mut costs = costs.to_vec();
+                costs.remove(missing);
+                assert_eq!(verdict(&results(&costs), text), "not measured");
+            }
+        };
+        check(2.0, "reached");
+        check(2.19, "reached");
+        check(2.21, "missed");
+    }
+
+    #[test]
+    fn another_build_is_asked_for_only_if_it_is_there() {
+        let text = "rooms: CPU per delivery / before";
+        let is_asked = |results: &Results| judge(results).iter().any(|goal| goal.text == text);
+        let alone = [("rooms", Uring, 1.0)];
+        assert!(!is_asked(&results(&alone)));
+        let check = |before, expected| {
+            let results = results(&[("rooms", Uring, 1.0), ("rooms", Before, before)]);
+            assert_eq!(verdict(&results, text), expected, "{before}");
+        };
+        check(1.0, "reached");
+        check(0.96, "reached");
+        check(0.94, "missed");
     }
 }

@@ -67,6 +67,10 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
 
+    /// A further build of the broker, measured beside it as `before`
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
+
     /// The CPU of the servers; two shards take the next one too
     #[arg(long, value_name = "CPU", default_value_t = 0)]
     server_cpu: usize,
@@ -102,8 +106,8 @@ fn main() -> ExitCode {
 
 /// False if a measurement went wrong.
 fn compare(options: &Options) -> Result<bool, String> {
-    let places =
-        Places::new(options.binary.as_deref()).map_err(|error| format!("--binary: {error}"))?;
+    let places = Places::new(options.binary.as_deref(), options.before.as_deref())
+        .map_err(|error| format!("--binary or --before: {error}"))?;
     if options.install {
         return places.install().map(|()| true);
     }
@@ -147,6 +151,11 @@ fn points(options: &Options) -> Vec<Point> {
     let scenarios = Scenario::ALL.into_iter().filter(asked);
     let mut points: Vec<Point> = scenarios.flat_map(Scenario::points).collect();
     for point in &mut points {
+        if options.before.is_none() && !options.contenders.contains(&Contender::Before) {
+            point
+                .contenders
+                .retain(|contender| *contender != Contender::Before);
+        }
         if !options.contenders.is_empty() {
             point
                 .contenders

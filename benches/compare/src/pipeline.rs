@@ -44,7 +44,7 @@ pub fn run(server: &Server, method: &Method) -> Result<Value, String> {
 
 fn load(server: &Server, method: &Method) -> Result<Value, String> {
     let is_redis = server.address().0 == "redis";
-    let mut line = Line::open(server.port, is_redis)?;
+    let mut line = Line::open(server.port(), is_redis)?;
     let io = |error: std::io::Error| format!("the connection: {error}");
     line.until(Duration::from_secs_f64(method.warm_up()))
         .map_err(io)?;

@@ -23,6 +23,8 @@ const PEERS: [(&str, &str); 7] = [
 pub struct Places {
     /// The broker that is measured.
     pub broker: PathBuf,
+    /// Another build of it, measured beside it; empty if there is none.
+    pub before: PathBuf,
     /// The `pubsub` whose `bench` is the generator.
     pub generator: PathBuf,
     /// The floor.
@@ -32,11 +34,11 @@ pub struct Places {
 }
 
 impl Places {
-    /// Beside this program; the broker may be another build.
+    /// Beside this program; the broker may be another build, and a further one be measured beside it.
     ///
     /// # Errors
-    /// The cache cannot be written.
-    pub fn new(broker: Option<&Path>) -> io::Result<Places> {
+    /// The cache cannot be written, or a build is not where it was said to be.
+    pub fn new(broker: Option<&Path>, before: Option<&Path>) -> io::Result<Places> {
         let own = std::env::current_exe()?;
         let folder = own.parent().unwrap_or(Path::new("."));
         let generator = folder.join("pubsub");
@@ -50,6 +52,7 @@ impl Places {
         }
         Ok(Places {
             broker: broker.map_or(Ok(generator.clone()), |path| path.canonicalize())?,
+            before: before.map_or(Ok(PathBuf::new()), |path| path.canonicalize())?,
             floor: folder.join("floor"),
             generator,
             cache,

@@ -1,5 +1,6 @@
 //! Results: all samples of a run, and what is asked of them.
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::chart::{self, Bar, Group, Line};
@@ -88,9 +89,19 @@ impl Results {
 
     /// CPU time per delivery, a group for each scenario; none without any.
     pub fn bars(&self) -> Option<String> {
-        let groups = ["fanout", "rooms", "many", "single", "unique"].map(|point| Group {
+        const POINTS: [&str; 8] = [
+            "fanout",
+            "rooms",
+            "many",
+            "single",
+            "unique",
+            "resp",
+            "clusterws",
+            "mixed",
+        ];
+        let groups = POINTS.map(|point| Group {
             name: point.to_owned(),
-            bars: EVERYBODY
+            bars: Contender::value_variants()
                 .iter()
                 .filter_map(|&contender| {
                     Some(Bar {

@@ -90,23 +90,31 @@ impl Method<'_> {
             failure: None,
             report: Value::Null,
         };
-        let loaded =
-            Server::start(contender, self.places, self.server_cpu).and_then(|server| match &point
-                .load
-            {
-                Load::Timed(words) => {
-                    let warm_up = self.warm_up();
-                    let words = format!("{words} --duration {} --warm-up {warm_up}", self.seconds);
-                    self.bench(&server, &words, point)
-                }
-                Load::Whole(words) => self.bench(&server, words, point),
-                Load::Nobody => pipeline::run(&server, self),
-            });
+        let loaded = Server::start(contender, self.places, self.server_cpu)
+            .and_then(|server| self.load(&server, point));
         match loaded {
             Ok(report) => sample.read(report),
             Err(reason) => sample.failure = Some(reason),
         }
         sample
+    }
+
+    fn load(&self, server: &Server, point: &Point) -> Result<Value, String> {
+        let (warm_up, seconds) = (self.warm_up(), self.seconds);
+        let timed = |words: &str| format!("{words} --duration {seconds} --warm-up {warm_up}");
+        match &point.load {
+            Load::Timed(words) => self.bench(server, server.address(), &timed(words), point),
+            Load::Whole(words) => self.bench(server, server.address(), words, point),
+            Load::Audience(words) => {
+                let audience = server.audience().into_iter();
+                let audience: Vec<String> = audience
+                    .map(|(protocol, url)| format!(" --audience {protocol}={url}"))
+                    .collect();
+                let words = timed(words) + &audience.concat();
+                self.bench(server, server.native_address(), &words, point)
+            }
+            Load::Nobody => pipeline::run(server, self),
+        }
     }
 
     /// Seconds before a measurement: a quarter of it, and half a second is enough for everybody.
@@ -115,8 +123,13 @@ impl Method<'_> {
     }
 
     /// Runs the generator, and gives its report.
-    fn bench(&self, server: &Server, words: &str, point: &Point) -> Result<Value, String> {
-        let (protocol, url) = server.address();
+    fn bench(
+        &self,
+        server: &Server,
+        (protocol, url): (&str, String),
+        words: &str,
+        point: &Point,
+    ) -> Result<Value, String> {
         let mut command = Command::new(&self.places.generator);
         command.arg("bench").args(words.split(' '));
         command.args(["--protocol", protocol, "--url", &url, "--json", "-"]);

@@ -30,6 +30,12 @@ pub enum Scenario {
     Shards,
     /// Publications that nobody subscribes to, pipelined
     Nobody,
+    /// Fanout over RESP
+    Resp,
+    /// Fanout over ClusterWS, and native
+    Clusterws,
+    /// Fanout to subscribers of three protocols, and to those of each
+    Mixed,
 }
 
 /// One measurement of a scenario, done by each contender in each round.
@@ -54,6 +60,8 @@ pub enum Load {
     Timed(String),
     /// `pubsub bench` with these words, which end by themselves.
     Whole(String),
+    /// The same for subscribers of the contender's protocols, and a publisher that speaks native JSON.
+    Audience(String),
     /// Publications without subscribers, by [`crate::pipeline`].
     Nobody,
 }
@@ -62,7 +70,7 @@ impl Load {
     /// In words.
     pub fn words(&self) -> &str {
         match self {
-            Load::Timed(words) | Load::Whole(words) => words,
+            Load::Timed(words) | Load::Audience(words) | Load::Whole(words) => words,
             Load::Nobody => "publications without subscribers, 1024 on their way",
         }
     }
@@ -76,7 +84,7 @@ const BEST: &[Contender] = &[Uring, Epoll, FloorJoined, FloorPlain, Bun];
 
 impl Scenario {
     /// In the order of the tables.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 14] = [
         Scenario::Fanout,
         Scenario::Rooms,
         Scenario::Many,
@@ -88,6 +96,9 @@ impl Scenario {
         Scenario::Scale,
         Scenario::Shards,
         Scenario::Nobody,
+        Scenario::Resp,
+        Scenario::Clusterws,
+        Scenario::Mixed,
     ];
 
     /// As on the command line.
@@ -104,6 +115,9 @@ impl Scenario {
             Scenario::Scale => "scale",
             Scenario::Shards => "shards",
             Scenario::Nobody => "nobody",
+            Scenario::Resp => "resp",
+            Scenario::Clusterws => "clusterws",
+            Scenario::Mixed => "mixed",
         }
     }
 
@@ -143,7 +157,22 @@ impl Scenario {
                     ..timed(suffix, words).among(&[Uring, UringTwo])
                 })
                 .into(),
-            Scenario::Nobody => vec![self.point("", Load::Nobody).among(&[Uring, Epoll, Redis])],
+            Scenario::Nobody => {
+                let all = &[Uring, Epoll, Before, UringResp, EpollResp, Redis];
+                vec![self.point("", Load::Nobody).among(all)]
+            }
+            Scenario::Resp => {
+                vec![timed("", FANOUT).among(&[Uring, UringResp, EpollResp, Redis])]
+            }
+            Scenario::Clusterws => {
+                vec![timed("", FANOUT).among(&[Uring, UringClusterws, EpollClusterws])]
+            }
+            Scenario::Mixed => {
+                // In thirds.
+                let words = "fan-out -p 1 -s 999 -w 16".to_owned();
+                let all = &[Uring, UringResp, UringClusterws, UringMixed];
+                vec![self.point("", Load::Audience(words)).among(all)]
+            }
         }
     }
 

@@ -25,7 +25,9 @@ pub struct Server {
     child: Child,
     contender: Contender,
     /// On loopback.
-    pub port: u16,
+    port: u16,
+    /// The other one, of those that have two.
+    spare_port: u16,
     /// Where it may run.
     pub cpus: Vec<usize>,
 }
@@ -68,10 +70,16 @@ impl Server {
             child,
             contender,
             port,
+            spare_port,
             cpus,
         };
         let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        let ports = match contender.has_resp_listener() {
+            true => vec![port, spare_port],
+            false => vec![port],
+        };
+        let accepts = |port: &u16| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        while !ports.iter().all(accepts) {
             let ended = server.child.try_wait().ok().flatten();
             if ended.is_some() || began.elapsed() > START_TIME {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
@@ -91,18 +99,45 @@ impl Server {
 
     /// As the generator wants it: protocol and URL.
     pub fn address(&self) -> (&'static str, String) {
-        let (protocol, scheme) = match self.contender.protocol() {
-            Protocol::Native => ("native", "ws"),
-            Protocol::Plain => ("plain", "ws"),
-            Protocol::Redis => ("redis", "redis"),
-            Protocol::NatsWebSocket => ("nats", "ws"),
-            Protocol::NatsTcp => ("nats", "nats"),
+        self.address_of(self.contender.protocol())
+    }
+
+    /// The same for its subscribers, in turn.
+    pub fn audience(&self) -> Vec<(&'static str, String)> {
+        let protocols = self.contender.audience().into_iter();
+        protocols
+            .map(|protocol| self.address_of(protocol))
+            .collect()
+    }
+
+    /// Where it speaks native JSON, if it is the broker.
+    pub fn native_address(&self) -> (&'static str, String) {
+        self.address_of(Protocol::Native)
+    }
+
+    fn address_of(&self, protocol: Protocol) -> (&'static str, String) {
+        let (name, scheme, path) = match protocol {
+            Protocol::Native => ("native", "ws", "/"),
+            Protocol::Plain => ("plain", "ws", "/"),
+            Protocol::Redis => ("redis", "redis", ""),
+            Protocol::Clusterws => ("clusterws", "ws", "/clusterws"),
+            Protocol::NatsWebSocket => ("nats", "ws", "/"),
+            Protocol::NatsTcp => ("nats", "nats", ""),
         };
-        let path = if scheme == "ws" { "/" } else { "" };
-        (
-            protocol,
-            format!("{scheme}://127.0.0.1:{}{path}", self.port),
-        )
+        let port = self.port_of(protocol);
+        (name, format!("{scheme}://127.0.0.1:{port}{path}"))
+    }
+
+    /// Where it speaks what it speaks.
+    pub fn port(&self) -> u16 {
+        self.port_of(self.contender.protocol())
+    }
+
+    fn port_of(&self, protocol: Protocol) -> u16 {
+        match protocol == Protocol::Redis && self.contender.has_resp_listener() {
+            true => self.spare_port,
+            false => self.port,
+        }
     }
 }
 

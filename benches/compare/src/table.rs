@@ -62,10 +62,19 @@ pub fn point(results: &Results, point: &Point, rounds: usize) -> String {
             there.any(|&contender| results.spread(&point.name, contender, figure).is_some())
         })
         .collect();
-    let against: Vec<Contender> = [FloorJoined, FloorPlain, Bun]
-        .into_iter()
-        .filter(|other| figures.contains(&Figure::CpuUs) && there.contains(other))
-        .collect();
+    let costs = [Figure::CpuUs, Figure::CpuNs];
+    let cost = costs.into_iter().find(|cost| figures.contains(cost));
+    let among = |others: &[Contender]| -> Vec<Contender> {
+        let others = others.iter().copied();
+        others
+            .filter(|other| cost.is_some() && there.contains(other))
+            .collect()
+    };
+    let mut against = among(&[FloorJoined, FloorPlain, Bun]);
+    if against.is_empty() {
+        against = among(&[Redis, Uring]);
+    }
+    against.extend(among(&[Before]));
     let mut heads = vec![point.name.clone()];
     heads.extend(figures.iter().map(|&figure| heading(figure).to_owned()));
     heads.extend(against.iter().map(|other| format!("/{}", other.name())));
@@ -84,7 +93,7 @@ pub fn point(results: &Results, point: &Point, rounds: usize) -> String {
             }));
         }
         for &other in &against {
-            let ratio = results.ratio(&point.name, Figure::CpuUs, contender, other);
+            let ratio = cost.and_then(|cost| results.ratio(&point.name, cost, contender, other));
             row.push(ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}")));
         }
         row.extend(remark(results, &point.name, contender, rounds));

@@ -79,6 +79,45 @@ fn a_run_measures_all_and_keeps_it() {
 }
 
 #[test]
+fn protocols_are_measured_beside_each_other() {
+    let name = "protocols_are_measured_beside_each_other";
+    if let Some(why) = obstacle() {
+        return skip(name, why);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Path::new(COMPARE).with_file_name("pubsub");
+    let arguments = format!(
+        "--with uring,epoll-resp,uring-resp,uring-clusterws,uring-mixed,before --before {} \
+         --rounds 1 --seconds 0.2 --only mixed,clusterws,nobody,single --name x",
+        broker.display()
+    );
+    let output = compare(&arguments, folder.path());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if said.contains("io_uring") {
+        return skip(name, "io_uring is refused");
+    }
+    assert!(output.status.success(), "{output:?}");
+    let json = std::fs::read_to_string(folder.path().join("x.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let samples = results["samples"].as_array().unwrap();
+    let count = |point: &str| {
+        let of = samples.iter().filter(|sample| sample["point"] == point);
+        of.count()
+    };
+    let counts = ["mixed", "clusterws", "nobody", "single"].map(count);
+    assert_eq!(counts, [4, 2, 4, 2]);
+    let goals = results["goals"].as_array().unwrap();
+    for text in [
+        "mixed: CPU per delivery / mean of native, RESP and ClusterWS",
+        "clusterws: CPU per delivery, uring-clusterws / uring",
+        "single: CPU per delivery / before",
+    ] {
+        let goal = goals.iter().find(|goal| goal["goal"] == text).unwrap();
+        assert!(goal["value"].as_f64().is_some(), "{goal}");
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     if let Some(why) = obstacle() {
         return skip("what_cannot_be_measured_is_refused", why);
@@ -99,6 +138,8 @@ fn what_cannot_be_measured_is_refused() {
     check("--with uring --rounds 0", "--rounds");
     check("--with uring --seconds 0", "--seconds");
     check("--with uring --binary /nowhere/pubsub", "--binary");
+    check("--with uring --before /nowhere/pubsub", "--before");
+    check("--with before", "before is not there: --before PATH");
     check("--only walk", "walk");
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 0, "a run that was refused leaves nothing");

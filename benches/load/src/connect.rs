@@ -13,6 +13,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
+use crate::dialect::{Carriage, Dialect};
+use crate::frame::{self, Opcode};
 use crate::target::{Endpoint, Target};
 
 /// For each step of the way to an open connection.
@@ -21,50 +23,64 @@ const STEP_TIME: Duration = Duration::from_secs(10);
 const PER_SOURCE: usize = 1000;
 /// 127.0.0.1 and so on.
 const SOURCES: usize = 32;
-/// An answer to a handshake that is longer is none.
+/// An answer to a handshake that is longer is none, and neither is a greeting.
 const HEAD_MAX: usize = 16 * 1024;
 
 /// An open connection that no longer blocks.
 pub struct Opened {
     /// The socket.
     pub socket: Socket,
-    /// What came behind the answer to the handshake.
+    /// What came behind the answer to the handshake, and behind the greeting.
     pub rest: Vec<u8>,
 }
 
-/// Opens connection number `index` and those after it, at most `count`, and says for each what `opening` gives.
+/// How a connection is to be opened.
+pub struct Way<'a> {
+    /// To whom.
+    pub target: &'a Target,
+    /// What is spoken there.
+    pub dialect: &'a Dialect,
+    /// What it says first.
+    pub opening: Vec<u8>,
+}
+
+/// Opens connection number `index` and those after it, `count` in all, each on its way.
 ///
 /// # Errors
 /// Which target did not answer as it should, and how.
-pub fn open(
-    targets: &[Target],
+pub fn open<'a>(
     index: usize,
     count: usize,
-    is_websocket: bool,
-    opening: impl Fn(usize) -> Vec<u8>,
+    way: impl Fn(usize) -> Way<'a>,
 ) -> Result<Vec<Opened>, String> {
-    let of = |index: usize| &targets[index % targets.len()];
-    let sockets: Vec<Socket> = (index..index + count)
-        .map(|index| connect(of(index), index).map_err(|error| failure(of(index), &error)))
+    let ways: Vec<Way> = (index..index + count).map(way).collect();
+    let sockets: Vec<Socket> = ways
+        .iter()
+        .zip(index..)
+        .map(|(way, index)| connect(way.target, index).map_err(|error| failure(way.target, &error)))
         .collect::<Result<_, _>>()?;
     let mut keys = Vec::new();
-    if is_websocket {
-        for (at, socket) in sockets.iter().enumerate() {
-            let target = of(index + at);
-            let key = generate_key();
-            ask(socket, target, &key).map_err(|error| failure(target, &error))?;
-            keys.push(key);
+    for (way, socket) in ways.iter().zip(&sockets) {
+        let is_websocket = way.dialect.carriage != Carriage::Stream;
+        let key = is_websocket.then(generate_key);
+        if let Some(key) = &key {
+            ask(socket, way.target, key).map_err(|error| failure(way.target, &error))?;
         }
+        keys.push(key);
     }
     let mut opened = Vec::with_capacity(count);
-    for (at, socket) in sockets.into_iter().enumerate() {
-        let target = of(index + at);
-        let rest = match keys.get(at) {
-            Some(key) => upgraded(&socket, key).map_err(|reason| format!("{target}: {reason}"))?,
+    for ((way, socket), key) in ways.iter().zip(sockets).zip(keys) {
+        let target = way.target;
+        let answer = |reason: String| format!("{target}: {reason}");
+        let mut rest = match key {
+            Some(key) => upgraded(&socket, &key).map_err(answer)?,
             None => Vec::new(),
         };
+        if way.dialect.is_greeted() {
+            rest = greeted(&socket, way.dialect, rest).map_err(answer)?;
+        }
         (&socket)
-            .write_all(&opening(index + at))
+            .write_all(&way.opening)
             .and_then(|()| socket.set_nonblocking(true))
             .map_err(|error| failure(target, &error))?;
         opened.push(Opened { socket, rest });
@@ -122,22 +138,45 @@ fn ask(mut socket: &Socket, target: &Target, key: &str) -> std::io::Result<()> {
 }
 
 /// Reads the answer, and gives what came behind it.
-fn upgraded(mut socket: &Socket, key: &str) -> Result<Vec<u8>, String> {
+fn upgraded(socket: &Socket, key: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     loop {
-        let mut piece = [0; 1024];
-        let size = match socket.read(&mut piece) {
-            Ok(0) => return Err("closed during the handshake".to_owned()),
-            Ok(size) => size,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(format!("no answer to the handshake: {error}")),
-        };
-        bytes.extend_from_slice(&piece[..size]);
+        read_more(socket, &mut bytes)?;
         if let Some(head) = accepted(&bytes, key)? {
             return Ok(bytes.split_off(head));
         }
         if bytes.len() > HEAD_MAX {
             return Err("an answer without an end".to_owned());
+        }
+    }
+}
+
+/// Reads what the server says first, of which some may have come, and gives what came behind it.
+fn greeted(socket: &Socket, dialect: &Dialect, mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    loop {
+        if let Some(frame) = frame::read(&bytes, HEAD_MAX)? {
+            if frame.opcode == Opcode::Close {
+                let reason = frame::close_reason(&bytes[frame.payload]);
+                return Err(format!("closed in place of a greeting: {reason}"));
+            }
+            dialect.hear_greeting(&bytes[frame.payload.clone()])?;
+            return Ok(bytes.split_off(frame.payload.end));
+        }
+        read_more(socket, &mut bytes)?;
+    }
+}
+
+fn read_more(mut socket: &Socket, bytes: &mut Vec<u8>) -> Result<(), String> {
+    let mut piece = [0; 1024];
+    loop {
+        match socket.read(&mut piece) {
+            Ok(0) => return Err("closed during the handshake".to_owned()),
+            Ok(size) => {
+                bytes.extend_from_slice(&piece[..size]);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("no answer to the handshake: {error}")),
         }
     }
 }

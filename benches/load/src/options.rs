@@ -1,6 +1,8 @@
 //! The command line of `pubsub bench`.
 
-use clap::{Args, Subcommand};
+use std::str::FromStr;
+
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cpus::Cpus;
 use crate::dialect::Protocol;
@@ -22,6 +24,9 @@ Examples:
   pubsub bench latency --rate 50000 --subscribers 100 --cpu 1
   pubsub bench idle --connections 10000 --pid $(pidof -s pubsub) --publish
   pubsub bench fan-out --protocol redis --url redis://127.0.0.1:6379 --json -
+  pubsub bench fan-out --protocol clusterws --url ws://127.0.0.1:8000/clusterws
+  pubsub bench fan-out --audience native=ws://127.0.0.1:8000/ \
+      --audience redis=redis://127.0.0.1:6379
 
 docs/benchmarking.md tells how to measure, and what the figures mean.";
 
@@ -51,6 +56,15 @@ pub struct Options {
         help_heading = "Broker"
     )]
     pub protocol: Protocol,
+
+    /// Subscribers that speak another protocol than the publishers, or at another place; several take turns
+    #[arg(
+        long = "audience",
+        value_name = "PROTOCOL=URL",
+        global = true,
+        help_heading = "Broker"
+    )]
+    pub audience: Vec<Audience>,
 
     /// The broker's process, to measure what it spends; several are added up
     #[arg(
@@ -152,6 +166,29 @@ pub struct Options {
     /// Write the report as JSON to a file, or to standard output (-)
     #[arg(long, value_name = "FILE", global = true, help_heading = "Output")]
     pub json: Option<String>,
+}
+
+/// Subscribers of a kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Audience {
+    /// What they speak.
+    pub protocol: Protocol,
+    /// Where.
+    pub url: String,
+}
+
+impl FromStr for Audience {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Audience, String> {
+        let (protocol, url) = text
+            .split_once('=')
+            .ok_or("wants PROTOCOL=URL, such as redis=redis://127.0.0.1:6379")?;
+        Ok(Audience {
+            protocol: Protocol::from_str(protocol, false)?,
+            url: url.to_owned(),
+        })
+    }
 }
 
 /// What to do.

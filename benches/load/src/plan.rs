@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cpus::Cpus;
-use crate::dialect::{Carriage, Dialect, Protocol, TOPICS_MAX};
+use crate::dialect::{Carriage, Dialect, Payload, Protocol, TOPICS_MAX};
 use crate::options::{Options, Scenario};
 use crate::stamp::Stamp;
 use crate::target::{Scheme, Target};
@@ -20,10 +20,8 @@ pub struct Plan {
     pub size: usize,
     /// Who publishes where.
     pub topology: Topology,
-    /// How they speak.
-    pub dialect: Dialect,
-    /// To whom.
-    pub targets: Vec<Target>,
+    /// The publishers' party, and if the subscribers are not of it, theirs in turn.
+    pub parties: Vec<Party>,
     /// When a publisher publishes.
     pub pace: Pace,
     /// How much is published.
@@ -38,6 +36,14 @@ pub struct Plan {
     pub cpus: Option<Cpus>,
     /// Connections opened at once.
     pub ramp: usize,
+}
+
+/// Connections that speak the same to the same.
+pub struct Party {
+    /// How they speak.
+    pub dialect: Dialect,
+    /// To whom; several take turns.
+    pub targets: Vec<Target>,
 }
 
 /// When a publisher publishes.
@@ -79,6 +85,11 @@ impl Plan {
     /// # Errors
     /// What is wrong with them, in a sentence.
     pub fn new(options: &Options) -> Result<Plan, String> {
+        let one_topic = if options.protocol.relays_only_subscribers() {
+            Topology::circle
+        } else {
+            Topology::one_topic
+        };
         let messages = options.messages;
         let timed = Extent::Time {
             warm_up: seconds("--warm-up", options.warm_up)?,
@@ -91,7 +102,7 @@ impl Plan {
                 subscribers,
                 window,
             } => (
-                Topology::one_topic(publishers, subscribers),
+                one_topic(publishers, subscribers),
                 Pace::Window(window),
                 extent,
             ),
@@ -117,11 +128,7 @@ impl Plan {
                 rate,
                 publishers,
                 subscribers,
-            } => (
-                Topology::one_topic(publishers, subscribers),
-                Pace::Rate(rate),
-                extent,
-            ),
+            } => (one_topic(publishers, subscribers), Pace::Rate(rate), extent),
             Scenario::Idle {
                 connections,
                 publish,
@@ -130,7 +137,7 @@ impl Plan {
                 let messages = u64::from(publish);
                 let hold = Duration::from_secs(hold);
                 (
-                    Topology::one_topic(usize::from(publish), connections),
+                    one_topic(usize::from(publish), connections),
                     Pace::Window(1),
                     Extent::Memory { hold, messages },
                 )
@@ -138,20 +145,15 @@ impl Plan {
         };
         let is_idle = matches!(extent, Extent::Memory { .. });
         check_numbers(options, topology, pace, is_idle)?;
-        let targets: Vec<Target> = options
-            .urls
-            .iter()
-            .map(|url| Target::parse(url))
-            .collect::<Result<_, _>>()?;
-        let carriage = carriage(options.protocol, &targets)?;
+        check_audience(options, topology)?;
+        let parties = parties(options)?;
         let cores = options.cores.as_ref().map_or(&[][..], |cores| &cores.0);
         make_room(topology.connections() as u64)?;
         Ok(Plan {
             scenario: options.scenario.clone(),
             size: options.size,
             topology,
-            dialect: Dialect::new(options.protocol, carriage, &options.topic, options.size),
-            targets,
+            parties,
             pace,
             extent,
             patience: patience(options.patience, pace, topology)?,
@@ -160,6 +162,27 @@ impl Plan {
             cpus: options.cpus.clone(),
             ramp: options.ramp,
         })
+    }
+
+    /// The publishers' dialect.
+    pub fn publishing(&self) -> &Dialect {
+        &self.parties[0].dialect
+    }
+
+    /// The parties of the subscribers.
+    pub fn audience(&self) -> &[Party] {
+        match &self.parties[1..] {
+            [] => &self.parties,
+            audience => audience,
+        }
+    }
+
+    /// The place in [`Plan::parties`] of a connection's party: a subscriber's, or else a publisher's.
+    pub fn party_of(&self, subscriber: Option<usize>) -> usize {
+        match (subscriber, self.parties.len() - 1) {
+            (Some(subscriber), others) if others > 0 => 1 + subscriber % others,
+            _ => 0,
+        }
     }
 
     /// The quota of a publisher, if there is one.
@@ -223,12 +246,78 @@ fn check_numbers(
     Ok(())
 }
 
+/// Who can hear what these publishers publish?
+fn check_audience(options: &Options, topology: Topology) -> Result<(), String> {
+    let name = options.protocol.name();
+    if options.protocol.relays_only_subscribers() {
+        if topology.publishers > topology.subscribers() {
+            return Err(format!(
+                "over {name} the first subscribers are the publishers, so there are as many at least"
+            ));
+        }
+        if topology.is_crossed {
+            return Err(format!(
+                "over {name} a publisher must subscribe, and here it would have to subscribe to all topics"
+            ));
+        }
+    }
+    if options.audience.is_empty() {
+        return Ok(());
+    }
+    if topology.is_shared {
+        return Err(
+            "--audience is for publishers that do not subscribe: not for rooms or clusterws"
+                .to_owned(),
+        );
+    }
+    let protocols = options.audience.iter().map(|audience| audience.protocol);
+    for protocol in protocols.chain([options.protocol]) {
+        if !protocol.has_envelope() {
+            let name = protocol.name();
+            return Err(format!(
+                "with --audience nobody can speak {name}, in which a delivery is what was published"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The publishers' party and those of the audience.
+fn parties(options: &Options) -> Result<Vec<Party>, String> {
+    let payload = match options.audience.is_empty() {
+        true => Payload::Object,
+        false => Payload::Message,
+    };
+    let party = |protocol, urls: &[String]| -> Result<Party, String> {
+        let targets: Vec<Target> = urls
+            .iter()
+            .map(|url| Target::parse(url))
+            .collect::<Result<_, _>>()?;
+        let carriage = carriage(protocol, &targets)?;
+        Ok(Party {
+            dialect: Dialect::new(protocol, carriage, payload, &options.topic, options.size),
+            targets,
+        })
+    };
+    let mut parties = vec![party(options.protocol, &options.urls)?];
+    for audience in &options.audience {
+        parties.push(party(
+            audience.protocol,
+            std::slice::from_ref(&audience.url),
+        )?);
+    }
+    Ok(parties)
+}
+
 /// How the protocol travels to these targets.
 fn carriage(protocol: Protocol, targets: &[Target]) -> Result<Carriage, String> {
     let mut found = None;
     for target in targets {
         let carriage = match (protocol, target.scheme) {
-            (Protocol::Native | Protocol::Plain, Scheme::Ws | Scheme::Unix) => Carriage::Text,
+            (
+                Protocol::Native | Protocol::Plain | Protocol::Clusterws,
+                Scheme::Ws | Scheme::Unix,
+            ) => Carriage::Text,
             (Protocol::Redis, Scheme::Redis | Scheme::Unix) => Carriage::Stream,
             (Protocol::Nats, Scheme::Nats | Scheme::Unix) => Carriage::Stream,
             (Protocol::Nats, Scheme::Ws) => Carriage::BinaryStream,
@@ -295,13 +384,46 @@ mod tests {
         assert_eq!(latency.pace, Pace::Rate(7));
         // 100 subscribers, so a publication in 14 s.
         assert!(latency.patience > Duration::from_secs(19));
-        assert_eq!(latency.dialect.carriage, Carriage::Stream);
+        assert_eq!(latency.publishing().carriage, Carriage::Stream);
         let idle = plan("idle --connections 9 --publish").unwrap();
         assert_eq!(idle.topology.connections(), 10);
         assert_eq!(idle.quota(0), 1);
         assert_eq!(plan("idle").unwrap().topology.publishers, 0);
         let unique = plan("unique --topics 5 --url ws://127.0.0.1:1 --protocol nats").unwrap();
-        assert_eq!(unique.dialect.carriage, Carriage::BinaryStream);
+        assert_eq!(unique.publishing().carriage, Carriage::BinaryStream);
+    }
+
+    #[test]
+    fn over_clusterws_subscribers_publish() {
+        let protocol = "--protocol clusterws --url ws://127.0.0.1:1/clusterws";
+        let plan = |arguments: &str| plan(&format!("{arguments} {protocol}")).unwrap();
+        assert_eq!(plan("fan-out -p 2 -s 30").topology, Topology::circle(2, 30));
+        assert_eq!(plan("latency -p 2 -s 3").topology, Topology::circle(2, 3));
+        let idle = plan("idle --connections 9 --publish");
+        assert_eq!(idle.topology.connections(), 9);
+        let rooms = plan("rooms --rooms 3 --members 4");
+        assert_eq!(rooms.topology, Topology::rooms(3, 4));
+    }
+
+    #[test]
+    fn an_audience_takes_turns() {
+        let plan = plan(
+            "fan-out -s 10 --audience native=ws://127.0.0.1:1/ --audience \
+             redis=redis://127.0.0.1:2 --audience clusterws=ws://127.0.0.1:1/clusterws?v=3",
+        )
+        .unwrap();
+        let parties = (0..5).map(|subscriber| plan.party_of(Some(subscriber)));
+        assert_eq!(parties.collect::<Vec<_>>(), [1, 2, 3, 1, 2]);
+        assert_eq!(plan.party_of(None), 0);
+        let protocols = plan.audience().iter().map(|party| party.dialect.protocol);
+        assert_eq!(
+            protocols.collect::<Vec<_>>(),
+            [Protocol::Native, Protocol::Redis, Protocol::Clusterws]
+        );
+        assert_eq!(plan.publishing().protocol, Protocol::Native);
+        let alone = super::tests::plan("fan-out -s 10").unwrap();
+        assert_eq!(alone.party_of(Some(7)), 0);
+        assert_eq!(alone.audience().len(), 1);
     }
 
     #[test]
@@ -326,6 +448,16 @@ mod tests {
             "rooms --protocol redis --url ws://127.0.0.1/",
             "rooms --protocol nats --url ws://127.0.0.1/ --url nats://127.0.0.1/",
             "rooms --url http://127.0.0.1/",
+            "unique --protocol clusterws --url ws://127.0.0.1/clusterws",
+            "fan-out -p 3 -s 2 --protocol clusterws",
+            "fan-out --protocol clusterws --url redis://127.0.0.1",
+            "fan-out --protocol clusterws --audience native=ws://127.0.0.1/",
+            "rooms --audience native=ws://127.0.0.1/",
+            "fan-out --protocol plain --audience native=ws://127.0.0.1/",
+            "fan-out --audience nats=ws://127.0.0.1/",
+            "fan-out --audience native=redis://127.0.0.1",
+            "fan-out --audience ws://127.0.0.1/",
+            "fan-out --audience resp=redis://127.0.0.1/",
         ] {
             assert!(plan(arguments).is_err(), "{arguments}");
         }

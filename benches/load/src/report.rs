@@ -21,16 +21,18 @@ const BUSY: f64 = 0.9;
 pub struct Report {
     /// As on the command line.
     pub scenario: Scenario,
-    /// What was spoken.
+    /// What the publishers spoke.
     pub protocol: Protocol,
+    /// What the subscribers spoke, in turn.
+    pub audience: Vec<Protocol>,
     /// Who published where.
     pub topology: Topology,
     /// The message's bytes.
     pub size: usize,
     /// Bytes of a publication on the wire.
     pub frame_bytes: usize,
-    /// Bytes of a delivery, WebSocket header apart.
-    pub delivery_bytes: usize,
+    /// Bytes of a delivery in each of these, WebSocket header apart.
+    pub delivery_bytes: Vec<usize>,
     /// Of the generator.
     pub threads: usize,
     /// While it was measured.
@@ -193,6 +195,16 @@ impl Report {
         }
     }
 
+    fn audience_names(&self) -> Vec<&'static str> {
+        self.audience.iter().map(|of| of.name()).collect()
+    }
+
+    /// As they take turns, so many subscribers speak one as another, more or less.
+    fn delivery_bytes_mean(&self) -> usize {
+        let count = self.delivery_bytes.len().max(1);
+        self.delivery_bytes.iter().sum::<usize>() / count
+    }
+
     fn warning(&self) -> Option<String> {
         self.measured.is_own_limit().then(|| {
             let share = self.measured.own_share() * 100.0;
@@ -211,14 +223,16 @@ impl Report {
         let mut rows: Vec<(String, String)> = Vec::new();
         let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
         let measured = &self.measured;
-        row(
-            "scenario",
-            format!("{} over {}", self.scenario.name(), self.protocol.name()),
-        );
+        let (scenario, protocol) = (self.scenario.name(), self.protocol.name());
+        row("scenario", format!("{scenario} over {protocol}"));
+        if self.audience != [self.protocol] {
+            row("audience", self.audience_names().join(", "));
+        }
         row("connections", self.topology.connections().to_string());
+        let sizes: Vec<String> = self.delivery_bytes.iter().map(usize::to_string).collect();
         row(
             "message",
-            format!("{} bytes, {} delivered", self.size, self.delivery_bytes),
+            format!("{} bytes, {} delivered", self.size, sizes.join(", ")),
         );
         // The one publication of idle connections has no rate.
         if measured.publishes > 0 && !matches!(self.scenario, Scenario::Idle { .. }) {
@@ -325,13 +339,14 @@ impl Report {
         json!({
             "scenario": self.scenario.name(),
             "protocol": self.protocol.name(),
+            "audience": self.audience_names(),
             "topics": self.topology.topics,
             "publishers": self.topology.publishers,
             "subscribers": self.topology.subscribers(),
             "connections": self.topology.connections(),
             "message_bytes": self.size,
             "publication_bytes": self.frame_bytes,
-            "delivery_bytes": self.delivery_bytes,
+            "delivery_bytes": self.delivery_bytes_mean(),
             "load": load(&self.scenario),
             "measured": {
                 "seconds": rounded(measured.seconds),
@@ -403,10 +418,11 @@ mod tests {
                 window: 4,
             },
             protocol: Protocol::Native,
+            audience: vec![Protocol::Native],
             topology: Topology::one_topic(1, 10),
             size: 64,
             frame_bytes: 100,
-            delivery_bytes: 200,
+            delivery_bytes: vec![200],
             threads: 1,
             measured: Measured {
                 seconds: 2.0,
@@ -443,6 +459,19 @@ mod tests {
         assert_eq!(json["load"]["window"], 4);
         assert_eq!(json["right"], true);
         assert!(report().table().contains("4.000 us per delivery"));
+    }
+
+    #[test]
+    fn an_audience_is_told() {
+        let mut report = report();
+        assert!(!report.table().contains("audience"));
+        assert_eq!(report.json()["audience"], json!(["native"]));
+        report.audience = vec![Protocol::Native, Protocol::Redis];
+        report.delivery_bytes = vec![200, 151];
+        assert!(report.table().contains("native, redis"));
+        assert!(report.table().contains("64 bytes, 200, 151 delivered"));
+        assert_eq!(report.json()["audience"], json!(["native", "redis"]));
+        assert_eq!(report.json()["delivery_bytes"], 175);
     }
 
     #[test]

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::connect;
+use crate::connect::{self, Way};
 use crate::cpus;
-use crate::dialect::Carriage;
 use crate::ledger::Faults;
 use crate::options::Scenario;
-use crate::plan::{Extent, Pace, Plan};
+use crate::plan::{Extent, Pace, Party, Plan};
 use crate::report::{Latency, Measured, Memory, Report};
 use crate::shared::{Phase, Shared};
 use crate::usage::{Usage, of_own_thread};
@@ -73,27 +72,27 @@ fn connect_all<'a>(plan: &'a Plan, shared: &'a Shared) -> Result<Vec<Worker<'a>>
         .map_err(|error| format!("epoll: {error}"))?;
     let topology = &plan.topology;
     let (subscribers, connections) = (topology.subscribers(), topology.connections());
-    // Subscribers first. Publishers have connections of their own behind them, or the same ones.
     let roles = |index: usize| {
         let subscriber = (index < subscribers).then_some(index);
-        let publisher = if topology.is_shared {
-            subscriber
-        } else {
-            index.checked_sub(subscribers)
-        };
-        (subscriber, publisher)
+        (subscriber, topology.publisher_on(index))
     };
     let bar = progress("connecting", connections as u64);
-    let is_websocket = plan.dialect.carriage != Carriage::Stream;
     let mut index = 0;
     while index < connections {
         let count = plan.ramp.min(connections - index);
-        let opened = connect::open(&plan.targets, index, count, is_websocket, |index| {
+        let opened = connect::open(index, count, |index| {
             let (subscriber, publisher) = roles(index);
+            let party = &plan.parties[plan.party_of(subscriber)];
             let topic = subscriber.map(|subscriber| topology.topic_of_subscriber(subscriber));
             let mut opening = Vec::new();
-            plan.dialect.open(topic, publisher.is_some(), &mut opening);
-            opening
+            let dialect = &party.dialect;
+            dialect.open(topic, publisher.is_some(), &mut opening);
+            let target = &party.targets[index % party.targets.len()];
+            Way {
+                target,
+                dialect,
+                opening,
+            }
         })?;
         for opened in opened {
             let (subscriber, publisher) = roles(index);
@@ -232,7 +231,7 @@ impl Conductor<'_> {
             let deliveries = shared.sum(|counters| &counters.deliveries);
             let settled = deliveries + shared.sum(|counters| &counters.lost);
             let acks = shared.sum(|counters| &counters.acks);
-            let has_acks = !self.plan.dialect.protocol.has_acks() || acks >= publishes;
+            let has_acks = !self.plan.publishing().protocol.has_acks() || acks >= publishes;
             (
                 settled + acks,
                 publishes >= messages && settled >= due && has_acks,
@@ -369,20 +368,23 @@ impl Conductor<'_> {
             faults.add(outcome.faults(plan, &published, is_broken));
         }
         let acks = self.shared.sum(|counters| &counters.acks);
+        let protocol = |party: &Party| party.dialect.protocol;
+        let delivery_size = |party: &Party| party.dialect.delivery_size();
         Report {
             scenario: plan.scenario.clone(),
-            protocol: plan.dialect.protocol,
+            protocol: plan.publishing().protocol,
+            audience: plan.audience().iter().map(protocol).collect(),
             topology: plan.topology,
             size: plan.size,
-            frame_bytes: plan.dialect.publication_size(),
-            delivery_bytes: plan.dialect.delivery_size(),
+            frame_bytes: plan.publishing().publication_size(),
+            delivery_bytes: plan.audience().iter().map(delivery_size).collect(),
             threads: plan.threads,
             measured: conducted.measured,
             published: publishes,
             due: publishes * plan.topology.subscribers_each as u64,
             delivered: self.shared.sum(|counters| &counters.deliveries),
             announced,
-            acks_missing: if plan.dialect.protocol.has_acks() && !is_broken {
+            acks_missing: if plan.publishing().protocol.has_acks() && !is_broken {
                 publishes.saturating_sub(acks)
             } else {
                 0

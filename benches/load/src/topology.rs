@@ -19,7 +19,7 @@ pub struct Topology {
     pub publishers: usize,
     /// Does each publisher have a lane in every topic, or one lane in all?
     pub is_crossed: bool,
-    /// Is a subscriber a publisher too, on the same connection? Then there are as many of both.
+    /// Are the publishers the first of the subscribers, on the same connections? In rooms that is all of them.
     pub is_shared: bool,
 }
 
@@ -32,6 +32,14 @@ impl Topology {
             publishers,
             is_crossed: false,
             is_shared: false,
+        }
+    }
+
+    /// One topic, to which the first of its subscribers publish; they are as many at most.
+    pub fn circle(publishers: usize, subscribers: usize) -> Topology {
+        Topology {
+            is_shared: true,
+            ..Topology::one_topic(publishers, subscribers)
         }
     }
 
@@ -60,6 +68,17 @@ impl Topology {
     /// Subscribers in all.
     pub fn subscribers(&self) -> usize {
         self.topics * self.subscribers_each
+    }
+
+    /// The publisher on connection number `index`. Subscribers come first; publishers have connections of their own
+    /// behind them, or the same ones.
+    pub fn publisher_on(&self, index: usize) -> Option<usize> {
+        let publisher = if self.is_shared {
+            index
+        } else {
+            index.checked_sub(self.subscribers())?
+        };
+        (publisher < self.publishers).then_some(publisher)
     }
 
     /// Connections in all.
@@ -154,6 +173,7 @@ mod tests {
     fn lanes_and_publications_are_two_names_for_the_same() {
         for publishers in [1, 2, 7] {
             check(Topology::one_topic(publishers, 3));
+            check(Topology::circle(publishers, 7));
             check(Topology::unique(1, publishers));
             check(Topology::unique(5, publishers));
             check(Topology::rooms(publishers, 1));
@@ -164,8 +184,22 @@ mod tests {
     #[test]
     fn connections_are_counted() {
         assert_eq!(Topology::one_topic(2, 100).connections(), 102);
+        assert_eq!(Topology::circle(2, 100).connections(), 100);
         assert_eq!(Topology::rooms(10, 5).connections(), 50);
         assert_eq!(Topology::unique(100, 3).connections(), 103);
         assert_eq!(Topology::one_topic(0, 100).connections(), 100);
+    }
+
+    #[test]
+    fn publishers_have_their_connections() {
+        let check = |topology: Topology, index, expected| {
+            assert_eq!(topology.publisher_on(index), expected, "{topology:?}");
+        };
+        check(Topology::one_topic(2, 100), 99, None);
+        check(Topology::one_topic(2, 100), 100, Some(0));
+        check(Topology::one_topic(2, 100), 101, Some(1));
+        check(Topology::circle(2, 100), 1, Some(1));
+        check(Topology::circle(2, 100), 2, None);
+        check(Topology::rooms(10, 5), 49, Some(49));
     }
 }

@@ -21,7 +21,7 @@ use rustix::time::{
 use socket2::Socket;
 
 use crate::connect::Opened;
-use crate::dialect::{Carriage, Incoming};
+use crate::dialect::{Carriage, Dialect, Incoming};
 use crate::frame::{self, Opcode};
 use crate::ledger::{Faults, Heard, Ledger};
 use crate::plan::{Pace, Plan};
@@ -69,6 +69,8 @@ pub struct Worker<'a> {
 /// A connection: a subscriber, a publisher, or both.
 struct Connection {
     socket: Socket,
+    /// Of the plan's.
+    party: usize,
     subscriber: Option<usize>,
     /// An incomplete frame, or an incomplete unit of a stream.
     carry: Vec<u8>,
@@ -119,7 +121,7 @@ pub struct Outcome {
 
 /// Which worker has a subscriber: subscribers of a room are together, those of a single topic are spread.
 pub fn worker_of_subscriber(plan: &Plan, subscriber: usize) -> usize {
-    if plan.topology.is_shared {
+    if plan.topology.is_shared && plan.topology.topics > 1 {
         plan.topology.topic_of_subscriber(subscriber) % plan.threads
     } else {
         subscriber % plan.threads
@@ -199,12 +201,14 @@ impl<'a> Worker<'a> {
                 is_open: false,
             });
         }
+        let party = self.plan.party_of(subscriber);
         let subscriber = subscriber.map(|id| {
             self.subscribers.push(id);
             self.subscribers.len() - 1
         });
         self.connections.push(Connection {
             socket: opened.socket,
+            party,
             subscriber,
             carry: opened.rest,
             unit: Vec::new(),
@@ -281,7 +285,14 @@ impl<'a> Worker<'a> {
 
     /// The most that a frame may carry. NATS puts many deliveries into one.
     fn payload_max(&self) -> usize {
-        BUFFER_BYTES.max(4 * self.plan.dialect.delivery_size()) / 2
+        let parties = self.plan.parties.iter();
+        let sizes = parties.map(|party| party.dialect.delivery_size());
+        BUFFER_BYTES.max(4 * sizes.max().unwrap_or(0)) / 2
+    }
+
+    /// What a connection speaks.
+    fn dialect(&self, at: usize) -> &'a Dialect {
+        &self.plan.parties[self.connections[at].party].dialect
     }
 
     /// Bytes that came with the answer to a handshake do not make a socket readable.
@@ -379,7 +390,7 @@ impl<'a> Worker<'a> {
 
     /// Takes all that is complete, and says how much that was.
     fn take(&mut self, at: usize, bytes: &[u8], now_ns: u64) -> Result<usize, String> {
-        match self.plan.dialect.carriage {
+        match self.dialect(at).carriage {
             Carriage::Stream => self.take_units(at, bytes, now_ns),
             Carriage::Text | Carriage::BinaryStream => self.take_frames(at, bytes, now_ns),
         }
@@ -387,14 +398,15 @@ impl<'a> Worker<'a> {
 
     fn take_frames(&mut self, at: usize, bytes: &[u8], now_ns: u64) -> Result<usize, String> {
         let payload_max = self.payload_max();
-        let is_text = self.plan.dialect.carriage == Carriage::Text;
+        let dialect = self.dialect(at);
+        let is_text = dialect.carriage == Carriage::Text;
         let mut used = 0;
         while let Some(frame) = frame::read(&bytes[used..], payload_max)? {
             let payload = &bytes[used..][frame.payload.clone()];
             used += frame.payload.end;
             match frame.opcode {
                 Opcode::Text | Opcode::Binary if is_text && frame.is_final => {
-                    let incoming = self.plan.dialect.read_text(payload);
+                    let incoming = dialect.read_text(payload);
                     self.hear(at, incoming, now_ns)?;
                 }
                 Opcode::Text | Opcode::Binary | Opcode::Continuation if is_text => {
@@ -436,9 +448,10 @@ impl<'a> Worker<'a> {
     }
 
     fn take_units(&mut self, at: usize, bytes: &[u8], now_ns: u64) -> Result<usize, String> {
+        let dialect = self.dialect(at);
         let mut used = 0;
         while used < bytes.len() {
-            let Some((size, incoming)) = self.plan.dialect.read_unit(&bytes[used..])? else {
+            let Some((size, incoming)) = dialect.read_unit(&bytes[used..])? else {
                 break;
             };
             used += size;
@@ -458,7 +471,7 @@ impl<'a> Worker<'a> {
             Incoming::Ready => self.counted.ready += 1,
             Incoming::Gap(count) => self.counted.announced += count,
             Incoming::Ping => {
-                self.plan.dialect.pong(&mut self.connections[at].out);
+                self.dialect(at).pong(&mut self.connections[at].out);
                 self.mark_dirty(at);
             }
             Incoming::Refused(reason) => return Err(format!("the broker refuses: {reason}")),
@@ -622,7 +635,7 @@ impl<'a> Worker<'a> {
         };
         let topic = self.plan.topology.topic_of_lane(lane);
         let out = &mut self.connections[connection].out;
-        self.plan.dialect.publish(topic, stamp, out);
+        self.plan.publishing().publish(topic, stamp, out);
         self.counted.publishes += 1;
         self.mark_dirty(connection);
     }
@@ -690,16 +703,12 @@ impl<'a> Worker<'a> {
 
     /// An orderly end, as far as it can be had without waiting.
     fn say_goodbye(&mut self) {
-        if self.plan.dialect.carriage == Carriage::Stream {
-            return;
-        }
         let mut goodbye = Vec::new();
         frame::write(Opcode::Close, &1000u16.to_be_bytes(), &mut goodbye);
-        for connection in self
-            .connections
-            .iter()
-            .filter(|connection| connection.out.is_empty())
-        {
+        for (at, connection) in self.connections.iter().enumerate() {
+            if !connection.out.is_empty() || self.dialect(at).carriage == Carriage::Stream {
+                continue;
+            }
             let _ = rustix::io::write(&connection.socket, &goodbye);
         }
     }

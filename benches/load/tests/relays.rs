@@ -17,6 +17,7 @@ use tungstenite::{Message, WebSocket};
 enum Kind {
     Plain,
     Redis,
+    Clusterws,
     Nats,
     NatsInFrames,
 }
@@ -49,6 +50,8 @@ struct Subscriber(Arc<Mutex<Line>>);
 
 struct Line {
     stream: TcpStream,
+    /// Has it answered a ping, where that is asked for?
+    is_alive: bool,
     is_first: bool,
     delivered: usize,
     kept: Vec<u8>,
@@ -71,7 +74,7 @@ impl Relay {
             }
         });
         match kind {
-            Kind::Plain | Kind::NatsInFrames => format!("ws://{address}/"),
+            Kind::Plain | Kind::Clusterws | Kind::NatsInFrames => format!("ws://{address}/"),
             Kind::Redis => format!("redis://{address}"),
             Kind::Nats => format!("nats://{address}"),
         }
@@ -82,6 +85,7 @@ impl Relay {
         stream.set_nodelay(true).unwrap();
         let line = Subscriber(Arc::new(Mutex::new(Line {
             stream: stream.try_clone().unwrap(),
+            is_alive: false,
             is_first: false,
             delivered: 0,
             kept: Vec::new(),
@@ -92,6 +96,20 @@ impl Relay {
                 while let Ok(message) = socket.read() {
                     if let Message::Text(text) = message {
                         self.plain(&line, &text);
+                    }
+                }
+            }
+            Kind::Clusterws => {
+                let mut socket = tungstenite::accept(stream).unwrap();
+                let config = br##"{"#":["s","c",{"ping":20000,"binary":false}]}"##;
+                line.say(&[framed(0x81, config), framed(0x82, b"9")].concat());
+                while let Ok(message) = socket.read() {
+                    match message {
+                        Message::Text(text) => self.clusterws(&line, &text),
+                        Message::Binary(bytes) if *bytes == *b"A" => {
+                            line.0.lock().unwrap().is_alive = true;
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -120,6 +138,21 @@ impl Relay {
             self.subscribe(line, topic);
         } else {
             self.relay(topic, &framed(0x81, text.as_bytes()));
+        }
+    }
+
+    fn clusterws(&self, line: &Subscriber, text: &str) {
+        let message: Value = serde_json::from_str(text).unwrap();
+        let [kind, name, channel] = [0, 1, 2].map(|at| message["#"][at].as_str());
+        match (kind, name, channel) {
+            (Some("s"), Some("s"), Some(channel)) => self.subscribe(line, channel),
+            // Without a word for others than subscribers, and for those who are gone.
+            (Some("p"), Some(channel), None) => {
+                if line.0.lock().unwrap().is_alive && self.has(channel, line) {
+                    self.relay(channel, &framed(0x81, text.as_bytes()));
+                }
+            }
+            _ => panic!("{text}"),
         }
     }
 
@@ -187,6 +220,12 @@ impl Relay {
             .entry(topic.to_owned())
             .or_default()
             .push(line.clone());
+    }
+
+    fn has(&self, topic: &str, line: &Subscriber) -> bool {
+        let topics = self.topics.lock().unwrap();
+        let mut subscribers = topics.get(topic).into_iter().flatten();
+        subscribers.any(|subscriber| Arc::ptr_eq(&subscriber.0, &line.0))
     }
 
     fn relay(&self, topic: &str, unit: &[u8]) -> usize {
@@ -287,6 +326,7 @@ fn bench(kind: Kind, url: &str, arguments: &str) -> (Value, bool) {
     let protocol = match kind {
         Kind::Plain => "plain",
         Kind::Redis => "redis",
+        Kind::Clusterws => "clusterws",
         Kind::Nats | Kind::NatsInFrames => "nats",
     };
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -299,28 +339,43 @@ fn bench(kind: Kind, url: &str, arguments: &str) -> (Value, bool) {
     (serde_json::from_str(&report).unwrap(), is_success)
 }
 
-const KINDS: [Kind; 4] = [Kind::Plain, Kind::Redis, Kind::Nats, Kind::NatsInFrames];
+const KINDS: [Kind; 5] = [
+    Kind::Plain,
+    Kind::Redis,
+    Kind::Clusterws,
+    Kind::Nats,
+    Kind::NatsInFrames,
+];
 
 #[test]
 fn every_protocol_runs_every_scenario() {
     for kind in KINDS {
-        for (arguments, connections, due) in [
-            ("fan-out -p 2 -s 5 -w 8 --messages 60", 7, 300),
+        for (arguments, subscribers, publishers, due) in [
+            ("fan-out -p 2 -s 5 -w 8 --messages 60", 5, 2, 300),
             (
                 "fan-out -p 2 -s 5 --messages 60 --threads 3 --size 3000",
-                7,
+                5,
+                2,
                 300,
             ),
             (
                 "rooms --rooms 3 --members 4 -w 2 --messages 120 --threads 2",
                 12,
+                0,
                 480,
             ),
-            ("unique --topics 7 -p 2 -w 8 --messages 100", 9, 100),
-            ("idle --connections 6 --publish --hold 0", 7, 6),
-            ("idle --connections 6 --hold 0", 6, 0),
-            ("latency --rate 2000 -s 4 -p 3 --messages 50", 7, 200),
+            ("unique --topics 7 -p 2 -w 8 --messages 100", 7, 2, 100),
+            ("idle --connections 6 --publish --hold 0", 6, 1, 6),
+            ("idle --connections 6 --hold 0", 6, 0, 0),
+            ("latency --rate 2000 -s 4 -p 3 --messages 50", 4, 3, 200),
         ] {
+            let connections = match kind {
+                // Nobody would hear itself and all topics.
+                Kind::Clusterws if arguments.starts_with("unique") => continue,
+                // The first subscribers publish.
+                Kind::Clusterws => subscribers,
+                _ => subscribers + publishers,
+            };
             let url = Relay::start(kind, Fault::None);
             let (report, is_success) = bench(kind, &url, arguments);
             assert!(is_success, "{kind:?} {arguments}: {report:#}");
@@ -338,6 +393,18 @@ fn every_protocol_runs_every_scenario() {
             }
         }
     }
+}
+
+#[test]
+fn a_server_that_does_not_greet_is_refused() {
+    let url = Relay::start(Kind::NatsInFrames, Fault::None);
+    let line = format!("bench fan-out --url {url} --protocol clusterws --messages 1");
+    let matches = pubsub_load::command().get_matches_from(line.split_whitespace());
+    let code = pubsub_load::run(&matches);
+    assert_eq!(
+        format!("{code:?}"),
+        format!("{:?}", std::process::ExitCode::from(1))
+    );
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //!
 //! So that brokers can be compared, all of them carry the same text in a delivery, byte for byte as long: the object
 //! that a subscriber of native JSON gets. A native publisher leaves out `timestamp` and `context`, since the broker
-//! adds them; the others send what they want delivered.
+//! adds them; the others send what they want delivered. Only where one publication goes to subscribers of several
+//! protocols, it is the message alone that all of them carry, each in its own envelope ([`Payload`]).
 //!
 //! All topics of a run have the same length and all texts have the same size. So a publication is a template with
 //! some bytes changed, and a delivery has its stamp at a place known beforehand: nothing here parses what can be
 //! looked up.
 
+mod clusterws;
 mod native;
 mod nats;
 mod redis;
@@ -26,6 +28,8 @@ pub enum Protocol {
     Plain,
     /// RESP: Redis, Valkey, or a broker that speaks it
     Redis,
+    /// ClusterWS in text mode; the first subscribers are the publishers, since only subscribers are relayed
+    Clusterws,
     /// NATS, over TCP or its WebSocket port
     Nats,
 }
@@ -35,6 +39,23 @@ impl Protocol {
     pub fn has_acks(self) -> bool {
         match self {
             Protocol::Native | Protocol::Redis => true,
+            Protocol::Plain | Protocol::Clusterws | Protocol::Nats => false,
+        }
+    }
+
+    /// Must a publisher be subscribed to what it publishes to? Then it hears itself, and is one of the subscribers.
+    pub fn relays_only_subscribers(self) -> bool {
+        match self {
+            Protocol::Clusterws => true,
+            Protocol::Native | Protocol::Plain | Protocol::Redis | Protocol::Nats => false,
+        }
+    }
+
+    /// Has a message an envelope of the protocol's own, so that subscribers of another can be sent it too? The others
+    /// pass on what they got.
+    pub fn has_envelope(self) -> bool {
+        match self {
+            Protocol::Native | Protocol::Redis | Protocol::Clusterws => true,
             Protocol::Plain | Protocol::Nats => false,
         }
     }
@@ -45,6 +66,7 @@ impl Protocol {
             Protocol::Native => "native",
             Protocol::Plain => "plain",
             Protocol::Redis => "redis",
+            Protocol::Clusterws => "clusterws",
             Protocol::Nats => "nats",
         }
     }
@@ -59,6 +81,15 @@ pub enum Carriage {
     BinaryStream,
     /// A stream of bytes.
     Stream,
+}
+
+/// What a publication carries beside the protocol's envelope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// The object that a subscriber of native JSON gets.
+    Object,
+    /// The message alone, a JSON string, which each subscriber gets in the envelope of its protocol.
+    Message,
 }
 
 /// What came.
@@ -97,6 +128,8 @@ pub struct Dialect {
     stamp_at: usize,
     /// Where the payload of its frame begins, which is where the masking key begins.
     payload_at: usize,
+    /// How every delivery begins, where messages are texts.
+    opening: &'static [u8],
     /// A delivery: the text, or the whole unit of a stream.
     delivery: Vec<u8>,
     delivered_stamp_at: usize,
@@ -106,34 +139,43 @@ pub struct Dialect {
 const DIGITS: usize = 6;
 /// Topics that can be told apart.
 pub const TOPICS_MAX: usize = 16usize.pow(DIGITS as u32);
-/// What precedes the message, and so the stamp.
-const MESSAGE: &str = r#""message":""#;
 
 impl Dialect {
     /// For topics `PREFIX.000000` and so on, and messages of `message_bytes`, the stamp included.
     pub fn new(
         protocol: Protocol,
         carriage: Carriage,
+        payload: Payload,
         topic_prefix: &str,
         message_bytes: usize,
     ) -> Dialect {
         assert!(message_bytes >= Stamp::SIZE);
         let topic = topic_name(topic_prefix, 0);
         let filler = "x".repeat(message_bytes);
-        let published = native::publication(&topic, &filler);
-        let delivered = native::delivery(&topic, &filler);
+        let message = format!("\"{filler}\"");
+        let object = native::delivery(&topic, &filler);
+        let payload = match payload {
+            Payload::Object => &object,
+            Payload::Message => &message,
+        };
         let (publication, delivery) = match protocol {
-            Protocol::Native => (published, delivered),
-            Protocol::Plain => (delivered.clone(), delivered),
+            Protocol::Native => (native::publication(&topic, &filler), object),
+            Protocol::Plain => (payload.clone(), payload.clone()),
             Protocol::Redis => (
-                redis::publication(&topic, &delivered),
-                redis::delivery(&topic, &delivered),
+                redis::publication(&topic, payload),
+                redis::delivery(&topic, payload),
             ),
+            Protocol::Clusterws => {
+                let both = clusterws::publication(&topic, payload);
+                (both.clone(), both)
+            }
             Protocol::Nats => (
-                nats::publication(&topic, &delivered),
-                nats::delivery(&topic, &delivered),
+                nats::publication(&topic, payload),
+                nats::delivery(&topic, payload),
             ),
         };
+        // A message in quotes: a topic is not, or is none of `x` alone.
+        let message_at = |text: &str| text.find(&message).expect("every text has a message") + 1;
         let mut template = Vec::new();
         match carriage {
             Carriage::Text => frame::write(Opcode::Text, publication.as_bytes(), &mut template),
@@ -155,6 +197,12 @@ impl Dialect {
             stamp_at: payload_at + message_at(&publication),
             payload_at,
             template,
+            opening: match protocol {
+                Protocol::Clusterws => clusterws::PUBLICATION,
+                Protocol::Native | Protocol::Plain | Protocol::Redis | Protocol::Nats => {
+                    native::PUBLICATION
+                }
+            },
             delivered_stamp_at: message_at(&delivery),
             delivery: delivery.into_bytes(),
         }
@@ -203,6 +251,19 @@ impl Dialect {
         u64::from_ne_bytes(std::array::from_fn(|i| key[(phase + i) % 4]))
     }
 
+    /// Does the server speak first, and its client wait for that?
+    pub fn is_greeted(&self) -> bool {
+        self.protocol == Protocol::Clusterws
+    }
+
+    /// Is this the message that the server speaks first?
+    ///
+    /// # Errors
+    /// It is something else, or says what is not done here.
+    pub fn hear_greeting(&self, text: &[u8]) -> Result<(), String> {
+        clusterws::check_configuration(text)
+    }
+
     /// Appends what a new connection says: its greeting, and its subscription if it has one. A subscriber hears
     /// [`Incoming::Ready`] after it.
     pub fn open(&self, topic: Option<usize>, publishes: bool, out: &mut Vec<u8>) {
@@ -215,13 +276,18 @@ impl Dialect {
                 }
             }
             Protocol::Redis => redis::open(topic.as_deref(), publishes, &mut said),
+            Protocol::Clusterws => {
+                if let Some(topic) = &topic {
+                    said = clusterws::subscription(topic);
+                }
+            }
             Protocol::Nats => nats::open(topic.as_deref(), &mut said),
         }
         if !said.is_empty() {
             self.say(&said, out);
         }
-        if self.protocol == Protocol::Plain && topic.is_some() {
-            // Nothing is promised about answers, but frames are served in order: the pong is the barrier.
+        if matches!(self.protocol, Protocol::Plain | Protocol::Clusterws) && topic.is_some() {
+            // There are no answers, but frames are served in order: the pong is the barrier.
             frame::write(Opcode::Ping, b"ready", out);
         }
     }
@@ -230,6 +296,8 @@ impl Dialect {
     pub fn pong(&self, out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::Nats => self.say(nats::PONG, out),
+            // Binary, although all else is text.
+            Protocol::Clusterws => frame::write(Opcode::Binary, clusterws::PONG, out),
             Protocol::Native | Protocol::Plain | Protocol::Redis => {}
         }
     }
@@ -246,11 +314,12 @@ impl Dialect {
     /// Reads a message ([`Carriage::Text`]).
     #[inline]
     pub fn read_text(&self, text: &[u8]) -> Incoming {
-        if text.starts_with(native::PUBLICATION) {
+        if text.starts_with(self.opening) {
             return self.stamped(text);
         }
         match self.protocol {
             Protocol::Native => native::read(text),
+            Protocol::Clusterws => clusterws::read(text),
             Protocol::Plain | Protocol::Redis | Protocol::Nats => Incoming::Other,
         }
     }
@@ -277,7 +346,9 @@ impl Dialect {
                 }
                 nats::read(stream)
             }
-            Protocol::Native | Protocol::Plain => Err("messages are no stream".to_owned()),
+            Protocol::Native | Protocol::Plain | Protocol::Clusterws => {
+                Err("messages are no stream".to_owned())
+            }
         }
     }
 
@@ -299,10 +370,6 @@ fn topic_name(prefix: &str, topic: usize) -> String {
 
 fn digits(topic: usize) -> [u8; DIGITS] {
     std::array::from_fn(|i| b"0123456789abcdef"[topic >> (4 * (DIGITS - 1 - i)) & 15])
-}
-
-fn message_at(text: &str) -> usize {
-    text.find(MESSAGE).expect("every text has a message") + MESSAGE.len()
 }
 
 #[cfg(test)]
@@ -343,11 +410,14 @@ mod tests {
                 published.strip_suffix('}').unwrap()
             );
             let (name_size, size) = (topic.len(), delivered.len());
-            let check = |protocol, carriage, expected: &str| {
-                let dialect = Dialect::new(protocol, carriage, prefix, 34);
+            let check_payload = |payload, protocol, carriage, expected: &str| {
+                let dialect = Dialect::new(protocol, carriage, payload, prefix, 34);
                 assert_eq!(written(&dialect, 0xbeef), expected);
                 let zero = format!("{prefix}.000000");
                 assert_eq!(written(&dialect, 0), expected.replace(&topic, &zero));
+            };
+            let check = |protocol, carriage, expected: &str| {
+                check_payload(Payload::Object, protocol, carriage, expected);
             };
             check(Protocol::Native, Carriage::Text, &published);
             check(Protocol::Plain, Carriage::Text, &delivered);
@@ -355,23 +425,50 @@ mod tests {
                 "*3\r\n$7\r\nPUBLISH\r\n${name_size}\r\n{topic}\r\n${size}\r\n{delivered}\r\n"
             );
             check(Protocol::Redis, Carriage::Stream, &resp);
+            let clusterws = format!(r##"{{"#":["p","{topic}",{delivered}]}}"##);
+            check(Protocol::Clusterws, Carriage::Text, &clusterws);
             let nats = format!("PUB {topic} {size}\r\n{delivered}\r\n");
             check(Protocol::Nats, Carriage::Stream, &nats);
             check(Protocol::Nats, Carriage::BinaryStream, &nats);
+            let check = |protocol, carriage, expected: &str| {
+                check_payload(Payload::Message, protocol, carriage, expected);
+            };
+            check(Protocol::Native, Carriage::Text, &published);
+            let resp = format!(
+                "*3\r\n$7\r\nPUBLISH\r\n${name_size}\r\n{topic}\r\n$36\r\n\"{message}\"\r\n"
+            );
+            check(Protocol::Redis, Carriage::Stream, &resp);
+            let clusterws = format!(r##"{{"#":["p","{topic}","{message}"]}}"##);
+            check(Protocol::Clusterws, Carriage::Text, &clusterws);
+        }
+    }
+
+    #[test]
+    fn a_topic_is_not_taken_for_the_message() {
+        let prefix = "x".repeat(200);
+        for payload in [Payload::Object, Payload::Message] {
+            let dialect = Dialect::new(Protocol::Redis, Carriage::Stream, payload, &prefix, 32);
+            let mut topic = String::from_utf8(dialect.template.clone()).unwrap();
+            topic.truncate(dialect.stamp_at);
+            assert!(topic.ends_with('"'), "{topic}");
+            assert!(written(&dialect, 1).contains(&format!("\"{CHARACTERS}\"")));
         }
     }
 
     #[test]
     fn what_is_delivered_is_read() {
-        for (protocol, carriage) in [
-            (Protocol::Native, Carriage::Text),
-            (Protocol::Plain, Carriage::Text),
-            (Protocol::Redis, Carriage::Stream),
-            (Protocol::Nats, Carriage::Stream),
-            (Protocol::Nats, Carriage::BinaryStream),
+        for (protocol, carriage, payload) in [
+            (Protocol::Native, Carriage::Text, Payload::Object),
+            (Protocol::Plain, Carriage::Text, Payload::Object),
+            (Protocol::Redis, Carriage::Stream, Payload::Object),
+            (Protocol::Redis, Carriage::Stream, Payload::Message),
+            (Protocol::Clusterws, Carriage::Text, Payload::Object),
+            (Protocol::Clusterws, Carriage::Text, Payload::Message),
+            (Protocol::Nats, Carriage::Stream, Payload::Object),
+            (Protocol::Nats, Carriage::BinaryStream, Payload::Object),
         ] {
             for size in [32, 33, 100, 70_000] {
-                let dialect = Dialect::new(protocol, carriage, "bench", size);
+                let dialect = Dialect::new(protocol, carriage, payload, "bench", size);
                 let mut delivery = dialect.delivery.clone();
                 let stamp: Vec<u8> = CHARACTERS.bytes().collect();
                 delivery[dialect.delivered_stamp_at..][..32].copy_from_slice(&stamp);
@@ -382,6 +479,12 @@ mod tests {
                 assert_eq!(read(&delivery), Incoming::Delivery(STAMP));
                 delivery[dialect.delivered_stamp_at] = b'x';
                 assert_eq!(read(&delivery), Incoming::Garbled);
+                if protocol == Protocol::Clusterws {
+                    delivery[dialect.delivered_stamp_at] = b'@';
+                    assert_eq!(read(&delivery), Incoming::Delivery(STAMP));
+                    delivery.insert(delivery.len() - 2, b' ');
+                    assert_eq!(read(&delivery), Incoming::Garbled, "it is as it was sent");
+                }
                 if carriage != Carriage::Text {
                     for cut in [1, 5, 20, delivery.len() - 1] {
                         assert_eq!(dialect.read_unit(&delivery[..cut]), Ok(None), "{cut}");
@@ -393,14 +496,21 @@ mod tests {
 
     #[test]
     fn texts_of_all_protocols_are_equally_long() {
-        let text = Dialect::new(Protocol::Native, Carriage::Text, "bench", 50).delivery;
+        let dialect =
+            |protocol, carriage| Dialect::new(protocol, carriage, Payload::Object, "bench", 50);
+        let text = dialect(Protocol::Native, Carriage::Text).delivery;
         let text = String::from_utf8(text).unwrap();
-        for protocol in [Protocol::Plain, Protocol::Redis, Protocol::Nats] {
+        for protocol in [
+            Protocol::Plain,
+            Protocol::Redis,
+            Protocol::Clusterws,
+            Protocol::Nats,
+        ] {
             let carriage = match protocol {
-                Protocol::Plain => Carriage::Text,
+                Protocol::Plain | Protocol::Clusterws => Carriage::Text,
                 _ => Carriage::Stream,
             };
-            let dialect = Dialect::new(protocol, carriage, "bench", 50);
+            let dialect = dialect(protocol, carriage);
             let delivery = String::from_utf8(dialect.delivery).unwrap();
             assert!(delivery.contains(&text), "{delivery}");
         }
@@ -408,9 +518,13 @@ mod tests {
 
     #[test]
     fn subscribers_open_with_their_topic() {
+        let open = |protocol, carriage, topic, publishes, out: &mut Vec<u8>| {
+            let dialect = Dialect::new(protocol, carriage, Payload::Object, "b", 32);
+            dialect.open(topic, publishes, out);
+        };
         let check = |protocol, carriage, topic, publishes, expected: &str| {
             let mut out = Vec::new();
-            Dialect::new(protocol, carriage, "b", 32).open(topic, publishes, &mut out);
+            open(protocol, carriage, topic, publishes, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         };
         let (redis, stream) = (Protocol::Redis, Carriage::Stream);
@@ -426,17 +540,23 @@ mod tests {
             &format!("{hello}{subscribe}"),
         );
         let mut out = Vec::new();
-        Dialect::new(Protocol::Native, Carriage::Text, "b", 32).open(Some(1), true, &mut out);
+        open(Protocol::Native, Carriage::Text, Some(1), true, &mut out);
         let mut expected = Vec::new();
         let text = br#"{"type":"subscribe","topic":"b.000001"}"#;
         frame::write(Opcode::Text, text, &mut expected);
         assert_eq!(out, expected);
         out.clear();
-        Dialect::new(Protocol::Plain, Carriage::Text, "b", 32).open(Some(1), true, &mut out);
+        open(Protocol::Plain, Carriage::Text, Some(1), true, &mut out);
         frame::write(Opcode::Ping, b"ready", &mut expected);
         assert_eq!(out, expected);
         out.clear();
-        Dialect::new(Protocol::Native, Carriage::Text, "b", 32).open(None, true, &mut out);
+        open(Protocol::Native, Carriage::Text, None, true, &mut out);
         assert_eq!(out, b"");
+        open(Protocol::Clusterws, Carriage::Text, Some(1), true, &mut out);
+        expected.clear();
+        let text = br##"{"#":["s","s","b.000001"]}"##;
+        frame::write(Opcode::Text, text, &mut expected);
+        frame::write(Opcode::Ping, b"ready", &mut expected);
+        assert_eq!(out, expected);
     }
 }

@@ -61,8 +61,9 @@ pub const RESP_ARGUMENTS_MAX: usize = 1024 * 1024;
 /// What the arguments of a RESP command may take together beside the largest: a client that comes back subscribes to all
 /// its channels by one command, and there may be 100 000 of them.
 pub const RESP_COMMAND_BYTES_SPARE: usize = 16 * MIB;
-/// The same before its client has said who it is.
-pub const RESP_COMMAND_BYTES_SPARE_BEFORE_AUTH: usize = 16 * KIB;
+/// The same before its client has said who it is: every argument may be as long as one may be.
+pub const RESP_COMMAND_BYTES_SPARE_BEFORE_AUTH: usize =
+    RESP_ARGUMENTS_BEFORE_AUTH_MAX * RESP_BULK_BYTES_BEFORE_AUTH_MAX;
 /// Answers of one RESP connection that wait for other shards; the next command waits for them.
 pub const RESP_WAITING_MAX: usize = 1024;
 /// What a client may say about itself (`CLIENT SETNAME`, `SETINFO`), in bytes of each.

@@ -51,11 +51,16 @@ impl Shard {
         };
         session.state = State::Closing { since_ms: now_ms };
         let before = session.outbox.charged();
-        session.outbox.push_last(words);
+        if !words.is_empty() {
+            session.outbox.push_last(words);
+        }
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         mark_dirty(session, &mut self.dirty);
         // A new state, a new clock: whatever deadline was set is stale.
         session.timer_ms = u64::MAX;
+        if session.outbox.is_empty() {
+            self.emptied(id);
+        }
         self.update_reading(id);
         self.set_timer(id);
     }
@@ -119,6 +124,10 @@ impl Shard {
             return;
         };
         if let State::Closing { .. } = session.state {
+            if session.is_input_ended {
+                // Nobody is there to be waited for.
+                return self.finish(id, false);
+            }
             session.state = State::Discarding {
                 since_ms: self.now.ms,
             };

@@ -318,7 +318,16 @@ impl Shard {
                 // What it sent before counts; with the last of it the session ends.
                 session.is_input_ended = true;
             }
-            (State::Open, Ending::EndOfInput) if session.resp.is_some() => self.hear_out(id),
+            // As Redis: what it asked is answered, also if it only writes no more (`printf ... | nc`).
+            (State::Open, Ending::EndOfInput) if session.resp.is_some() => {
+                session.is_input_ended = true;
+                let reason = CloseReason::ConnectionLost;
+                if let Some(held) = self.end_resp(id, reason, Vec::new()) {
+                    self.hold(id, held);
+                    self.resume_later(id);
+                    self.update_reading(id);
+                }
+            }
             (State::Handshake { .. } | State::Admission { .. } | State::Open, _) => {
                 self.release(id, CloseReason::ConnectionLost);
                 self.finish(id, false);

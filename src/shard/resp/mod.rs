@@ -267,27 +267,6 @@ impl Shard {
         if !ready.is_empty() {
             self.tell_words(id, [&ready, &[]], true);
         }
-        let is_last = |session: &mut Session| session.is_input_ended && session.stall.is_none();
-        if self.sessions.find(id).is_some_and(is_last) {
-            self.hear_out(id);
-        }
-    }
-
-    /// The client will say no more, as `nc` does behind the end of a file: it still reads what it asked for.
-    pub(super) fn hear_out(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
-            return;
-        };
-        session.is_input_ended = true;
-        let has_answers = !session.outbox.is_empty();
-        if self.has_waiting_answers(id) {
-            // With the last of them.
-        } else if has_answers {
-            self.close_after(id, CloseReason::ConnectionLost, b"");
-        } else {
-            self.release(id, CloseReason::ConnectionLost);
-            self.finish(id, false);
-        }
     }
 
     /// Does an answer of this session wait?

@@ -11,6 +11,7 @@ pub mod broker;
 pub mod browser;
 pub mod client;
 pub mod clusterws;
+pub mod malformed;
 pub mod option;
 pub mod raw;
 pub mod redis;

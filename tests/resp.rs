@@ -533,10 +533,11 @@ fn a_unix_socket_is_as_good() {
         }
     }
     let mut publisher = Redis::connect(&broker);
-    for number in 0..4 {
-        assert_eq!(publisher.publish(number.to_string().as_bytes(), b"x"), 1);
-        let expected = format!("*3 message {number} x");
-        assert_eq!(clients[number].delivery().to_string(), expected);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let name = number.to_string();
+        assert_eq!(publisher.publish(name.as_bytes(), b"x"), 1);
+        let expected = format!("*3 message {name} x");
+        assert_eq!(client.delivery().to_string(), expected);
     }
     assert_eq!(publisher.ask("QUIT"), "+OK");
     publisher.expect_end("");

@@ -417,6 +417,37 @@ fn broken_bytes_end_one_connection_with_a_word() {
 }
 
 #[test]
+fn who_says_no_more_still_reads_what_it_asked_for() {
+    let mut house = House::new(2);
+    let far = redis(&mut house, 1);
+    ask(&mut house, far, "SUBSCRIBE a");
+    for (lines, expected) in [
+        (&["PING"][..], "+PONG"),
+        (&["PUBLISH a 1"], ":1"),
+        (
+            &["PING x", "PUBLISH a 1", "SUBSCRIBE b", "PING y"],
+            "x :1 *3 subscribe b :1 *2 pong y",
+        ),
+        (&[], ""),
+    ] {
+        let client = redis(&mut house, 0);
+        for line in lines {
+            say(&mut house, client, line);
+        }
+        house.end(client, Ending::EndOfInput);
+        house.settle();
+        assert_eq!(told(&mut house, client), expected);
+        assert_eq!(house.closed(client), Some(false), "{lines:?}");
+        told(&mut house, far);
+    }
+    house.end(far, Ending::EndOfInput);
+    house.settle();
+    for shard in [0, 1] {
+        house.check_empty(shard);
+    }
+}
+
+#[test]
 fn last_words_wait_for_the_answers_before_them() {
     let mut house = House::new(2);
     let (client, far) = (redis(&mut house, 0), redis(&mut house, 1));

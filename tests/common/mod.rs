@@ -12,6 +12,7 @@ pub mod browser;
 pub mod cases;
 pub mod client;
 pub mod clusterws;
+pub mod malformed;
 pub mod option;
 pub mod raw;
 pub mod redis;

@@ -640,6 +640,32 @@ fn last_words_wait_for_the_answers_before_them() {
 }
 
 #[test]
+fn who_only_writes_no_more_is_answered() {
+    let mut house = House::new(2);
+    let far = redis(&mut house, 1);
+    ask(&mut house, far, "SUBSCRIBE a");
+    for (line, expected) in [
+        ("PING", "+PONG"),
+        ("PUBLISH a x", ":1"),
+        ("SUBSCRIBE b", "*3 subscribe b :1"),
+    ] {
+        let client = redis(&mut house, 0);
+        say(&mut house, client, line);
+        house.end(client, Ending::EndOfInput);
+        house.settle();
+        assert_eq!(told(&mut house, client), expected);
+        assert_eq!(house.closed(client), Some(false), "{line}");
+    }
+    // Whoever waits for nothing goes at once.
+    let client = redis(&mut house, 0);
+    house.end(client, Ending::EndOfInput);
+    house.turn(0);
+    assert_eq!(house.closed(client), Some(false));
+    house.settle();
+    house.check_empty(0);
+}
+
+#[test]
 fn a_slow_subscriber_is_closed_and_never_skipped() {
     let rule = |policy| SlowRule {
         prefix: bytes("a"),

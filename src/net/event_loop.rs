@@ -395,12 +395,7 @@ impl<D: Driver> EventLoop<D> {
                 }
             }
             Taken::Received { session, buffer } => {
-                let bytes = self.driver.bytes(buffer);
-                match self.leaving.get_mut(&session) {
-                    // The driver had it before it was told to let go.
-                    Some(leaving) => leaving.bytes.extend_from_slice(bytes),
-                    None => self.shard.receive(session, bytes),
-                }
+                self.shard.receive(session, self.driver.bytes(buffer));
             }
             Taken::Sent { session } => self.shard.sent(session),
             Taken::Ended { session, ending } => self.shard.ended(session, ending),

@@ -930,12 +930,25 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn detach(&mut self, session: SessionId, to: ShardId) {
+        // What has come since this turn's take goes with it, and is told to nobody here.
+        let (kernel, mut bytes) = (&mut self.kernel, Vec::new());
+        self.early.retain(|taken| match taken {
+            Taken::Received {
+                session: of,
+                buffer,
+            } if *of == session => {
+                let piece = kernel.buffer(buffer.start as u16, buffer.size);
+                bytes.extend_from_slice(piece);
+                false
+            }
+            _ => true,
+        });
         let Some(slot) = self.open(session) else {
             return;
         };
         slot.state = State::Leaving(Box::new(Leaving {
             to,
-            bytes: Vec::new(),
+            bytes,
             is_sent: false,
         }));
         self.disarm(session);

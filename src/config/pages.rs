@@ -230,9 +230,9 @@ const FILE_TABLES: &str = r#"
 # client_services = false    # without it: the key client_services above
 
 # Who may subscribe and publish. The first rule that speaks of an action and fits the topic decides; with rules,
-# what none of them allows is refused. `who` is anyone, authenticated (who has shown a token) or nobody. A rule
-# speaks of the actions that are true; where only one of `subscribe` and `publish` is given the other is its
-# opposite, without both it speaks of both.
+# what none of them allows is refused. `who` is anyone, authenticated (by a token, or the password of Redis
+# clients) or nobody. A rule speaks of the actions that are true; where only one of `subscribe` and `publish` is
+# given the other is its opposite, without both it speaks of both.
 #
 # [[access]]
 # filter = "news"            # and everything below it; or channel = "one name", or pattern = "names:*"
@@ -354,7 +354,7 @@ refused with `not_allowed`. The operators' `POST /publish` is not bound by them.
 | `filter` | one of these three | the topics: `a.b` is `a.b` and everything below it, `*` stands for one level, a leading `=` means exactly this depth |
 | `channel` | | the one name that is exactly this, dotted topic or not |
 | `pattern` | | the names of this shape: `*` any bytes, `?` one, `[a-z]` one of these, `\` before a byte means the byte itself |
-| `who` | required | `anyone`, `authenticated` (who has shown a token), or `nobody` |
+| `who` | required | `anyone`, `authenticated` (by a token, or the password of Redis clients), or `nobody` |
 | `subscribe` | the opposite of `publish`; without both `true` | does the rule speak of subscribing? |
 | `publish` | the opposite of `subscribe`; without both `true` | does it speak of publishing? A rule that speaks of neither is an error |
 

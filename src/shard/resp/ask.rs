@@ -57,7 +57,14 @@ impl Shard {
         pattern: Option<&[u8]>,
     ) -> Result<(), Wait> {
         let shard = space == Space::Shards;
-        let pattern = pattern.map(Bytes::copy_from_slice);
+        let pattern = match pattern.map(|pattern| Filter::glob(Bytes::copy_from_slice(pattern))) {
+            None => None,
+            Some(Ok(filter)) => Some(filter.written().clone()),
+            Some(Err(error)) => {
+                self.refuse_topic(id, error);
+                return Ok(());
+            }
+        };
         let names: BTreeSet<Bytes> = self.names(pattern.as_ref(), shard).into_iter().collect();
         let query = Query::Names { pattern, shard };
         self.ask(id, self.others(), query, Gathered::Names(names))

@@ -334,7 +334,7 @@ impl Shard {
         }
     }
 
-    fn refuse_topic(&mut self, id: SessionId, error: TopicError) {
+    pub(super) fn refuse_topic(&mut self, id: SessionId, error: TopicError) {
         let text = format!("ERR {error}");
         self.refuse_resp(id, text.as_bytes());
     }

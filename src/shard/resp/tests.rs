@@ -181,6 +181,13 @@ fn a_refused_subscribe_waits_for_the_confirmations_before_it() {
     });
     let client = redis(&mut house, 0);
     house.fill(0, 1);
+    let long = "x".repeat(256);
+    for line in ["PSUBSCRIBE", "PUBSUB CHANNELS"] {
+        assert_eq!(
+            ask(&mut house, client, &format!("{line} {long}")),
+            "-ERR the pattern is longer than 255 bytes"
+        );
+    }
     let long = "x".repeat(1_025);
     for line in [
         "SUBSCRIBE a b",

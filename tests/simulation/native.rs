@@ -140,20 +140,15 @@ impl Client {
     ) {
         let sent = stage.now();
         let echo = stage.rng.u8(..4) > 0;
+        let publisher = Publisher::Client(self.index);
         let number = stage.oracle.publish(Publication {
-            publisher: Publisher::Client(self.index),
-            topic: Topic::Name(topic),
             echo,
-            pad,
-            sent,
-            acked: None,
-            is_refused: false,
+            ..Publication::new(publisher, Topic::Name(topic), pad, sent)
         });
         let id = self.expect("ack", "publish", topic.into(), Then::Published(number));
-        let mut text = format!(
-            r#"{{"type":"publish","topic":"{topic}","id":{id},"message":{{"n":{number},"pad":"{}"}}"#,
-            "x".repeat(pad)
-        );
+        let message = stage.oracle.message(number);
+        let mut text =
+            format!(r#"{{"type":"publish","topic":"{topic}","id":{id},"message":{message}"#);
         if !echo {
             text.push_str(r#","echo":false"#);
         }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use crate::client::ClientIndex;
 use crate::names::Filter;
-use crate::network::Network;
+use crate::network::{ConnectionId, Network};
 use crate::oracle::{Moment, Oracle};
 
 /// What all clients act on.
@@ -29,6 +29,8 @@ pub struct Stage {
     pub left_services: Vec<&'static str>,
     /// Requests that nobody served although somebody did.
     pub unserved: Vec<(&'static str, String)>,
+    /// Clients that are over, and the connections that the broker has not closed yet.
+    pub leaving: Vec<(ClientIndex, ConnectionId)>,
     pub trace: Option<VecDeque<String>>,
     /// Everything that was read, mixed: two runs of one seed agree in it.
     pub digest: u64,
@@ -69,6 +71,19 @@ impl Stage {
     pub fn now(&mut self) -> Moment {
         self.moment += 1;
         self.moment
+    }
+
+    /// Remembers for good which clients the broker counts no more.
+    pub fn notice_gone(&mut self) {
+        let now = self.now();
+        let network = self.network.borrow();
+        self.leaving.retain(|&(client, connection)| {
+            let is_gone = network.server_is_gone(connection);
+            if is_gone {
+                self.oracle.has_gone(client, now);
+            }
+            !is_gone
+        });
     }
 
     /// How many bytes that say nothing a message has: mostly none.

@@ -83,6 +83,8 @@ pub struct Outcome {
     pub due: u64,
     pub gaps: u64,
     pub closed_slow: u64,
+    pub counts: u64,
+    pub answers: u64,
     pub handed_over: u64,
     pub stalls: u64,
     pub turns: u64,
@@ -92,6 +94,10 @@ pub struct Outcome {
 impl ShardRun {
     pub fn next_step(&self) -> Step {
         self.steps[self.at]
+    }
+
+    fn last_step(&self) -> Step {
+        self.steps[(self.at + self.steps.len() - 1) % self.steps.len()]
     }
 }
 
@@ -118,6 +124,11 @@ impl World {
             dealt,
             ..ListenerSettings::default()
         };
+        let resp = |dealt| ListenerSettings {
+            resp: true,
+            dealt,
+            ..ListenerSettings::default()
+        };
         let rule = |prefix: &'static str, policy| SlowRule {
             prefix: Bytes::from_static(prefix.as_bytes()),
             policy,
@@ -128,7 +139,8 @@ impl World {
                 rule("d", SlowPolicy::DropOldest),
                 rule("k", SlowPolicy::Conflate),
             ]),
-            listeners: vec![listener(false), listener(true)],
+            listeners: vec![listener(false), listener(true), resp(false), resp(true)],
+            server_limits: profile.server_limits.clone(),
             ..Settings::plain(profile.shards, profile.limits.clone())
         });
         let population = Arc::new(Population::new(profile.limits.connections_max));
@@ -172,6 +184,7 @@ impl World {
                 served: Vec::new(),
                 left_services: Vec::new(),
                 unserved: Vec::new(),
+                leaving: Vec::new(),
                 trace: is_traced.then(Default::default),
                 digest: 0xcbf2_9ce4_8422_2325,
             },
@@ -222,6 +235,8 @@ impl World {
             deliveries: self.stage.oracle.deliveries,
             due: self.stage.oracle.musts,
             gaps: self.stage.oracle.gaps,
+            counts: self.stage.oracle.exact_counts,
+            answers: self.stage.oracle.answers,
             closed_slow: stats.iter().map(|stats| stats.closed_slow).sum(),
             handed_over: stats.iter().map(|stats| stats.handed_over).sum(),
             stalls: stats.iter().map(|stats| stats.stalls).sum(),
@@ -341,7 +356,11 @@ impl World {
         } else {
             self.stage.rng.usize(..self.profile.shards)
         };
-        self.connect_as(Protocol::Native, shard, is_dealt)
+        let protocol = match self.stage.rng.u8(..10) {
+            drawn if drawn < self.profile.resp => Protocol::Resp,
+            _ => Protocol::Native,
+        };
+        self.connect_as(protocol, shard, is_dealt)
     }
 
     /// A native client comes.
@@ -349,7 +368,7 @@ impl World {
         self.connect_as(Protocol::Native, shard, is_dealt)
     }
 
-    fn connect_as(&mut self, protocol: Protocol, shard: usize, is_dealt: bool) -> usize {
+    pub fn connect_as(&mut self, protocol: Protocol, shard: usize, is_dealt: bool) -> usize {
         let index = self.clients.len();
         let (profile, stage) = (&self.profile, &mut self.stage);
         let client = Client::connect(index, protocol, shard, is_dealt, profile, stage);
@@ -431,6 +450,7 @@ impl World {
         };
         self.stage
             .note(|| format!("shard {victim} is caught, client {index} subscribes"));
+        let dealer = self.profile.dealer;
         let is_before = self.stage.rng.bool();
         let mut filter = None;
         if is_before {
@@ -439,19 +459,21 @@ impl World {
         if self.stage.rng.bool() {
             self.turn(victim);
         }
-        // Anywhere, or where the ring of the dealer is the only one that it will still look into.
-        let aim = self
-            .stage
-            .rng
-            .bool()
-            .then_some(Step::Mark(self.profile.dealer));
+        // Anywhere, or where the ring of the dealer is the only one that it will still look into; its own shard where acks
+        // have just left.
+        let is_own = self.clients[index].shard == Some(victim);
+        let is_aim = |run: &ShardRun| match is_own {
+            true => run.last_step() == Step::Send,
+            false => run.next_step() == Step::Mark(dealer),
+        };
+        let is_aimed = self.stage.rng.bool();
         let steps = self.shards[victim].steps.len();
-        let steps = match aim {
-            Some(_) => steps,
-            None => self.stage.rng.usize(..steps),
+        let steps = match is_aimed {
+            true => steps,
+            false => self.stage.rng.usize(..steps),
         };
         for _ in 0..steps {
-            if Some(self.shards[victim].next_step()) == aim {
+            if is_aimed && is_aim(&self.shards[victim]) {
                 break;
             }
             self.step(victim);
@@ -471,8 +493,7 @@ impl World {
                 && std::mem::take(&mut dealt)
             {
                 // By one who is only coming, with a publish right behind the request head.
-                let newcomer = self.connect(true);
-                self.publish_at_once(newcomer, filter);
+                self.publish_by_newcomer(filter);
             }
             self.follow_cues();
             if self.stage.rng.u8(..6) == 0 {
@@ -493,9 +514,17 @@ impl World {
         filter
     }
 
-    fn publish_at_once(&mut self, index: usize, filter: Filter) {
+    fn publish_by_newcomer(&mut self, filter: Filter) {
         let topic = self.topic_for(filter);
+        let index = self.connect(true);
+        self.publish_at_once(index, topic);
+    }
+
+    fn publish_at_once(&mut self, index: usize, topic: Name) {
         let client = &mut self.clients[index];
+        if !client.is_talking() || !client.can_publish(topic) {
+            return;
+        }
         let mut frames = Vec::new();
         client.publish_any(topic, &mut self.stage, &mut frames);
         client.write(&frames, &mut self.stage);
@@ -584,13 +613,16 @@ impl World {
             };
             let topic = self.topic_for(filter);
             let index = match self.stage.rng.u8(..4) {
-                0 => {
+                0 if topic.is_dotted() => {
                     let shard = self.stage.rng.usize(..self.shards.len());
                     self.host_publishes(topic.name(), shard);
                     continue;
                 }
                 1 if self.clients.len() < self.profile.clients_max => self.connect(true),
-                _ => self.stage.rng.usize(..self.clients.len()),
+                _ => {
+                    let first = self.stage.rng.usize(..self.clients.len());
+                    self.publisher_from(first, topic)
+                }
             };
             let client = &mut self.clients[index];
             if !client.is_talking() || !client.can_publish(topic) {
@@ -606,17 +638,22 @@ impl World {
         }
     }
 
+    /// Some client that can publish to a topic, if there is one.
+    fn publisher_from(&self, first: usize, topic: Name) -> usize {
+        let count = self.clients.len();
+        let mut indexes = (first..first + count).map(|index| index % count);
+        let fitting = indexes.find(|index| {
+            let client = &self.clients[*index];
+            client.is_talking() && client.can_publish(topic)
+        });
+        fitting.unwrap_or(first)
+    }
+
     pub fn host_publishes(&mut self, topic: &'static str, shard: usize) {
         let sent = self.stage.now();
-        let number = self.stage.oracle.publish(Publication {
-            publisher: Publisher::Host(shard),
-            topic: Name::Name(topic),
-            echo: true,
-            pad: 1,
-            sent,
-            acked: None,
-            is_refused: false,
-        });
+        let publication = Publication::new(Publisher::Host(shard), Name::Name(topic), 1, sent);
+        let number = self.stage.oracle.publish(publication);
+        let payload = self.stage.oracle.message(number);
         let answered = self.answered.clone();
         self.hosted += 1;
         self.stage
@@ -625,7 +662,7 @@ impl World {
             shard,
             Control::Publish {
                 topic: Topic::dotted(Bytes::from_static(topic.as_bytes())).unwrap(),
-                payload: format!(r#"{{"n":{number},"pad":"x"}}"#).into(),
+                payload: payload.into(),
                 reply: Box::new(move |result| {
                     let _ = answered.send((number, result.is_ok()));
                 }),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::clusterws::{Clusterws, DIALECTS, Dialect};
 use crate::frames;
 use crate::names::{Filter, Topic};
 use crate::native::Native;
@@ -20,6 +21,7 @@ pub type ClientIndex = usize;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     Native,
+    Clusterws(Dialect),
     Resp,
 }
 
@@ -83,6 +85,8 @@ pub struct Client {
     pub pings: VecDeque<Vec<u8>>,
     /// What only a native one has.
     pub native: Native,
+    /// What only one of ClusterWS has.
+    pub clusterws: Clusterws,
     /// What only one of RESP has.
     pub resp: Resp,
 }
@@ -91,7 +95,7 @@ impl Protocol {
     /// The listener that it is spoken at; the next one deals its connections.
     fn listener(self) -> u16 {
         match self {
-            Protocol::Native => 0,
+            Protocol::Native | Protocol::Clusterws(_) => 0,
             Protocol::Resp => 2,
         }
     }
@@ -113,6 +117,11 @@ impl Client {
         stage.note(|| {
             format!("client {index}, {protocol:?}, connects to shard {shard}, dealt: {is_dealt}")
         });
+        let now_ms = stage.network.borrow().now_ms;
+        let dialect = match protocol {
+            Protocol::Clusterws(dialect) => dialect,
+            Protocol::Native | Protocol::Resp => DIALECTS[0],
+        };
         let mut client = Client {
             index,
             connection,
@@ -136,11 +145,16 @@ impl Client {
             refuses_pings: false,
             pings: VecDeque::new(),
             native: Native::default(),
+            clusterws: Clusterws::new(dialect, profile, now_ms),
             resp: Resp::new(profile),
         };
         let mut first = Vec::new();
         match protocol {
             Protocol::Native => first = frames::head("/"),
+            Protocol::Clusterws(dialect) => {
+                first = frames::head(dialect.path);
+                stage.hears_events.push(index);
+            }
             Protocol::Resp => client.greet(stage, &mut first),
         }
         client.write(&first, stage);
@@ -151,6 +165,7 @@ impl Client {
     pub fn act(&mut self, profile: &Profile, stage: &mut Stage, out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::Native => self.act_natively(&profile.filters, stage, out),
+            Protocol::Clusterws(_) => self.act_by_clusterws(profile, stage, out),
             Protocol::Resp => self.act_by_resp(profile, stage, out),
         }
     }
@@ -168,6 +183,11 @@ impl Client {
                 self.subscribe(filter, stage, out);
                 Filter::Dotted(filter)
             }
+            Protocol::Clusterws(_) => {
+                let room = profile.channels[stage.rng.usize(..profile.channels.len())];
+                self.subscribe_to_room(room, true, stage, out);
+                Filter::Room(room)
+            }
             Protocol::Resp => {
                 let kind = resp::any_kind(stage);
                 self.subscribe_to_some(kind, 1, profile, stage, out)
@@ -179,6 +199,10 @@ impl Client {
     pub fn can_publish(&self, topic: Topic) -> bool {
         match (self.protocol, topic) {
             (Protocol::Native, topic) => topic.is_dotted(),
+            (Protocol::Clusterws(_), Topic::Name(name)) => {
+                self.wanted.contains_key(&Filter::Room(name))
+            }
+            (Protocol::Clusterws(_), Topic::Shard(_)) => false,
             (Protocol::Resp, _) => self.may_say_anything(),
         }
     }
@@ -187,6 +211,7 @@ impl Client {
     pub fn publish_any(&mut self, topic: Topic, stage: &mut Stage, out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::Native => self.publish(topic.name(), stage, out),
+            Protocol::Clusterws(_) => self.publish_to_room(topic.name(), stage, out),
             Protocol::Resp => self.publish_by_resp(topic, stage, out),
         }
     }
@@ -217,7 +242,7 @@ impl Client {
         self.leave_services(stage);
         let code: u16 = if stage.rng.bool() { 1000 } else { 3001 };
         match self.protocol {
-            Protocol::Native => self.say_goodbye(code, stage, out),
+            Protocol::Native | Protocol::Clusterws(_) => self.say_goodbye(code, stage, out),
             Protocol::Resp => self.quit(stage, out),
         }
         self.closed = Some(code);
@@ -237,7 +262,7 @@ impl Client {
     pub fn fall_mute(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
         self.leave_services(stage);
         out.extend_from_slice(match self.protocol {
-            Protocol::Native => &[0x81, 0x85, 1, 2, 3, 4, 5][..],
+            Protocol::Native | Protocol::Clusterws(_) => &[0x81, 0x85, 1, 2, 3, 4, 5][..],
             Protocol::Resp => b"*2\r\n$4\r\nECHO\r\n$9\r\nhal",
         });
         self.is_mute = true;
@@ -283,7 +308,7 @@ impl Client {
                 let new = self.inbox[before..].to_vec();
                 stage.mix(&new);
                 match self.protocol {
-                    Protocol::Native => self.digest_frames(stage),
+                    Protocol::Native | Protocol::Clusterws(_) => self.digest_frames(stage),
                     Protocol::Resp => self.digest_values(stage),
                 }
                 true
@@ -330,6 +355,7 @@ impl Client {
     pub fn is_answered(&self) -> bool {
         let has_answers = match self.protocol {
             Protocol::Native => self.native.expected.is_empty(),
+            Protocol::Clusterws(_) => self.clusterws.is_answered(),
             Protocol::Resp => self.has_answers_of_resp(),
         };
         self.phase == Phase::Ended
@@ -343,6 +369,7 @@ impl Client {
     pub fn missing_answers(&self) -> String {
         let answer = match self.protocol {
             Protocol::Native => format!("{:?}", self.native.expected.front()),
+            Protocol::Clusterws(_) => format!("{:?}", self.clusterws),
             Protocol::Resp => format!("{:?}", self.resp.expected.front()),
         };
         format!(

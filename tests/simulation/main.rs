@@ -6,12 +6,13 @@
 //!
 //! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `names` (what reaches
 //! whom), `client` (what all clients do), `native` (what one says) and `native_answers` (what it must hear) over
-//! `frames`, `resp` and `resp_answers` over `resp_value`, `stage` (what clients share), `oracle` (what must, may and must
+//! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `stage` (what clients share), `oracle` (what must, may and must
 //! not come) and `questions` (what may be answered), `profile` (what a seed decides), `turn` (the steps of a shard's turn,
 //! in the right order and in wrong ones), `world` (who does what when), `settle` (rest, drain, and the reckoning),
 //! `scenarios` (cases that are no seed).
 
 mod client;
+mod clusterws;
 mod driver;
 mod frames;
 mod names;

@@ -4,7 +4,7 @@
 pub const TOPICS: [&str; 10] = [
     "a", "a.b", "a.b.c", "a.x", "b", "b.c", "d", "d.x", "k", "k.x",
 ];
-/// Names that only RESP publishes to: they have no levels, and dotted filters do not see them.
+/// Names without levels, that dotted filters do not see and native clients can't publish to.
 pub const PLAIN: [&str; 2] = ["a..b", "*"];
 /// Names of RESP's shard channels.
 pub const SHARDS: [&str; 3] = ["a", "d", "s"];
@@ -55,6 +55,8 @@ impl Topic {
 pub enum Filter {
     /// Native: a branch of topics.
     Dotted(&'static str),
+    /// ClusterWS: a channel.
+    Room(&'static str),
     /// RESP: a channel, by SUBSCRIBE.
     Channel(&'static str),
     /// RESP: all channels that a glob matches, by PSUBSCRIBE.
@@ -76,6 +78,7 @@ impl Filter {
     pub fn name(self) -> &'static str {
         match self {
             Filter::Dotted(name)
+            | Filter::Room(name)
             | Filter::Channel(name)
             | Filter::Pattern(name)
             | Filter::Shard(name) => name,
@@ -85,12 +88,14 @@ impl Filter {
     pub fn matches(self, topic: Topic) -> bool {
         match (self, topic) {
             (Filter::Dotted(filter), _) => topic.is_dotted() && has_branch(filter, topic.name()),
-            (Filter::Channel(channel), Topic::Name(name)) => channel == name,
+            (Filter::Room(channel) | Filter::Channel(channel), Topic::Name(name)) => {
+                channel == name
+            }
             (Filter::Pattern(pattern), Topic::Name(name)) => {
                 fits_glob(pattern.as_bytes(), name.as_bytes())
             }
             (Filter::Shard(channel), Topic::Shard(name)) => channel == name,
-            (Filter::Channel(_) | Filter::Pattern(_), Topic::Shard(_))
+            (Filter::Room(_) | Filter::Channel(_) | Filter::Pattern(_), Topic::Shard(_))
             | (Filter::Shard(_), Topic::Name(_)) => false,
         }
     }
@@ -98,7 +103,7 @@ impl Filter {
     /// What happens to a slow reader by this filter, of this topic.
     pub fn policy(self, topic: Topic) -> Policy {
         match self {
-            Filter::Dotted(_) => policy(topic.name()),
+            Filter::Dotted(_) | Filter::Room(_) => policy(topic.name()),
             // RESP has no words for a gap.
             Filter::Channel(_) | Filter::Pattern(_) | Filter::Shard(_) => Policy::Close,
         }

@@ -16,8 +16,9 @@ pub struct Profile {
     pub limits: Limits,
     /// Of RESP clients.
     pub server_limits: Limits,
-    /// Of ten clients, so many speak RESP.
+    /// Of ten clients, so many speak RESP, and so many ClusterWS.
     pub resp: u8,
+    pub clusterws: u8,
     pub clients_max: usize,
     pub steps: usize,
     /// Per mille of the steps that are faults.
@@ -48,6 +49,7 @@ impl Profile {
             replies_bytes_max: one_of(rng, &[64 << 10, 700]),
             requests_max: one_of(rng, &[1_000, 3]),
             request_timeout_ms: 5_000,
+            clusterws_ping_interval_ms: one_of(rng, &[20_000, 20_000, 1_500]) as u64,
             turn_messages_max: one_of(rng, &[256, 4, 1]),
             ..Limits::default()
         };
@@ -69,6 +71,8 @@ impl Profile {
             some.truncate(one_of(rng, &[2, 4, all.len()]));
             some
         };
+        let mixes = [(0, 0), (3, 0), (4, 2), (3, 3), (2, 5), (8, 0)];
+        let (resp, clusterws) = mixes[rng.usize(..mixes.len())];
         let filters = some_of(rng, &FILTERS);
         let channels = some_of(rng, &[&TOPICS[..], &PLAIN[..]].concat());
         let patterns = some_of(rng, &PATTERNS);
@@ -77,7 +81,8 @@ impl Profile {
             filters,
             channels,
             patterns,
-            resp: one_of(rng, &[0, 3, 5, 8]) as u8,
+            resp,
+            clusterws,
             ambushes: one_of(rng, &[0, 10, 30]) as u32,
             shards,
             ring_entries: one_of(rng, &[1, 2, 4, 16, 4096]),
@@ -105,6 +110,7 @@ impl Profile {
             server_limits: limits.clone(),
             limits,
             resp: 0,
+            clusterws: 0,
             clients_max: 100,
             steps: 0,
             faults: 0,
@@ -121,7 +127,7 @@ impl Profile {
     /// Is no reader of this protocol ever called slow here?
     pub fn is_generous_to(&self, protocol: Protocol) -> bool {
         let limits = match protocol {
-            Protocol::Native => &self.limits,
+            Protocol::Native | Protocol::Clusterws(_) => &self.limits,
             Protocol::Resp => &self.server_limits,
         };
         limits.outbox_bytes_max == 1 << 20

@@ -273,7 +273,7 @@ fn kind_of(filter: Filter) -> Kind {
     match filter {
         Filter::Pattern(_) => Kind::Pattern,
         Filter::Shard(_) => Kind::Shard,
-        Filter::Channel(_) | Filter::Dotted(_) => Kind::Channel,
+        Filter::Channel(_) | Filter::Dotted(_) | Filter::Room(_) => Kind::Channel,
     }
 }
 

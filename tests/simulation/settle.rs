@@ -46,6 +46,7 @@ impl World {
             if client.frozen_until != Moment::MAX {
                 client.frozen_until = 0;
             }
+            client.clusterws.pinged_at_ms = None;
         }
         self.stage.note(|| format!("----- {when}"));
         let mut idle_rounds = 0;
@@ -92,6 +93,9 @@ impl World {
             {
                 return fail(format!("shard {index} waits for room and nobody wakes it"));
             }
+            if let Some(late) = self.late_ping() {
+                return fail(late);
+            }
             if is_done(self) {
                 return Ok(());
             }
@@ -115,6 +119,18 @@ impl World {
             }
         }
         fail("it never comes to rest".to_owned())
+    }
+
+    /// At rest, a client that waits longer for a ping than it was told.
+    fn late_ping(&self) -> Option<String> {
+        let now_ms = self.stage.network.borrow().now_ms;
+        let is_late = |client: &&Client| {
+            client.is_talking()
+                && client.frozen_until != Moment::MAX
+                && client.clusterws.is_ping_late(now_ms)
+        };
+        let late = self.clients.iter().find(is_late)?;
+        Some(format!("client {} gets no pings", late.index))
     }
 
     /// Has everybody who reads been answered everything?

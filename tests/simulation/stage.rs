@@ -17,6 +17,8 @@ pub struct Stage {
     pub oracle: Oracle,
     pub requests: Vec<Request>,
     pub emits: Vec<Emitted>,
+    /// Events that came back to a client; nothing once it has got it.
+    pub backs: Vec<Option<ClientIndex>>,
     pub rng: Rng,
     pub moment: Moment,
     /// Since the world last looked: acks that invite somebody to publish at once.
@@ -29,6 +31,8 @@ pub struct Stage {
     pub left_services: Vec<&'static str>,
     /// Requests that nobody served although somebody did.
     pub unserved: Vec<(&'static str, String)>,
+    /// Clients that can be told of events.
+    pub hears_events: Vec<ClientIndex>,
     /// Clients that are over, and the connections that the broker has not closed yet.
     pub leaving: Vec<(ClientIndex, ConnectionId)>,
     pub trace: Option<VecDeque<String>>,
@@ -60,6 +64,7 @@ pub struct Request {
 /// An event for a service.
 #[derive(Debug)]
 pub struct Emitted {
+    pub by: ClientIndex,
     pub service: &'static str,
     pub was_served: bool,
     pub came: u32,

@@ -20,6 +20,7 @@ use pubsub::mesh::{self, Bell};
 use pubsub::net::Driver as _;
 use pubsub::net::control::Control;
 use pubsub::net::event_loop::{EventLoop, Population};
+use pubsub::protocol::clusterws::{Dialect, Generation};
 use pubsub::shard::Shard;
 use pubsub::shard::metrics::ShardStats;
 use pubsub::shard::settings::{ListenerSettings, Settings};
@@ -27,6 +28,7 @@ use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Topic;
 
 use crate::client::{Client, End, Phase, Protocol};
+use crate::clusterws::DIALECTS;
 use crate::driver::SimDriver;
 use crate::names::{Filter, TOPICS, Topic as Name};
 use crate::network::Network;
@@ -120,6 +122,8 @@ impl World {
         let listener = |dealt| ListenerSettings {
             native: true,
             http: true,
+            clusterws: Some(Dialect::new(Generation::Three, false)),
+            clusterws_path: "/clusterws".to_owned(),
             client_services: true,
             dealt,
             ..ListenerSettings::default()
@@ -185,6 +189,8 @@ impl World {
                 left_services: Vec::new(),
                 unserved: Vec::new(),
                 leaving: Vec::new(),
+                backs: Vec::new(),
+                hears_events: Vec::new(),
                 trace: is_traced.then(Default::default),
                 digest: 0xcbf2_9ce4_8422_2325,
             },
@@ -211,6 +217,7 @@ impl World {
                 return Ok(());
             }
         }
+        self.prove();
         self.settle("after the faults", 90_000, World::is_answered)?;
         self.reckon(false);
         if self.profile.drains {
@@ -224,6 +231,17 @@ impl World {
         self.reckon(true);
         self.check_sums();
         Ok(())
+    }
+
+    /// Whoever gets no acks says something that proves what it said before.
+    fn prove(&mut self) {
+        for client in &mut self.clients {
+            if matches!(client.protocol, Protocol::Clusterws(_)) && client.is_talking() {
+                let mut out = Vec::new();
+                client.prove(&mut self.stage, &mut out);
+                client.write(&out, &mut self.stage);
+            }
+        }
     }
 
     fn outcome(mut self) -> Outcome {
@@ -358,6 +376,9 @@ impl World {
         };
         let protocol = match self.stage.rng.u8(..10) {
             drawn if drawn < self.profile.resp => Protocol::Resp,
+            drawn if drawn < self.profile.resp + self.profile.clusterws => {
+                Protocol::Clusterws(DIALECTS[self.stage.rng.usize(..DIALECTS.len())])
+            }
             _ => Protocol::Native,
         };
         self.connect_as(protocol, shard, is_dealt)

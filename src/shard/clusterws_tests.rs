@@ -47,6 +47,34 @@ fn the_configuration_comes_first_in_the_dialect_of_the_listener_or_the_query() {
 }
 
 #[test]
+fn nothing_comes_before_the_configuration() {
+    let mut house = House::with(1, |settings| {
+        settings.limits.outbox_bytes_soft = KIB;
+        settings.slow = SlowRules::new(vec![SlowRule {
+            prefix: bytes("a"),
+            policy: SlowPolicy::DropOldest,
+        }]);
+    });
+    let one = house.accept(0, 0, false);
+    let long = format!(r##"{{"#":["p","a","{}"]}}"##, "x".repeat(KIB));
+    let mut first = HEAD.replace("GET / ", "GET /clusterws ").into_bytes();
+    for text in [r##"{"#":["s","s","a"]}"##, &long] {
+        first.extend(frame(Opcode::Text, text.as_bytes()));
+    }
+    house.bytes(one, &first);
+    house.turn(0);
+    assert!(house.head(one).starts_with("HTTP/1.1 101 "));
+    let told = house.read(one);
+    let config = r##"{"#":["s","c",{"ping":20000,"binary":false}]}"##;
+    let gap = r##"{"#":["e","#gap",{"channel":"a","count":1}]}"##;
+    assert_eq!(
+        told,
+        [config, gap],
+        "what would be too much for the first send is skipped"
+    );
+}
+
+#[test]
 fn only_subscribers_are_relayed_and_they_get_their_own() {
     let mut house = House::new(2);
     let (one, two) = (connect(&mut house, 0), connect(&mut house, 1));

@@ -5,6 +5,7 @@ use crate::console;
 use crate::error::CloseReason;
 use crate::protocol::{Protocol, clusterws};
 use crate::ws::forwarded::Forwarded;
+use crate::ws::frame::encode_header;
 use crate::ws::handshake;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::origin;
@@ -227,18 +228,21 @@ impl Shard {
         session.state = State::Open;
         session.last_input_ms = now_ms;
         session.timer_ms = u64::MAX;
-        let before = session.outbox.charged();
-        session.outbox.put_head(response);
-        self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
-        super::fanout::mark_dirty(session, &mut self.dirty);
+        let mut head = response.to_vec();
         if let Protocol::Clusterws(dialect) = session.protocol {
-            // Its client is connected when it has read this, and counts its pings from then on.
+            // Its client is connected when it has read this, and counts its pings from then on. Nothing comes before
+            // it, neither what is said to it nor of what it misses.
             session.pinged = Since::at(now_ms);
             let ping_ms = session.limits(&self.settings).clusterws_ping_interval_ms;
             let mut words = Vec::new();
             clusterws::encode_config(dialect, ping_ms, &mut words);
-            self.tell_frame(id, dialect.opcode(), &words, false);
+            encode_header(dialect.opcode(), words.len(), &mut head);
+            head.extend_from_slice(&words);
         }
+        let before = session.outbox.charged();
+        session.outbox.put_head(&head);
+        self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+        super::fanout::mark_dirty(session, &mut self.dirty);
     }
 
     /// Answers with these bytes and closes.

@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::clusterws::{Clusterws, DIALECTS, Dialect};
 use crate::frames;
 use crate::names::{Filter, Topic};
 use crate::native::Native;
 use crate::network::{ConnectionId, Read};
 use crate::oracle::{Kind, Moment};
 use crate::profile::Profile;
+use crate::resp::{self, Resp};
 use crate::stage::Stage;
 
 pub type ClientIndex = usize;
@@ -19,6 +21,8 @@ pub type ClientIndex = usize;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     Native,
+    Clusterws(Dialect),
+    Resp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +41,8 @@ pub enum End {
     Closed(u16),
     /// The handshake was refused.
     Refused(u16),
+    /// By the broker, orderly, where there are no close frames.
+    Finished,
     /// Without a close frame.
     Cut,
     /// By this client.
@@ -79,6 +85,20 @@ pub struct Client {
     pub pings: VecDeque<Vec<u8>>,
     /// What only a native one has.
     pub native: Native,
+    /// What only one of ClusterWS has.
+    pub clusterws: Clusterws,
+    /// What only one of RESP has.
+    pub resp: Resp,
+}
+
+impl Protocol {
+    /// The listener that it is spoken at; the next one deals its connections.
+    fn listener(self) -> u16 {
+        match self {
+            Protocol::Native | Protocol::Clusterws(_) => 0,
+            Protocol::Resp => 2,
+        }
+    }
 }
 
 impl Client {
@@ -91,13 +111,18 @@ impl Client {
         profile: &Profile,
         stage: &mut Stage,
     ) -> Client {
-        let listener = u16::from(is_dealt);
+        let listener = protocol.listener() + u16::from(is_dealt);
         let connection =
             (stage.network.borrow_mut()).connect(shard, listener, profile.buffer_bytes);
         stage.note(|| {
             format!("client {index}, {protocol:?}, connects to shard {shard}, dealt: {is_dealt}")
         });
-        let client = Client {
+        let now_ms = stage.network.borrow().now_ms;
+        let dialect = match protocol {
+            Protocol::Clusterws(dialect) => dialect,
+            Protocol::Native | Protocol::Resp => DIALECTS[0],
+        };
+        let mut client = Client {
             index,
             connection,
             protocol,
@@ -120,10 +145,19 @@ impl Client {
             refuses_pings: false,
             pings: VecDeque::new(),
             native: Native::default(),
+            clusterws: Clusterws::new(dialect, profile, now_ms),
+            resp: Resp::new(profile),
         };
+        let mut first = Vec::new();
         match protocol {
-            Protocol::Native => client.write(&frames::head("/"), stage),
+            Protocol::Native => first = frames::head("/"),
+            Protocol::Clusterws(dialect) => {
+                first = frames::head(dialect.path);
+                stage.hears_events.push(index);
+            }
+            Protocol::Resp => client.greet(stage, &mut first),
         }
+        client.write(&first, stage);
         client
     }
 
@@ -131,6 +165,8 @@ impl Client {
     pub fn act(&mut self, profile: &Profile, stage: &mut Stage, out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::Native => self.act_natively(&profile.filters, stage, out),
+            Protocol::Clusterws(_) => self.act_by_clusterws(profile, stage, out),
+            Protocol::Resp => self.act_by_resp(profile, stage, out),
         }
     }
 
@@ -147,13 +183,27 @@ impl Client {
                 self.subscribe(filter, stage, out);
                 Filter::Dotted(filter)
             }
+            Protocol::Clusterws(_) => {
+                let room = profile.channels[stage.rng.usize(..profile.channels.len())];
+                self.subscribe_to_room(room, true, stage, out);
+                Filter::Room(room)
+            }
+            Protocol::Resp => {
+                let kind = resp::any_kind(stage);
+                self.subscribe_to_some(kind, 1, profile, stage, out)
+            }
         }
     }
 
     /// Would a publication to this topic be taken from it, after what it has said so far?
     pub fn can_publish(&self, topic: Topic) -> bool {
         match (self.protocol, topic) {
-            (Protocol::Native, Topic::Name(_)) => true,
+            (Protocol::Native, topic) => topic.is_dotted(),
+            (Protocol::Clusterws(_), Topic::Name(name)) => {
+                self.wanted.contains_key(&Filter::Room(name))
+            }
+            (Protocol::Clusterws(_), Topic::Shard(_)) => false,
+            (Protocol::Resp, _) => self.may_say_anything(),
         }
     }
 
@@ -161,6 +211,8 @@ impl Client {
     pub fn publish_any(&mut self, topic: Topic, stage: &mut Stage, out: &mut Vec<u8>) {
         match self.protocol {
             Protocol::Native => self.publish(topic.name(), stage, out),
+            Protocol::Clusterws(_) => self.publish_to_room(topic.name(), stage, out),
+            Protocol::Resp => self.publish_by_resp(topic, stage, out),
         }
     }
 
@@ -190,7 +242,8 @@ impl Client {
         self.leave_services(stage);
         let code: u16 = if stage.rng.bool() { 1000 } else { 3001 };
         match self.protocol {
-            Protocol::Native => self.say_goodbye(code, stage, out),
+            Protocol::Native | Protocol::Clusterws(_) => self.say_goodbye(code, stage, out),
+            Protocol::Resp => self.quit(stage, out),
         }
         self.closed = Some(code);
         self.closed_at_ms = stage.network.borrow().now_ms;
@@ -209,7 +262,8 @@ impl Client {
     pub fn fall_mute(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
         self.leave_services(stage);
         out.extend_from_slice(match self.protocol {
-            Protocol::Native => &[0x81, 0x85, 1, 2, 3, 4, 5],
+            Protocol::Native | Protocol::Clusterws(_) => &[0x81, 0x85, 1, 2, 3, 4, 5][..],
+            Protocol::Resp => b"*2\r\n$4\r\nECHO\r\n$9\r\nhal",
         });
         self.is_mute = true;
         self.is_faulty = true;
@@ -254,14 +308,16 @@ impl Client {
                 let new = self.inbox[before..].to_vec();
                 stage.mix(&new);
                 match self.protocol {
-                    Protocol::Native => self.digest_frames(stage),
+                    Protocol::Native | Protocol::Clusterws(_) => self.digest_frames(stage),
+                    Protocol::Resp => self.digest_values(stage),
                 }
                 true
             }
             Read::End | Read::Reset => {
-                let end = match (self.phase, self.got_close) {
-                    (_, Some(code)) => End::Closed(code),
-                    _ => End::Cut,
+                let end = match (self.got_close, self.protocol, read) {
+                    (Some(code), _, _) => End::Closed(code),
+                    (None, Protocol::Resp, Read::End) => End::Finished,
+                    (None, _, _) => End::Cut,
                 };
                 stage.network.borrow_mut().client_closes(self.connection);
                 if read == Read::End && !self.inbox.is_empty() && !self.has_hung_up {
@@ -287,6 +343,7 @@ impl Client {
         self.phase = Phase::Ended;
         self.end.get_or_insert(end);
         self.ended_at_ms = stage.network.borrow().now_ms;
+        stage.leaving.push((index, self.connection));
     }
 
     /// Can it send commands that it expects to be carried out?
@@ -298,6 +355,8 @@ impl Client {
     pub fn is_answered(&self) -> bool {
         let has_answers = match self.protocol {
             Protocol::Native => self.native.expected.is_empty(),
+            Protocol::Clusterws(_) => self.clusterws.is_answered(),
+            Protocol::Resp => self.has_answers_of_resp(),
         };
         self.phase == Phase::Ended
             || self.is_mute
@@ -310,6 +369,8 @@ impl Client {
     pub fn missing_answers(&self) -> String {
         let answer = match self.protocol {
             Protocol::Native => format!("{:?}", self.native.expected.front()),
+            Protocol::Clusterws(_) => format!("{:?}", self.clusterws),
+            Protocol::Resp => format!("{:?}", self.resp.expected.front()),
         };
         format!(
             "client {} ({:?}, {:?}) waits for {answer} and {} pongs",

@@ -14,16 +14,22 @@ pub fn head(path: &str) -> Vec<u8> {
 }
 
 impl Client {
-    /// Appends a text message, now and then in fragments with a ping between them.
-    pub fn say_text(&mut self, text: &str, stage: &mut Stage, frames: &mut Vec<u8>) {
+    /// Appends a message, now and then in fragments with a ping between them.
+    pub fn say_in_frames(
+        &mut self,
+        opcode: u8,
+        text: &str,
+        stage: &mut Stage,
+        frames: &mut Vec<u8>,
+    ) {
         let index = self.index;
         stage.note(|| format!("client {index} says {}", &text[..text.len().min(120)]));
         let bytes = text.as_bytes();
         if stage.rng.u8(..12) > 0 || bytes.len() < 4 {
-            return self.frame(0x1, bytes, true, stage, frames);
+            return self.frame(opcode, bytes, true, stage, frames);
         }
         let cut = stage.rng.usize(1..bytes.len());
-        self.frame(0x1, &bytes[..cut], false, stage, frames);
+        self.frame(opcode, &bytes[..cut], false, stage, frames);
         if stage.rng.bool() {
             self.frame(0x9, b"between", true, stage, frames);
             self.pings.push_back(b"between".to_vec());
@@ -89,6 +95,9 @@ impl Client {
             }
             match opcode {
                 0x1 if self.protocol == Protocol::Native => self.hear_natively(&payload, stage),
+                0x1 | 0x2 if matches!(self.protocol, Protocol::Clusterws(_)) => {
+                    self.hear_clusterws(opcode, &payload, stage);
+                }
                 0x8 => self.hear_close(&payload, stage),
                 0x9 => {
                     if !self.is_mute && self.closed.is_none() && !self.refuses_pings {

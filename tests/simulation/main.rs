@@ -5,12 +5,14 @@
 //! - `PUBSUB_SIM_SEEDS=10000 cargo test --release --test simulation` adds so many seeds of its own choice.
 //!
 //! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `names` (what reaches
-//! whom), `client` (what all clients do) with `native` (what one says) and `native_answers` (what it must hear) over
-//! `frames`, `stage` (what clients share), `oracle` (what must, may and must not come), `profile` (what a seed decides),
-//! `turn` (the steps of a shard's turn, in the right order and in wrong ones), `world` (who does what when), `settle`
-//! (rest, drain, and the reckoning), `scenarios` (cases that are no seed).
+//! whom), `client` (what all clients do), `native` (what one says) and `native_answers` (what it must hear) over
+//! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `stage` (what clients share), `oracle` (what must, may and must
+//! not come) and `questions` (what may be answered), `profile` (what a seed decides), `turn` (the steps of a shard's turn,
+//! in the right order and in wrong ones), `world` (who does what when), `settle` (rest, drain, and the reckoning),
+//! `scenarios` (cases that are no seed).
 
 mod client;
+mod clusterws;
 mod driver;
 mod frames;
 mod names;
@@ -19,6 +21,10 @@ mod native_answers;
 mod network;
 mod oracle;
 mod profile;
+mod questions;
+mod resp;
+mod resp_answers;
+mod resp_value;
 mod scenarios;
 mod settle;
 mod stage;
@@ -66,6 +72,10 @@ struct Sums {
     due: u64,
     gaps: u64,
     closed_slow: u64,
+    /// Of RESP publications: numbers of receivers that could be one and no other.
+    counts: u64,
+    /// What was asked about all shards, and answered.
+    answers: u64,
     handed_over: u64,
     stalls: u64,
     turns: u64,
@@ -78,6 +88,8 @@ impl Sums {
         self.due += outcome.due;
         self.gaps += outcome.gaps;
         self.closed_slow += outcome.closed_slow;
+        self.counts += outcome.counts;
+        self.answers += outcome.answers;
         self.handed_over += outcome.handed_over;
         self.stalls += outcome.stalls;
         self.turns += outcome.turns;
@@ -126,6 +138,7 @@ fn every_promise_is_kept_for_every_seed() {
     assert!(sums.due > 100 * SEEDS && sums.deliveries > 100 * SEEDS);
     assert!(sums.gaps > SEEDS && sums.stalls > SEEDS && sums.handed_over > SEEDS);
     assert!(sums.closed_slow > SEEDS / 10);
+    assert!(sums.counts > 20 * SEEDS && sums.answers > SEEDS);
 }
 
 /// Runs one seed, shows what happened, and fails if it does.

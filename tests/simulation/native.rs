@@ -77,7 +77,12 @@ impl Client {
             }
             78..=79 => {
                 let id = self.expect("session", "", String::new(), Then::Nothing);
-                self.say_text(&format!(r#"{{"type":"whoami","id":{id}}}"#), stage, frames);
+                self.say_in_frames(
+                    0x1,
+                    &format!(r#"{{"type":"whoami","id":{id}}}"#),
+                    stage,
+                    frames,
+                );
             }
             80..=82 => {
                 let service = SERVICES[stage.rng.usize(..SERVICES.len())];
@@ -88,7 +93,8 @@ impl Client {
                 let id = self.expect("ack", "unhandle", service.into(), Then::Nothing);
                 self.native.handles.retain(|handled| *handled != service);
                 stage.left_services.push(service);
-                self.say_text(
+                self.say_in_frames(
+                    0x1,
                     &format!(r#"{{"type":"unhandle","event":"{service}","id":{id}}}"#),
                     stage,
                     frames,
@@ -113,7 +119,7 @@ impl Client {
         let stay = self.begin_stay(Filter::Dotted(filter), sent, stage);
         let id = self.expect("ack", "subscribe", filter.into(), Then::Subscribed(stay));
         let text = format!(r#"{{"type":"subscribe","topic":"{filter}","id":{id}}}"#);
-        self.say_text(&text, stage, frames);
+        self.say_in_frames(0x1, &text, stage, frames);
     }
 
     pub fn unsubscribe(&mut self, filter: &'static str, stage: &mut Stage, frames: &mut Vec<u8>) {
@@ -122,7 +128,7 @@ impl Client {
         let then = Then::Unsubscribed(Filter::Dotted(filter), stay);
         let id = self.expect("ack", "unsubscribe", filter.into(), then);
         let text = format!(r#"{{"type":"unsubscribe","topic":"{filter}","id":{id}}}"#);
-        self.say_text(&text, stage, frames);
+        self.say_in_frames(0x1, &text, stage, frames);
     }
 
     pub fn publish(&mut self, topic: &'static str, stage: &mut Stage, frames: &mut Vec<u8>) {
@@ -140,25 +146,20 @@ impl Client {
     ) {
         let sent = stage.now();
         let echo = stage.rng.u8(..4) > 0;
+        let publisher = Publisher::Client(self.index);
         let number = stage.oracle.publish(Publication {
-            publisher: Publisher::Client(self.index),
-            topic: Topic::Name(topic),
             echo,
-            pad,
-            sent,
-            acked: None,
-            is_refused: false,
+            ..Publication::new(publisher, Topic::Name(topic), pad, sent)
         });
         let id = self.expect("ack", "publish", topic.into(), Then::Published(number));
-        let mut text = format!(
-            r#"{{"type":"publish","topic":"{topic}","id":{id},"message":{{"n":{number},"pad":"{}"}}"#,
-            "x".repeat(pad)
-        );
+        let message = stage.oracle.message(number);
+        let mut text =
+            format!(r#"{{"type":"publish","topic":"{topic}","id":{id},"message":{message}"#);
         if !echo {
             text.push_str(r#","echo":false"#);
         }
         text.push('}');
-        self.say_text(&text, stage, frames);
+        self.say_in_frames(0x1, &text, stage, frames);
     }
 
     pub fn handle(&mut self, service: &'static str, stage: &mut Stage, frames: &mut Vec<u8>) {
@@ -171,12 +172,17 @@ impl Client {
             stage.left_services.push(service);
         }
         let text = format!(r#"{{"type":"handle","event":"{service}","id":{id}}}"#);
-        self.say_text(&text, stage, frames);
+        self.say_in_frames(0x1, &text, stage, frames);
     }
 
     pub fn ask_for_pong(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
         let id = self.expect("pong", "", String::new(), Then::Nothing);
-        self.say_text(&format!(r#"{{"type":"ping","id":{id}}}"#), stage, frames);
+        self.say_in_frames(
+            0x1,
+            &format!(r#"{{"type":"ping","id":{id}}}"#),
+            stage,
+            frames,
+        );
     }
 
     fn request(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
@@ -226,23 +232,29 @@ impl Client {
             asked: Vec::new(),
             answered: Vec::new(),
         });
-        self.say_text(&text, stage, frames);
+        self.say_in_frames(0x1, &text, stage, frames);
     }
 
     fn emit(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
         let number = stage.emits.len();
         let service = SERVICES[stage.rng.usize(..SERVICES.len())];
         stage.emits.push(Emitted {
+            by: self.index,
             service,
             was_served: stage.served.contains(&service),
             came: 0,
             is_done: false,
         });
         let text = format!(r#"{{"type":"event","event":"{service}","data":{{"e":{number}}}}}"#);
-        self.say_text(&text, stage, frames);
+        self.say_in_frames(0x1, &text, stage, frames);
         // Behind it something that is answered.
         let id = self.expect("pong", "", String::new(), Then::Emitted(number));
-        self.say_text(&format!(r#"{{"type":"ping","id":{id}}}"#), stage, frames);
+        self.say_in_frames(
+            0x1,
+            &format!(r#"{{"type":"ping","id":{id}}}"#),
+            stage,
+            frames,
+        );
     }
 
     /// Answers what it was asked, once, twice, or with an error.
@@ -254,14 +266,14 @@ impl Client {
             let text = format!(
                 r#"{{"type":"reply","id":{theirs},"error":{{"code":"mine","reason":"no {number}"}}}}"#
             );
-            self.say_text(&text, stage, frames);
+            self.say_in_frames(0x1, &text, stage, frames);
             return;
         }
         stage.requests[number].answered.push(self.index);
         let text =
             format!(r#"{{"type":"reply","id":{theirs},"data":{{"answer":{number},"pad":"yy"}}}}"#);
         for _ in 0..stage.rng.usize(1..3) {
-            self.say_text(&text, stage, frames);
+            self.say_in_frames(0x1, &text, stage, frames);
         }
     }
 
@@ -283,17 +295,22 @@ impl Client {
                     id: None,
                     then: Then::Nothing,
                 });
-                self.say_text("{\"type\":\"publish\",", stage, frames);
+                self.say_in_frames(0x1, "{\"type\":\"publish\",", stage, frames);
             }
             1 => {
                 self.bad_texts += 1;
                 let id = self.expect("error", "bad_type", String::new(), Then::Nothing);
-                self.say_text(&format!(r#"{{"type":"shout","id":{id}}}"#), stage, frames);
+                self.say_in_frames(
+                    0x1,
+                    &format!(r#"{{"type":"shout","id":{id}}}"#),
+                    stage,
+                    frames,
+                );
             }
             _ => {
                 let id = self.expect("error", "bad_topic", String::new(), Then::Nothing);
                 let text = format!(r#"{{"type":"publish","topic":"a..b","message":1,"id":{id}}}"#);
-                self.say_text(&text, stage, frames);
+                self.say_in_frames(0x1, &text, stage, frames);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::client::{Client, ClientIndex};
 use crate::names::{FILTERS, Filter, known};
 use crate::native::Then;
 use crate::oracle::{Kind, Moment};
@@ -49,7 +49,8 @@ impl Client {
                 {
                     emitted.came += 1;
                     if emitted.came == 1 {
-                        return;
+                        let by = emitted.by;
+                        return self.emit_back(by, field("from"), stage);
                     }
                 }
                 let text = format!("client {index}: a wrong or doubled event {value}");
@@ -58,6 +59,21 @@ impl Client {
             "reply" => self.hear_reply(&value, stage),
             _ => self.hear_answer(&value, moment, stage),
         }
+    }
+
+    /// Now and then an event is answered by another, to whoever sent it and has words for it.
+    fn emit_back(&mut self, by: ClientIndex, from: &str, stage: &mut Stage) {
+        if !stage.hears_events.contains(&by) || !self.is_talking() || stage.rng.bool() {
+            return;
+        }
+        let number = stage.backs.len();
+        stage.backs.push(Some(by));
+        let text = format!(
+            r#"{{"type":"event","event":"back","data":{{"back":{number}}},"to":"{from}"}}"#
+        );
+        let mut out = Vec::new();
+        self.say_in_frames(0x1, &text, stage, &mut out);
+        self.write(&out, stage);
     }
 
     fn hear_request(&mut self, value: &Value, stage: &mut Stage) {

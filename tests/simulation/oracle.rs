@@ -10,6 +10,9 @@
 //!   read, if it was refused, or if it is the sender's own with `"echo":false`;
 //! - **may** in between.
 //!
+//! A publication that was answered with the number of its receivers was due as often as it came, plus as often as it may
+//! have been lost with a connection, or skipped.
+//!
 //! What must come and did not is a violation, unless it was told: by a `gap` of its topic, or by the end of the
 //! connection. And even then the deliveries that came are all that were due up to some moment.
 
@@ -18,6 +21,7 @@ use std::fmt;
 
 use crate::client::ClientIndex;
 use crate::names::{Filter, Policy, TOPICS, Topic, known, policy};
+use crate::questions::Question;
 
 /// A moment in the order of the world's events.
 pub type Moment = u64;
@@ -50,6 +54,8 @@ pub enum Kind {
     Content,
     /// An answer is missing, doubled, wrong, or out of order.
     Answer,
+    /// A number of receivers, or of subscribers, that can't be.
+    Count,
     /// A connection ended in a way that nothing explains.
     Ending,
     /// Something waits that will never come, or a loop spins.
@@ -76,7 +82,25 @@ pub struct Publication {
     pub pad: usize,
     pub sent: Moment,
     pub acked: Option<Moment>,
+    /// The number of receivers, as its publisher was told.
+    pub counted: Option<u64>,
     pub is_refused: bool,
+}
+
+impl Publication {
+    /// One for everybody, its publisher included.
+    pub fn new(publisher: Publisher, topic: Topic, pad: usize, sent: Moment) -> Publication {
+        Publication {
+            publisher,
+            topic,
+            echo: true,
+            pad,
+            sent,
+            acked: None,
+            counted: None,
+            is_refused: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -92,11 +116,20 @@ pub struct Stay {
     received: BTreeSet<u64>,
 }
 
+impl Stay {
+    /// Has this publication come?
+    pub fn has_got(&self, number: u64) -> bool {
+        self.received.contains(&number)
+    }
+}
+
 /// How a client's connection stands at the moment of the reckoning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// It is there, or it ended with an orderly close frame of which nothing was skipped.
-    Complete,
+    /// It is there, and reads.
+    Open,
+    /// It ended orderly, and nothing that was due before is missing.
+    Ended,
     /// It ended before its time; the end has announced whatever is missing.
     CutOff,
 }
@@ -117,11 +150,18 @@ pub struct Oracle {
     pub publications: Vec<Publication>,
     pub stays: Vec<Stay>,
     seen: HashMap<ClientIndex, Seen>,
+    /// By publication, at the reckoning: how often it was due, at least and at most.
+    due: Vec<(u64, u64)>,
+    pub questions: Vec<Question>,
     pub violations: Vec<Violation>,
     pub deliveries: u64,
     pub gaps: u64,
     /// Pairs of a publication and a stay that had to come.
     pub musts: u64,
+    /// Numbers of receivers that could be one and no other.
+    pub exact_counts: u64,
+    /// Answers to questions.
+    pub answers: u64,
 }
 
 impl Oracle {
@@ -132,6 +172,17 @@ impl Oracle {
     pub fn publish(&mut self, publication: Publication) -> u64 {
         self.publications.push(publication);
         self.publications.len() as u64 - 1
+    }
+
+    /// The text of a message.
+    pub fn message(&self, number: u64) -> String {
+        let pad = "x".repeat(self.publications[number as usize].pad);
+        format!(r#"{{"n":{number},"pad":"{pad}"}}"#)
+    }
+
+    /// Has anybody got this publication?
+    pub fn has_come(&self, number: u64) -> bool {
+        self.stays.iter().any(|stay| stay.has_got(number))
     }
 
     pub fn stay(&mut self, client: ClientIndex, filter: Filter, sent: Moment) -> usize {
@@ -145,6 +196,14 @@ impl Oracle {
             received: BTreeSet::new(),
         });
         self.stays.len() - 1
+    }
+
+    /// The broker has closed the connection of a client: nothing is due to it any more.
+    pub fn has_gone(&mut self, client: ClientIndex, at: Moment) {
+        for stay in self.stays.iter_mut().filter(|stay| stay.client == client) {
+            stay.left.get_or_insert(at);
+            stay.left_acked.get_or_insert(at);
+        }
     }
 
     /// From some moment on, the broker ended the stays of a client that had not left by itself.
@@ -225,37 +284,37 @@ impl Oracle {
         }
     }
 
-    fn verdict(&self, number: u64, stay: &Stay) -> Verdict {
-        let publication = &self.publications[number as usize];
-        let is_own = publication.publisher == Publisher::Client(stay.client);
-        if publication.is_refused
-            || is_own && !publication.echo
-            || !stay.filter.matches(publication.topic)
-            || (publication.acked).is_some_and(|acked| acked < stay.sent)
-            || (stay.left_acked).is_some_and(|left| left < publication.sent)
-        {
-            return Verdict::MustNot;
+    /// Reckons up what every client must have received by now; each as it stands.
+    pub fn reckon(&mut self, standings: &[Standing]) {
+        self.musts = 0;
+        self.due = vec![(0, 0); self.publications.len()];
+        for (client, standing) in standings.iter().enumerate() {
+            self.reckon_client(client, *standing);
         }
-        let is_behind_subscribe = stay.acked.is_some_and(|acked| acked < publication.sent)
-            || is_own && stay.acked.is_some() && stay.sent < publication.sent;
-        if !is_behind_subscribe {
-            return Verdict::May;
+        let mut found = Vec::new();
+        for (number, publication) in self.publications.iter_mut().enumerate() {
+            let (least, most) = self.due[number];
+            // Each is looked at once: while most who may have got it are still there.
+            let Some(counted) = publication.counted.take() else {
+                continue;
+            };
+            if !(least..=most).contains(&counted) {
+                let text = format!("{counted} got message {number}, due {least} to {most} times");
+                found.push(format!("{text}: {publication:?}"));
+            }
+            self.exact_counts += u64::from(least == most);
         }
-        let Some(acked) = publication.acked else {
-            return Verdict::MayIfNoneLater;
-        };
-        let is_before_leaving = stay
-            .left
-            .is_none_or(|left| acked < left || is_own && publication.sent < left);
-        if is_before_leaving {
-            Verdict::Must
-        } else {
-            Verdict::MayIfNoneLater
+        let is_whole = |client: ClientIndex| standings[client] != Standing::CutOff;
+        for question in &mut self.questions {
+            found.extend(question.check(&self.stays, is_whole));
+            self.answers += u64::from(question.answered.take().is_some());
+        }
+        for text in found {
+            self.violate(Kind::Count, text);
         }
     }
 
-    /// Reckons up what `client` must have received by now.
-    pub fn reckon(&mut self, client: ClientIndex, standing: Standing) {
+    fn reckon_client(&mut self, client: ClientIndex, standing: Standing) {
         let mut skipped: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         let mut found = Vec::new();
         let mut musts = 0;
@@ -267,12 +326,24 @@ impl Oracle {
                 came.insert((publication.publisher, publication.topic), number);
             }
             for (number, publication) in self.publications.iter().enumerate() {
+                let (least, most) = &mut self.due[number];
                 let number = number as u64;
-                if stay.received.contains(&number) || !stay.filter.matches(publication.topic) {
+                if stay.received.contains(&number) {
+                    *least += 1;
+                    *most += 1;
                     continue;
                 }
-                let verdict = self.verdict(number, stay);
-                if stay.filter.policy(publication.topic) != Policy::Close {
+                if !stay.filter.matches(publication.topic) {
+                    continue;
+                }
+                let verdict = verdict(publication, stay);
+                let may_skip = stay.filter.policy(publication.topic) != Policy::Close;
+                if verdict != Verdict::MustNot && (may_skip || standing != Standing::Open) {
+                    *most += 1;
+                    let was_due = verdict == Verdict::Must && standing != Standing::CutOff;
+                    *least += u64::from(was_due);
+                }
+                if may_skip {
                     let (must, may) = skipped.entry(publication.topic.name()).or_default();
                     *must += u64::from(verdict == Verdict::Must);
                     *may += u64::from(verdict != Verdict::MustNot);
@@ -281,7 +352,7 @@ impl Oracle {
                 let of = (publication.publisher, publication.topic);
                 let is_hole = came.get(&of).is_some_and(|last| *last > number);
                 let is_missing = match verdict {
-                    Verdict::Must => standing == Standing::Complete || is_hole,
+                    Verdict::Must => standing != Standing::CutOff || is_hole,
                     Verdict::MayIfNoneLater => is_hole,
                     Verdict::May | Verdict::MustNot => false,
                 };
@@ -305,7 +376,7 @@ impl Oracle {
         }
         for (topic, (must, _)) in skipped {
             let gap = gaps.get(topic).copied().unwrap_or(0);
-            if standing == Standing::Complete && must > gap {
+            if standing != Standing::CutOff && must > gap {
                 found.push(format!(
                     "client {client} misses {must} messages of {topic} and was told of {gap}"
                 ));
@@ -324,4 +395,32 @@ enum Verdict {
     MayIfNoneLater,
     May,
     MustNot,
+}
+
+fn verdict(publication: &Publication, stay: &Stay) -> Verdict {
+    let is_own = publication.publisher == Publisher::Client(stay.client);
+    if publication.is_refused
+        || is_own && !publication.echo
+        || !stay.filter.matches(publication.topic)
+        || (publication.acked).is_some_and(|acked| acked < stay.sent)
+        || (stay.left_acked).is_some_and(|left| left < publication.sent)
+    {
+        return Verdict::MustNot;
+    }
+    let is_behind_subscribe = stay.acked.is_some_and(|acked| acked < publication.sent)
+        || is_own && stay.acked.is_some() && stay.sent < publication.sent;
+    if !is_behind_subscribe {
+        return Verdict::May;
+    }
+    let Some(acked) = publication.acked else {
+        return Verdict::MayIfNoneLater;
+    };
+    let is_before_leaving = stay
+        .left
+        .is_none_or(|left| acked < left || is_own && publication.sent < left);
+    if is_before_leaving {
+        Verdict::Must
+    } else {
+        Verdict::MayIfNoneLater
+    }
 }

@@ -46,6 +46,7 @@ impl World {
             if client.frozen_until != Moment::MAX {
                 client.frozen_until = 0;
             }
+            client.clusterws.pinged_at_ms = None;
         }
         self.stage.note(|| format!("----- {when}"));
         let mut idle_rounds = 0;
@@ -92,6 +93,9 @@ impl World {
             {
                 return fail(format!("shard {index} waits for room and nobody wakes it"));
             }
+            if let Some(late) = self.late_ping() {
+                return fail(late);
+            }
             if is_done(self) {
                 return Ok(());
             }
@@ -115,6 +119,18 @@ impl World {
             }
         }
         fail("it never comes to rest".to_owned())
+    }
+
+    /// At rest, a client that waits longer for a ping than it was told.
+    fn late_ping(&self) -> Option<String> {
+        let now_ms = self.stage.network.borrow().now_ms;
+        let is_late = |client: &&Client| {
+            client.is_talking()
+                && client.frozen_until != Moment::MAX
+                && client.clusterws.is_ping_late(now_ms)
+        };
+        let late = self.clients.iter().find(is_late)?;
+        Some(format!("client {} gets no pings", late.index))
     }
 
     /// Has everybody who reads been answered everything?
@@ -255,29 +271,19 @@ impl World {
 
     /// Compares every client with the oracle, at rest.
     pub fn reckon(&mut self, is_end: bool) {
-        self.stage.oracle.musts = 0;
+        let mut standings = Vec::new();
         for index in 0..self.clients.len() {
+            standings.push(self.standing(index));
             let client = &self.clients[index];
-            let standing = match client.end {
-                None if client.frozen_until == Moment::MAX => Standing::CutOff,
-                // An orderly end by this side is answered by an echo of its code.
-                None => Standing::Complete,
-                Some(End::Closed(1001)) if self.is_draining => Standing::Complete,
-                Some(End::Closed(code)) if client.closed == Some(code) && code != 4008 => {
-                    match code {
-                        1000 | 3001 => Standing::Complete,
-                        _ => Standing::CutOff,
-                    }
-                }
-                Some(_) => Standing::CutOff,
-            };
-            if client.end == Some(End::Closed(1001)) && !self.is_quiet {
+            let was_told = matches!(client.end, Some(End::Closed(1001) | End::Finished));
+            if was_told && self.is_draining && !self.is_quiet {
                 // Some publish while others have left already.
                 self.stage.oracle.all_leave(index, self.closes_at);
             }
-            self.stage.oracle.reckon(index, standing);
             self.check_end(index);
+            self.check_last_replies(index, standings[index]);
         }
+        self.stage.oracle.reckon(&standings);
         if is_end {
             return;
         }
@@ -303,10 +309,34 @@ impl World {
         self.stage.left_services = left;
     }
 
+    fn standing(&self, index: usize) -> Standing {
+        let client = &self.clients[index];
+        match client.end {
+            None if client.frozen_until == Moment::MAX => Standing::CutOff,
+            None => Standing::Open,
+            Some(End::Closed(1001)) if self.is_draining => Standing::Ended,
+            // An orderly end by this side is answered by an echo of its code.
+            Some(End::Closed(code)) if client.closed == Some(code) && code != 4008 => match code {
+                1000 | 3001 => Standing::Ended,
+                _ => Standing::CutOff,
+            },
+            // No word says whether it was the drain, or that it was slow.
+            Some(End::Finished)
+                if self.is_draining
+                    && !client.is_faulty
+                    && self.profile.is_generous_to(client.protocol) =>
+            {
+                Standing::Ended
+            }
+            Some(_) => Standing::CutOff,
+        }
+    }
+
     /// Is there a reason for the way in which a client's connection ended?
     fn check_end(&mut self, index: usize) {
         let client = &self.clients[index];
         let limits = &self.profile.limits;
+        let is_generous = self.profile.is_generous_to(client.protocol);
         // Told to leave, it did not read in time, or what it sent met a closed socket.
         let is_late = self.is_draining
             && client.ended_at_ms >= self.closes_at_ms.saturating_add(limits.discard_ms);
@@ -320,9 +350,10 @@ impl World {
         let is_explained = match client.end {
             None | Some(End::Own) => true,
             Some(End::Closed(1001)) => self.is_draining,
-            Some(End::Closed(4008)) => client.is_faulty || !self.profile.is_generous(),
+            Some(End::Closed(4008)) => client.is_faulty || !is_generous,
             Some(End::Closed(1008 | 4009)) => client.is_faulty,
             Some(End::Closed(code)) => client.closed == Some(code),
+            Some(End::Finished) => self.is_draining || client.is_faulty || !is_generous,
             Some(End::Refused(503)) => self.is_draining || limits.connections_max < 1_000,
             Some(End::Refused(408)) => self.profile.faults > 0 || self.is_draining,
             Some(End::Refused(_)) => false,
@@ -332,13 +363,13 @@ impl World {
                     || is_late
                     || self.profile.faults > 0
                     || limits.connections_max < 1_000
-                    || !self.profile.is_generous()
+                    || !is_generous
             }
             Some(End::Cut) => {
                 // Its close frame lay unread, or the answer unsent, for longer than that may take.
                 let has_lingered = client.closed.is_some()
                     && client.ended_at_ms >= client.closed_at_ms + limits.linger_ms;
-                has_lingered || client.is_faulty || is_late || !self.profile.is_generous()
+                has_lingered || client.is_faulty || is_late || !is_generous
             }
         };
         if !is_explained {
@@ -347,6 +378,19 @@ impl World {
                 self.clients[index].end
             );
             self.stage.oracle.violate(Kind::Ending, text);
+        }
+    }
+
+    /// A drain closes RESP clients after the last reply: what was carried out was answered.
+    fn check_last_replies(&mut self, index: usize, standing: Standing) {
+        if !self.is_quiet || standing != Standing::Ended {
+            return;
+        }
+        for number in self.clients[index].uncounted() {
+            if self.stage.oracle.has_come(number) {
+                let text = format!("client {index} was not told who got its message {number}");
+                self.stage.oracle.violate(Kind::Answer, text);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use crate::client::ClientIndex;
 use crate::names::Filter;
-use crate::network::Network;
+use crate::network::{ConnectionId, Network};
 use crate::oracle::{Moment, Oracle};
 
 /// What all clients act on.
@@ -17,6 +17,8 @@ pub struct Stage {
     pub oracle: Oracle,
     pub requests: Vec<Request>,
     pub emits: Vec<Emitted>,
+    /// Events that came back to a client; nothing once it has got it.
+    pub backs: Vec<Option<ClientIndex>>,
     pub rng: Rng,
     pub moment: Moment,
     /// Since the world last looked: acks that invite somebody to publish at once.
@@ -29,6 +31,10 @@ pub struct Stage {
     pub left_services: Vec<&'static str>,
     /// Requests that nobody served although somebody did.
     pub unserved: Vec<(&'static str, String)>,
+    /// Clients that can be told of events.
+    pub hears_events: Vec<ClientIndex>,
+    /// Clients that are over, and the connections that the broker has not closed yet.
+    pub leaving: Vec<(ClientIndex, ConnectionId)>,
     pub trace: Option<VecDeque<String>>,
     /// Everything that was read, mixed: two runs of one seed agree in it.
     pub digest: u64,
@@ -58,6 +64,7 @@ pub struct Request {
 /// An event for a service.
 #[derive(Debug)]
 pub struct Emitted {
+    pub by: ClientIndex,
     pub service: &'static str,
     pub was_served: bool,
     pub came: u32,
@@ -69,6 +76,19 @@ impl Stage {
     pub fn now(&mut self) -> Moment {
         self.moment += 1;
         self.moment
+    }
+
+    /// Remembers for good which clients the broker counts no more.
+    pub fn notice_gone(&mut self) {
+        let now = self.now();
+        let network = self.network.borrow();
+        self.leaving.retain(|&(client, connection)| {
+            let is_gone = network.server_is_gone(connection);
+            if is_gone {
+                self.oracle.has_gone(client, now);
+            }
+            !is_gone
+        });
     }
 
     /// How many bytes that say nothing a message has: mostly none.

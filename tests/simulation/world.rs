@@ -21,6 +21,7 @@ use pubsub::net::Driver as _;
 use pubsub::net::control::Control;
 use pubsub::net::event_loop::EventLoop;
 use pubsub::net::population::Population;
+use pubsub::protocol::clusterws::{Dialect, Generation};
 use pubsub::shard::Shard;
 use pubsub::shard::metrics::ShardStats;
 use pubsub::shard::settings::{ListenerSettings, Settings};
@@ -28,6 +29,7 @@ use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Topic;
 
 use crate::client::{Client, End, Phase, Protocol};
+use crate::clusterws::DIALECTS;
 use crate::driver::SimDriver;
 use crate::names::{Filter, TOPICS, Topic as Name};
 use crate::network::Network;
@@ -84,6 +86,8 @@ pub struct Outcome {
     pub due: u64,
     pub gaps: u64,
     pub closed_slow: u64,
+    pub counts: u64,
+    pub answers: u64,
     pub handed_over: u64,
     pub stalls: u64,
     pub turns: u64,
@@ -93,6 +97,10 @@ pub struct Outcome {
 impl ShardRun {
     pub fn next_step(&self) -> Step {
         self.steps[self.at]
+    }
+
+    fn last_step(&self) -> Step {
+        self.steps[(self.at + self.steps.len() - 1) % self.steps.len()]
     }
 }
 
@@ -115,7 +123,14 @@ impl World {
         let listener = |dealt| ListenerSettings {
             native: true,
             http: true,
+            clusterws: Some(Dialect::new(Generation::Three, false)),
+            clusterws_path: "/clusterws".to_owned(),
             client_services: true,
+            dealt,
+            ..ListenerSettings::default()
+        };
+        let resp = |dealt| ListenerSettings {
+            resp: true,
             dealt,
             ..ListenerSettings::default()
         };
@@ -129,7 +144,8 @@ impl World {
                 rule("d", SlowPolicy::DropOldest),
                 rule("k", SlowPolicy::Conflate),
             ]),
-            listeners: vec![listener(false), listener(true)],
+            listeners: vec![listener(false), listener(true), resp(false), resp(true)],
+            server_limits: profile.server_limits.clone(),
             ..Settings::plain(profile.shards, profile.limits.clone())
         });
         let population = Arc::new(Population::new(profile.limits.connections_max));
@@ -173,6 +189,9 @@ impl World {
                 served: Vec::new(),
                 left_services: Vec::new(),
                 unserved: Vec::new(),
+                leaving: Vec::new(),
+                backs: Vec::new(),
+                hears_events: Vec::new(),
                 trace: is_traced.then(Default::default),
                 digest: 0xcbf2_9ce4_8422_2325,
             },
@@ -199,6 +218,7 @@ impl World {
                 return Ok(());
             }
         }
+        self.prove();
         self.settle("after the faults", 90_000, World::is_answered)?;
         self.reckon(false);
         if self.profile.drains {
@@ -214,6 +234,17 @@ impl World {
         Ok(())
     }
 
+    /// Whoever gets no acks says something that proves what it said before.
+    fn prove(&mut self) {
+        for client in &mut self.clients {
+            if matches!(client.protocol, Protocol::Clusterws(_)) && client.is_talking() {
+                let mut out = Vec::new();
+                client.prove(&mut self.stage, &mut out);
+                client.write(&out, &mut self.stage);
+            }
+        }
+    }
+
     fn outcome(mut self) -> Outcome {
         let stats: Vec<_> = self.stats().collect();
         Outcome {
@@ -223,6 +254,8 @@ impl World {
             deliveries: self.stage.oracle.deliveries,
             due: self.stage.oracle.musts,
             gaps: self.stage.oracle.gaps,
+            counts: self.stage.oracle.exact_counts,
+            answers: self.stage.oracle.answers,
             closed_slow: stats.iter().map(|stats| stats.closed_slow).sum(),
             handed_over: stats.iter().map(|stats| stats.handed_over).sum(),
             stalls: stats.iter().map(|stats| stats.stalls).sum(),
@@ -342,7 +375,14 @@ impl World {
         } else {
             self.stage.rng.usize(..self.profile.shards)
         };
-        self.connect_as(Protocol::Native, shard, is_dealt)
+        let protocol = match self.stage.rng.u8(..10) {
+            drawn if drawn < self.profile.resp => Protocol::Resp,
+            drawn if drawn < self.profile.resp + self.profile.clusterws => {
+                Protocol::Clusterws(DIALECTS[self.stage.rng.usize(..DIALECTS.len())])
+            }
+            _ => Protocol::Native,
+        };
+        self.connect_as(protocol, shard, is_dealt)
     }
 
     /// A native client comes.
@@ -350,7 +390,7 @@ impl World {
         self.connect_as(Protocol::Native, shard, is_dealt)
     }
 
-    fn connect_as(&mut self, protocol: Protocol, shard: usize, is_dealt: bool) -> usize {
+    pub fn connect_as(&mut self, protocol: Protocol, shard: usize, is_dealt: bool) -> usize {
         let index = self.clients.len();
         let (profile, stage) = (&self.profile, &mut self.stage);
         let client = Client::connect(index, protocol, shard, is_dealt, profile, stage);
@@ -432,6 +472,7 @@ impl World {
         };
         self.stage
             .note(|| format!("shard {victim} is caught, client {index} subscribes"));
+        let dealer = self.profile.dealer;
         let is_before = self.stage.rng.bool();
         let mut filter = None;
         if is_before {
@@ -440,19 +481,21 @@ impl World {
         if self.stage.rng.bool() {
             self.turn(victim);
         }
-        // Anywhere, or where the ring of the dealer is the only one that it will still look into.
-        let aim = self
-            .stage
-            .rng
-            .bool()
-            .then_some(Step::Mark(self.profile.dealer));
+        // Anywhere, or where the ring of the dealer is the only one that it will still look into; its own shard where acks
+        // have just left.
+        let is_own = self.clients[index].shard == Some(victim);
+        let is_aim = |run: &ShardRun| match is_own {
+            true => run.last_step() == Step::Send,
+            false => run.next_step() == Step::Mark(dealer),
+        };
+        let is_aimed = self.stage.rng.bool();
         let steps = self.shards[victim].steps.len();
-        let steps = match aim {
-            Some(_) => steps,
-            None => self.stage.rng.usize(..steps),
+        let steps = match is_aimed {
+            true => steps,
+            false => self.stage.rng.usize(..steps),
         };
         for _ in 0..steps {
-            if Some(self.shards[victim].next_step()) == aim {
+            if is_aimed && is_aim(&self.shards[victim]) {
                 break;
             }
             self.step(victim);
@@ -472,8 +515,7 @@ impl World {
                 && std::mem::take(&mut dealt)
             {
                 // By one who is only coming, with a publish right behind the request head.
-                let newcomer = self.connect(true);
-                self.publish_at_once(newcomer, filter);
+                self.publish_by_newcomer(filter);
             }
             self.follow_cues();
             if self.stage.rng.u8(..6) == 0 {
@@ -494,9 +536,17 @@ impl World {
         filter
     }
 
-    fn publish_at_once(&mut self, index: usize, filter: Filter) {
+    fn publish_by_newcomer(&mut self, filter: Filter) {
         let topic = self.topic_for(filter);
+        let index = self.connect(true);
+        self.publish_at_once(index, topic);
+    }
+
+    fn publish_at_once(&mut self, index: usize, topic: Name) {
         let client = &mut self.clients[index];
+        if !client.is_talking() || !client.can_publish(topic) {
+            return;
+        }
         let mut frames = Vec::new();
         client.publish_any(topic, &mut self.stage, &mut frames);
         client.write(&frames, &mut self.stage);
@@ -585,13 +635,16 @@ impl World {
             };
             let topic = self.topic_for(filter);
             let index = match self.stage.rng.u8(..4) {
-                0 => {
+                0 if topic.is_dotted() => {
                     let shard = self.stage.rng.usize(..self.shards.len());
                     self.host_publishes(topic.name(), shard);
                     continue;
                 }
                 1 if self.clients.len() < self.profile.clients_max => self.connect(true),
-                _ => self.stage.rng.usize(..self.clients.len()),
+                _ => {
+                    let first = self.stage.rng.usize(..self.clients.len());
+                    self.publisher_from(first, topic)
+                }
             };
             let client = &mut self.clients[index];
             if !client.is_talking() || !client.can_publish(topic) {
@@ -607,17 +660,22 @@ impl World {
         }
     }
 
+    /// Some client that can publish to a topic, if there is one.
+    fn publisher_from(&self, first: usize, topic: Name) -> usize {
+        let count = self.clients.len();
+        let mut indexes = (first..first + count).map(|index| index % count);
+        let fitting = indexes.find(|index| {
+            let client = &self.clients[*index];
+            client.is_talking() && client.can_publish(topic)
+        });
+        fitting.unwrap_or(first)
+    }
+
     pub fn host_publishes(&mut self, topic: &'static str, shard: usize) {
         let sent = self.stage.now();
-        let number = self.stage.oracle.publish(Publication {
-            publisher: Publisher::Host(shard),
-            topic: Name::Name(topic),
-            echo: true,
-            pad: 1,
-            sent,
-            acked: None,
-            is_refused: false,
-        });
+        let publication = Publication::new(Publisher::Host(shard), Name::Name(topic), 1, sent);
+        let number = self.stage.oracle.publish(publication);
+        let payload = self.stage.oracle.message(number);
         let answered = self.answered.clone();
         self.hosted += 1;
         self.stage
@@ -626,7 +684,7 @@ impl World {
             shard,
             Control::Publish {
                 topic: Topic::dotted(Bytes::from_static(topic.as_bytes())).unwrap(),
-                payload: format!(r#"{{"n":{number},"pad":"x"}}"#).into(),
+                payload: payload.into(),
                 reply: Box::new(move |result| {
                     let _ = answered.send((number, result.is_ok()));
                 }),

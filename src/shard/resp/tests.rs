@@ -376,6 +376,37 @@ fn who_leaves_while_others_count_leaves_nothing() {
     }
 }
 
+/// A publisher that is closed by its own message is counted for, and nobody waits for it. What comes must not be
+/// taken for the count of another.
+#[test]
+fn the_count_for_a_publisher_that_has_closed_itself_is_nobody_s() {
+    let mut house = House::with(2, |settings| {
+        settings.server_limits.outbox_bytes_max = 100 * KIB;
+        settings.server_limits.outbox_bytes_soft = 100 * KIB;
+    });
+    let (slow, publisher) = (redis(&mut house, 0), redis(&mut house, 0));
+    let (far, further) = (redis(&mut house, 1), redis(&mut house, 1));
+    ask(&mut house, slow, "HELLO 3");
+    ask(&mut house, slow, "SUBSCRIBE a");
+    ask(&mut house, far, "SUBSCRIBE a b");
+    ask(&mut house, further, "SUBSCRIBE b");
+    house.stop_reading(slow);
+    // Larger than what is gathered: it is given to its subscribers at once.
+    let long = format!("PUBLISH a {}", "x".repeat(70 * KIB));
+    say(&mut house, slow, &long);
+    house.turn(0);
+    house.turn(1);
+    say(&mut house, slow, &long);
+    house.turn(0);
+    assert_eq!(house.shards[0].stats().closed_slow, 1);
+    say(&mut house, publisher, "PUBLISH b x");
+    house.turn(0);
+    house.turn(1);
+    house.settle();
+    assert_eq!(told(&mut house, publisher), ":2");
+    assert_eq!(house.shards[0].tallies.entries(), 0);
+}
+
 #[test]
 fn too_many_answers_that_wait_hold_the_next_command() {
     let mut house = House::with(2, |settings| {

@@ -137,9 +137,9 @@ impl Shard {
     /// Delivers to the subscribers of this shard. Whoever can't take it is closed as too slow.
     pub(super) fn fan_out(&mut self, message: &Message) {
         if let [topic] = message.targets.topics.as_slice()
-            && let Some(filter) = self.run.filter_of(topic)
+            && self.run.is_to(topic)
         {
-            return self.extend_run(message, topic, filter);
+            return self.append_to_run(message, topic);
         }
         let mut matches = std::mem::take(&mut self.matches);
         for topic in &message.targets.topics {
@@ -147,9 +147,11 @@ impl Shard {
             self.subscriptions.match_topic(topic, &mut matches);
             match (matches.as_slice(), self.settings.slow.policy(topic)) {
                 ([], _) => {}
-                (&[filter], SlowPolicy::Close) => self.extend_run(message, topic, filter),
+                (filters, SlowPolicy::Close) if self.are_apart(filters) => {
+                    self.extend_run(message, topic, filters);
+                }
                 (filters, SlowPolicy::Close) => {
-                    for &filter in filters {
+                    for filter in filters.chunks(1) {
                         self.extend_run(message, topic, filter);
                     }
                     self.seal_run();

@@ -1,16 +1,18 @@
 //! The open run: the latest deliveries of one filter, encoded, that its subscribers have not been given yet.
 //!
-//! Publications that follow each other mostly go to the same filter. Giving each of them to every subscriber at once
+//! Publications that follow each other mostly go to the same filter, or to the same two, since protocols subscribe to a
+//! name in ways of their own; no session is in both then, and they are one run as well. Giving each of them to every subscriber at once
 //! would touch all sessions for every message; so they are gathered here, and the run is *sealed* when something else
 //! is to be said, when it is long enough, or when the turn ends: then every subscriber's outbox gets one range of the
 //! turn's log. The price of a message is its encoding; that of a subscriber is paid once a turn.
 //!
 //! Nobody can tell: before any other word enters a session's outbox, the session takes what it has not of the run
-//! ([`Shard::take_run`]), and a [`Mark`] remembers how far that went. At most one run is open, so what a session
-//! of several filters gets is in the order in which it was published.
+//! ([`Shard::take_run`]), and a [`Mark`] remembers how far that went. At most one run is open, and a session is in one of
+//! its filters at most, so what a session of several filters gets is in the order in which it was published.
 //!
-//! Invariants: while a run is open, no subscription begins, and every topic that equals `topic` matches its filter
-//! and no other; its deliveries are due, and neither delivered nor waiting anywhere else; between turns none is open.
+//! Invariants: while a run is open, no subscription begins, no session subscribes to two of its filters, and every
+//! topic that equals `topic` matches these and no other; its deliveries are due, and neither delivered nor waiting
+//! anywhere else; between turns none is open.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -31,19 +33,34 @@ use super::settings::Settings;
 /// Ranges of the turn's logs that do not touch, each with its deliveries.
 type Pieces = SmallVec<[(LogRange, u32); 2]>;
 
-/// Deliveries of one filter that follow each other.
+/// Deliveries that follow each other, to the same filters.
 #[derive(Debug, Default)]
 pub struct OpenRun {
-    /// None while no run is open.
-    filter: Option<FilterId>,
-    /// What was last published to it.
+    /// The filters of the run, and behind them what earlier runs have left to be used again.
+    parts: Vec<Part>,
+    /// How many of them are of the run; 0 while none is open.
+    count: usize,
+    /// What was last published to it; none while none is open.
     topic: Option<Topic>,
     /// Of sessions that have taken some of it. A session knows the place of its own, if there is one.
     marks: Vec<(SessionId, Mark)>,
-    /// By the filter's groups of subscribers.
-    groups: SmallVec<[Pieces; 1]>,
     /// Of all its deliveries, each in its longest encoding.
     bytes: usize,
+}
+
+/// What of a run is a filter's.
+#[derive(Debug)]
+struct Part {
+    filter: FilterId,
+    /// By the filter's groups of subscribers.
+    groups: SmallVec<[Pieces; 1]>,
+}
+
+/// A group of subscribers in an open run.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    part: usize,
+    group: usize,
 }
 
 /// How much of a run a session has taken.
@@ -58,43 +75,60 @@ struct Mark {
 }
 
 impl OpenRun {
-    /// The filter that publications to this topic match, if it is known without looking.
-    pub fn filter_of(&self, topic: &Topic) -> Option<FilterId> {
-        self.filter
-            .filter(|_| self.topic.as_ref().is_some_and(|of| of == topic))
+    /// Is a run open to which publications to this topic belong, as is known without looking?
+    pub fn is_to(&self, topic: &Topic) -> bool {
+        self.topic.as_ref() == Some(topic)
     }
 
     /// Is a run open?
     pub fn is_open(&self) -> bool {
-        self.filter.is_some()
+        self.count > 0
     }
 
-    /// Forgets a run that nobody is left to take.
+    /// Forgets a filter that nobody is left to take anything of.
     pub fn forget(&mut self, filter: FilterId) {
-        if self.filter == Some(filter) {
-            self.filter = None;
-            self.topic = None;
+        if let Some(place) = self.parts().iter().position(|part| part.filter == filter) {
+            self.count -= 1;
+            self.parts.swap(place, self.count);
+            if self.count == 0 {
+                self.topic = None;
+            }
         }
     }
 
-    fn open(&mut self, filter: FilterId, groups: usize) {
-        self.filter = Some(filter);
+    fn parts(&self) -> &[Part] {
+        &self.parts[..self.count]
+    }
+
+    /// Is a run of just these filters open?
+    fn is_of(&self, filters: &[FilterId]) -> bool {
+        let parts = self.parts();
+        parts.len() == filters.len() && parts.iter().all(|part| filters.contains(&part.filter))
+    }
+
+    fn open(&mut self) {
         self.marks.clear();
         self.bytes = 0;
-        self.groups.truncate(groups);
-        self.groups.iter_mut().for_each(SmallVec::clear);
-        self.groups.resize_with(groups, Pieces::new);
     }
 
-    fn append(&mut self, group: usize, frame: LogRange) {
-        let pieces = &mut self.groups[group];
-        if let Some((range, deliveries)) = pieces.last_mut()
-            && range.extend(frame)
-        {
-            *deliveries += 1;
-        } else {
-            pieces.push((frame, 1));
+    /// Adds a filter with so many groups.
+    fn add(&mut self, filter: FilterId, groups: usize) {
+        if self.parts.len() == self.count {
+            self.parts.push(Part {
+                filter,
+                groups: SmallVec::new(),
+            });
         }
+        let part = &mut self.parts[self.count];
+        self.count += 1;
+        part.filter = filter;
+        part.groups.truncate(groups);
+        part.groups.iter_mut().for_each(SmallVec::clear);
+        part.groups.resize_with(groups, Pieces::new);
+    }
+
+    fn pieces(&self, place: Place) -> &Pieces {
+        &self.parts[place.part].groups[place.group]
     }
 
     /// How far a session has come, if it has begun.
@@ -106,9 +140,9 @@ impl OpenRun {
             .map(|(_, mark)| *mark)
     }
 
-    /// Remembers that a session has come to the end of a group's pieces.
-    fn set_mark(&mut self, session: &mut Session, group: usize) {
-        let mark = self.end_of(group);
+    /// Remembers that a session has come to the end of its group's pieces.
+    fn set_mark(&mut self, session: &mut Session, place: Place) {
+        let mark = self.end_of(place);
         match self.marks.get_mut(session.mark as usize) {
             Some((id, of)) if *id == session.id => *of = mark,
             _ => {
@@ -119,8 +153,8 @@ impl OpenRun {
     }
 
     /// A mark at the end of a group's pieces.
-    fn end_of(&self, group: usize) -> Mark {
-        let pieces = &self.groups[group];
+    fn end_of(&self, place: Place) -> Mark {
+        let pieces = self.pieces(place);
         let (end, deliveries) = pieces
             .last()
             .map_or((0, 0), |(range, deliveries)| (range.end(), *deliveries));
@@ -129,6 +163,16 @@ impl OpenRun {
             deliveries: deliveries as u16,
             pieces: pieces.len() as u16,
         }
+    }
+}
+
+fn append(pieces: &mut Pieces, frame: LogRange) {
+    if let Some((range, deliveries)) = pieces.last_mut()
+        && range.extend(frame)
+    {
+        *deliveries += 1;
+    } else {
+        pieces.push((frame, 1));
     }
 }
 
@@ -187,85 +231,98 @@ fn bytes_max(settings: &Settings) -> usize {
 }
 
 impl Shard {
-    /// Appends a message to the run of the only filter that it matches.
-    pub(super) fn extend_run(&mut self, message: &Message, topic: &Topic, filter: FilterId) {
-        if self.run.filter != Some(filter) {
+    /// Has none of these filters a subscriber in common with another? None, if no two have one of the same encoding:
+    /// a session has a single one.
+    pub(super) fn are_apart(&self, filters: &[FilterId]) -> bool {
+        let groups = |&filter: &FilterId| {
+            let groups = self.subscriptions.value(filter).groups().iter();
+            groups.filter(|group| !group.members.is_empty())
+        };
+        filters.iter().enumerate().all(|(index, one)| {
+            let others = || filters[index + 1..].iter().flat_map(groups);
+            groups(one).all(|group| others().all(|other| other.encoding != group.encoding))
+        })
+    }
+
+    /// Appends a message to the run of the filters that it matches, which are apart.
+    pub(super) fn extend_run(&mut self, message: &Message, topic: &Topic, filters: &[FilterId]) {
+        if !self.run.is_of(filters) {
             self.seal_run();
+            self.run.open();
+            for &filter in filters {
+                // Its last subscriber may have been one of those that could not take what came before.
+                if self.subscriptions.contains(filter) {
+                    let groups = self.subscriptions.value(filter).groups().len();
+                    self.run.add(filter, groups);
+                }
+            }
         }
-        let left_out = self
-            .left_out(message)
-            .filter(|&origin| self.is_subscribed(origin, filter));
+        self.append_to_run(message, topic);
+    }
+
+    /// Appends a message to the open run, to which it belongs.
+    pub(super) fn append_to_run(&mut self, message: &Message, topic: &Topic) {
+        let left_out = self.left_out(message);
         if let Some(origin) = left_out
             && !self.take_run(origin)
         {
             self.close_slow(origin);
         }
-        if !self.subscriptions.contains(filter) {
+        if !self.run.is_open() {
             // The last subscriber was one of those that could not take what came before.
             return;
         }
-        let (entry, subscribers) = self.subscriptions.entry_mut(filter);
-        let groups = subscribers.groups_mut();
-        if self.run.filter.is_none() {
-            self.run.open(filter, groups.len());
-        }
         let mut longest = 0;
-        for (index, group) in groups.iter_mut().enumerate() {
-            if group.members.is_empty() {
-                continue;
+        for of in &mut self.run.parts[..self.run.count] {
+            let (entry, subscribers) = self.subscriptions.entry_mut(of.filter);
+            for (group, pieces) in subscribers.groups_mut().iter_mut().zip(&mut of.groups) {
+                if group.members.is_empty() {
+                    continue;
+                }
+                let frame = group.encode(message, topic, entry, &mut self.logs);
+                append(pieces, frame);
+                longest = longest.max(frame.size());
+                self.stats.deliveries_due += group.members.len() as u64;
             }
-            let frame = group.encode(message, topic, entry, &mut self.logs);
-            self.run.append(index, frame);
-            longest = longest.max(frame.size());
-            self.stats.deliveries_due += group.members.len() as u64;
         }
         self.run.bytes += longest;
         if self.run.topic.as_ref() != Some(topic) {
             self.run.topic = Some(topic.clone());
         }
         if let Some(origin) = left_out
-            && self.is_subscribed(origin, filter)
+            && let Some(place) = self.place_in_run(origin)
+            && let Some(session) = self.sessions.find(origin)
         {
             // It has taken all before, and this is not for it.
             self.stats.deliveries_due -= 1;
-            self.set_mark(origin);
+            self.run.set_mark(session, place);
         }
         if self.run.bytes >= bytes_max(&self.settings) {
             self.seal_run();
         }
     }
 
-    fn is_subscribed(&mut self, id: SessionId, filter: FilterId) -> bool {
-        self.sessions
-            .find(id)
-            .is_some_and(|session| session.subscriptions.contains(filter))
-    }
-
-    /// The group of the open run's filter that a session is in, if it is in one.
-    fn group_in_run(&mut self, id: SessionId) -> Option<usize> {
-        let filter = self.run.filter?;
+    /// The group of the open run that a session is in, if it is in one.
+    fn place_in_run(&mut self, id: SessionId) -> Option<Place> {
         let session = self.sessions.find(id)?;
-        if !session.subscriptions.contains(filter) {
-            return None;
-        }
+        let is_its = |part: &Part| session.subscriptions.contains(part.filter);
+        let part = self.run.parts().iter().position(is_its)?;
+        let Part { filter, groups } = &self.run.parts[part];
         self.subscriptions
-            .value(filter)
+            .value(*filter)
             .group_of(session.encoding)
-            .filter(|group| *group < self.run.groups.len())
-    }
-
-    fn set_mark(&mut self, id: SessionId) {
-        if let Some(group) = self.group_in_run(id)
-            && let Some(session) = self.sessions.find(id)
-        {
-            self.run.set_mark(session, group);
-        }
+            .filter(|group| *group < groups.len())
+            .map(|group| Place { part, group })
     }
 
     /// Gives a session what it has not of the open run, before anything else is said to it. False if that was more
     /// than its outbox takes: what did not fit is announced by the close that has to follow.
     pub(super) fn take_run(&mut self, id: SessionId) -> bool {
-        let Some(group) = self.group_in_run(id) else {
+        // Most words are said while none is open.
+        if !self.run.is_open() {
+            return true;
+        }
+        let Some(place) = self.place_in_run(id) else {
             return true;
         };
         let Some(session) = self.sessions.find(id) else {
@@ -275,13 +332,13 @@ impl Shard {
         let before = session.outbox.charged();
         let lost = give(
             session,
-            &self.run.groups[group],
+            self.run.pieces(place),
             self.run.mark_of(session),
             bytes_max,
             &mut Copies::new(),
             &self.logs,
         );
-        self.run.set_mark(session, group);
+        self.run.set_mark(session, place);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         if session.outbox.has_waiting() {
             mark_urgent(session, &self.settings, &mut self.urgent);
@@ -293,33 +350,36 @@ impl Shard {
 
     /// Ends the run: every subscriber gets what it has not. Whoever can't take it is closed as too slow.
     pub(super) fn seal_run(&mut self) {
-        let Some(filter) = self.run.filter.take() else {
+        if !self.run.is_open() {
             return;
-        };
+        }
+        let count = std::mem::take(&mut self.run.count);
         self.run.topic = None;
         let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
-        let subscribers = self.subscriptions.value(filter);
-        for (group, pieces) in subscribers.groups().iter().zip(&self.run.groups) {
-            if pieces.is_empty() {
-                continue;
-            }
-            let mut copies = Copies::new();
-            for &slot in &group.members {
-                let session = self
-                    .sessions
-                    .at(slot)
-                    .expect("a member of a group has a session");
-                let bytes_max = session.limits(&self.settings).outbox_bytes_max;
-                let before = session.outbox.charged();
-                let mark = self.run.mark_of(session);
-                let lost = give(session, pieces, mark, bytes_max, &mut copies, &self.logs);
-                self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
-                mark_urgent(session, &self.settings, &mut self.urgent);
-                mark_dirty(session, &mut self.dirty);
-                if lost > 0 {
-                    // Due and not queued: announced by the close that follows.
-                    self.stats.announced += lost;
-                    too_slow.push(session.id);
+        for part in &self.run.parts[..count] {
+            let subscribers = self.subscriptions.value(part.filter);
+            for (group, pieces) in subscribers.groups().iter().zip(&part.groups) {
+                if pieces.is_empty() {
+                    continue;
+                }
+                let mut copies = Copies::new();
+                for &slot in &group.members {
+                    let session = self
+                        .sessions
+                        .at(slot)
+                        .expect("a member of a group has a session");
+                    let bytes_max = session.limits(&self.settings).outbox_bytes_max;
+                    let before = session.outbox.charged();
+                    let mark = self.run.mark_of(session);
+                    let lost = give(session, pieces, mark, bytes_max, &mut copies, &self.logs);
+                    self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+                    mark_urgent(session, &self.settings, &mut self.urgent);
+                    mark_dirty(session, &mut self.dirty);
+                    if lost > 0 {
+                        // Due and not queued: announced by the close that follows.
+                        self.stats.announced += lost;
+                        too_slow.push(session.id);
+                    }
                 }
             }
         }
@@ -332,8 +392,9 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::super::Ending;
-    use super::super::testing::{House, Who, brief, publish};
+    use super::super::testing::{HEAD, House, Who, brief, frame, publish};
     use crate::limits::KIB;
+    use crate::ws::frame::Opcode;
 
     fn numbered(topic: &str, number: u32) -> String {
         format!(r#"{{"type":"publish","topic":"{topic}","id":{number},"message":{number}}}"#)
@@ -394,6 +455,111 @@ mod tests {
             numbers(&mut house, reader),
             ["0", "1", "2", "3", "4", "5", "5", "6", "6", "7", "8", "8"]
         );
+    }
+
+    /// A client of the RESP listener that says this.
+    fn redis(house: &mut House, line: &str) -> Who {
+        let who = house.accept(0, 2, false);
+        house.bytes(who, format!("{line}\r\n").as_bytes());
+        house.settle();
+        house.raw(who);
+        who
+    }
+
+    /// A ClusterWS client that subscribes to a channel.
+    fn clusterws(house: &mut House, channel: &str) -> Who {
+        let who = house.accept(0, 0, false);
+        let head = HEAD.replace("GET / ", "GET /clusterws ");
+        house.bytes(who, head.as_bytes());
+        house.turn(0);
+        house.head(who);
+        house.send(who, &format!(r##"{{"#":["s","s","{channel}"]}}"##));
+        house.settle();
+        house.read(who);
+        who
+    }
+
+    /// What a Redis client that subscribes to `a` gets of publications of these numbers.
+    fn messages_of_a(numbers: std::ops::Range<u32>) -> Vec<u8> {
+        let message = |number| format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n{number}\r\n");
+        numbers.map(message).collect::<String>().into_bytes()
+    }
+
+    /// Takes texts of a client within one turn, and says how many filters the run has before that ends.
+    fn run_of(house: &mut House, who: Who, texts: &[String]) -> usize {
+        house.begin(who.shard);
+        for text in texts {
+            let mut bytes = frame(Opcode::Text, text.as_bytes());
+            house.shards[who.shard].receive(who.id, &mut bytes);
+        }
+        let count = house.shards[who.shard].run.parts().len();
+        house.finish_turn(who.shard);
+        house.settle();
+        count
+    }
+
+    #[test]
+    fn filters_without_a_common_subscriber_are_one_run() {
+        let mut house = House::new(1);
+        let (reader, publisher) = (house.connect(0), house.connect(0));
+        house.subscribe(reader, "a");
+        let redis = redis(&mut house, "SUBSCRIBE a");
+        let clusterws = clusterws(&mut house, "a");
+        let texts = [0, 1, 2].map(|number| numbered("a", number));
+        assert_eq!(run_of(&mut house, publisher, &texts), 2);
+        assert_eq!(numbers(&mut house, reader), ["0", "1", "2"]);
+        assert_eq!(house.raw(redis), messages_of_a(0..3));
+        let expected = [0, 1, 2].map(|number| format!(r##"{{"#":["p","a",{number}]}}"##));
+        assert_eq!(house.read(clusterws), expected);
+        let stats = house.shards[0].stats();
+        assert_eq!((stats.deliveries_due, stats.delivered), (9, 9));
+
+        // One that leaves takes its filter out of the run, with what came before.
+        house.send(publisher, &numbered("a", 3));
+        house.send(reader, r#"{"type":"unsubscribe","topic":"a","id":"u"}"#);
+        house.send(publisher, &numbered("a", 4));
+        house.turn(0);
+        assert_eq!(numbers(&mut house, reader), ["3", "ack \"u\""]);
+        assert_eq!(house.raw(redis), messages_of_a(3..5));
+        assert_eq!(house.read(clusterws).len(), 2);
+        let stats = house.shards[0].stats();
+        assert_eq!((stats.deliveries_due, stats.delivered), (14, 14));
+    }
+
+    #[test]
+    fn a_subscriber_of_two_filters_gets_each_publication_by_both() {
+        let mut house = House::new(1);
+        let publisher = house.connect(0);
+        let reader = redis(&mut house, "SUBSCRIBE a");
+        house.bytes(reader, b"PSUBSCRIBE a*\r\n");
+        house.settle();
+        house.raw(reader);
+        let texts = [0, 1].map(|number| numbered("a", number));
+        assert_eq!(run_of(&mut house, publisher, &texts), 0, "sealed");
+        let text = String::from_utf8(house.raw(reader)).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with(['*', '$']));
+        assert_eq!(
+            lines.collect::<Vec<_>>().join(" "),
+            "message a 0 pmessage a* a 0 message a 1 pmessage a* a 1"
+        );
+    }
+
+    #[test]
+    fn a_publisher_in_a_run_of_two_filters_hears_itself_before_its_ack_or_not_at_all() {
+        let mut house = House::new(1);
+        let member = house.connect(0);
+        house.subscribe(member, "a");
+        let redis = redis(&mut house, "SUBSCRIBE a");
+        let silent = numbered("a", 1).replace(r#""id""#, r#""echo":false,"id""#);
+        let texts = [numbered("a", 0), silent, numbered("a", 2)];
+        assert_eq!(run_of(&mut house, member, &texts), 2);
+        assert_eq!(
+            numbers(&mut house, member),
+            ["0", "ack 0", "ack 1", "2", "ack 2"]
+        );
+        assert_eq!(house.raw(redis), messages_of_a(0..3));
+        let stats = house.shards[0].stats();
+        assert_eq!((stats.deliveries_due, stats.delivered), (5, 5));
     }
 
     #[test]

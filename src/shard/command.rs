@@ -343,10 +343,8 @@ impl Shard {
     }
 
     pub(super) fn has_waiting_subscribes(&mut self, id: SessionId) -> bool {
-        self.sessions
-            .find(id)
-            .and_then(|session| session.stall.as_ref())
-            .is_some_and(|stall| !stall.subscribes.is_empty())
+        let session = self.sessions.find(id);
+        session.is_some_and(|session| session.has_waiting_subscribes())
     }
 
     /// Carries a command out, or gives it back if it must wait.

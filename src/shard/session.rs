@@ -264,6 +264,12 @@ impl Session {
         }
     }
 
+    /// Do subscribes of it wait for their interest to be known?
+    pub fn has_waiting_subscribes(&self) -> bool {
+        let stall = self.stall.as_ref();
+        stall.is_some_and(|stall| !stall.subscribes.is_empty())
+    }
+
     /// Is the handshake done and no end in sight?
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open)

@@ -59,9 +59,8 @@ impl Shard {
     }
 
     pub(super) fn has_waiting_subscribes(&mut self, id: SessionId) -> bool {
-        self.sessions
-            .find(id)
-            .is_some_and(|session| waiting_subscribes(session) > 0)
+        let session = self.sessions.find(id);
+        session.is_some_and(|session| session.waiting_subscribes() > 0)
     }
 
     /// Carries a command out, or gives it back if it must wait.
@@ -142,7 +141,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
-        let waiting = waiting_subscribes(session);
+        let waiting = session.waiting_subscribes();
         let refused = if !self
             .settings
             .access
@@ -190,7 +189,7 @@ impl Shard {
         let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
             return;
         };
-        let waiting = waiting_subscribes(session);
+        let waiting = session.waiting_subscribes();
         // By itself, so that the subscription does not keep the message alive that it came in.
         let filter = filter.detached();
         self.interest.add(&Key::Filter(filter.clone()));
@@ -446,12 +445,6 @@ impl Shard {
         self.update_reading(id);
         self.set_timer(id);
     }
-}
-
-/// How many subscribes of a session wait for their interest to be known.
-fn waiting_subscribes(session: &Session) -> usize {
-    let stall = session.stall.as_ref();
-    stall.map_or(0, |stall| stall.subscribes.len())
 }
 
 #[cfg(test)]

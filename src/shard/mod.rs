@@ -29,6 +29,7 @@ use crate::error::CloseReason;
 use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
 use crate::protocol::{Event, Protocol, clusterws};
+use crate::topic::Topic;
 use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode, ServerHeader};
@@ -167,6 +168,8 @@ pub struct Shard {
     outbox_bytes: usize,
     /// Scratch: matches of one topic.
     matches: Vec<FilterId>,
+    /// What was last published to over RESP.
+    channel: Option<Topic>,
     /// Scratch: one encoded event.
     words: Vec<u8>,
     /// The next shard to deal a connection to.
@@ -219,6 +222,7 @@ impl Shard {
             },
             outbox_bytes: 0,
             matches: Vec::new(),
+            channel: None,
             words: Vec::new(),
             next_deal: id.index(),
             is_quiet: false,

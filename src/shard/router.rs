@@ -51,6 +51,19 @@ impl Shard {
         Some((self.fan_out_counting(message), interested.len()))
     }
 
+    /// Does anybody subscribe, here or on another shard, to what this topic matches?
+    pub(super) fn has_interest(&mut self, topic: &Topic) -> bool {
+        if self.run.is_to(topic) {
+            return true;
+        }
+        self.matches.clear();
+        self.subscriptions.match_topic(topic, &mut self.matches);
+        if self.matches.is_empty() && !self.remote_filters.is_empty() {
+            self.remote_filters.match_topic(topic, &mut self.matches);
+        }
+        !self.matches.is_empty()
+    }
+
     /// Have the lanes to all of these shards room for a parcel of this size?
     pub(super) fn have_room(&mut self, shards: ShardSet, size: usize) -> bool {
         shards

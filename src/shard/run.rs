@@ -1,10 +1,11 @@
 //! The open run: the latest deliveries of one filter, encoded, that its subscribers have not been given yet.
 //!
 //! Publications that follow each other mostly go to the same filter, or to the same two, since protocols subscribe to a
-//! name in ways of their own; no session is in both then, and they are one run as well. Giving each of them to every subscriber at once
-//! would touch all sessions for every message; so they are gathered here, and the run is *sealed* when something else
-//! is to be said, when it is long enough, or when the turn ends: then every subscriber's outbox gets one range of the
-//! turn's log. The price of a message is its encoding; that of a subscriber is paid once a turn.
+//! name in ways of their own; no session is in both then, and they are one run as well. Giving each of them to every
+//! subscriber at once would touch all sessions for every message; so they are gathered here, and the run is *sealed*
+//! when something else is to be said, when it is long enough, or when the turn ends: then every subscriber's outbox gets
+//! one range of the turn's log. The price of a message is its encoding; that of a subscriber is paid
+//! once a turn.
 //!
 //! Nobody can tell: before any other word enters a session's outbox, the session takes what it has not of the run
 //! ([`Shard::take_run`]), and a [`Mark`] remembers how far that went. At most one run is open, and a session is in one of
@@ -304,9 +305,6 @@ impl Shard {
 
     /// The group of the open run that a session is in, if it is in one.
     fn place_in_run(&mut self, id: SessionId) -> Option<Place> {
-        if !self.run.is_open() {
-            return None;
-        }
         let session = self.sessions.find(id)?;
         let is_its = |part: &Part| session.subscriptions.contains(part.filter);
         let part = self.run.parts().iter().position(is_its)?;
@@ -321,6 +319,10 @@ impl Shard {
     /// Gives a session what it has not of the open run, before anything else is said to it. False if that was more
     /// than its outbox takes: what did not fit is announced by the close that has to follow.
     pub(super) fn take_run(&mut self, id: SessionId) -> bool {
+        // Most words are said while none is open.
+        if !self.run.is_open() {
+            return true;
+        }
         let Some(place) = self.place_in_run(id) else {
             return true;
         };
@@ -355,31 +357,30 @@ impl Shard {
         let count = std::mem::take(&mut self.run.count);
         self.run.topic = None;
         let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
-        let groups = self.run.parts[..count].iter().flat_map(|part| {
-            let groups = self.subscriptions.value(part.filter).groups();
-            groups.iter().zip(&part.groups)
-        });
-        for (group, pieces) in groups {
-            if pieces.is_empty() {
-                continue;
-            }
-            let mut copies = Copies::new();
-            for &slot in &group.members {
-                let session = self
-                    .sessions
-                    .at(slot)
-                    .expect("a member of a group has a session");
-                let bytes_max = session.limits(&self.settings).outbox_bytes_max;
-                let before = session.outbox.charged();
-                let mark = self.run.mark_of(session);
-                let lost = give(session, pieces, mark, bytes_max, &mut copies, &self.logs);
-                self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
-                mark_urgent(session, &self.settings, &mut self.urgent);
-                mark_dirty(session, &mut self.dirty);
-                if lost > 0 {
-                    // Due and not queued: announced by the close that follows.
-                    self.stats.announced += lost;
-                    too_slow.push(session.id);
+        for part in &self.run.parts[..count] {
+            let subscribers = self.subscriptions.value(part.filter);
+            for (group, pieces) in subscribers.groups().iter().zip(&part.groups) {
+                if pieces.is_empty() {
+                    continue;
+                }
+                let mut copies = Copies::new();
+                for &slot in &group.members {
+                    let session = self
+                        .sessions
+                        .at(slot)
+                        .expect("a member of a group has a session");
+                    let bytes_max = session.limits(&self.settings).outbox_bytes_max;
+                    let before = session.outbox.charged();
+                    let mark = self.run.mark_of(session);
+                    let lost = give(session, pieces, mark, bytes_max, &mut copies, &self.logs);
+                    self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
+                    mark_urgent(session, &self.settings, &mut self.urgent);
+                    mark_dirty(session, &mut self.dirty);
+                    if lost > 0 {
+                        // Due and not queued: announced by the close that follows.
+                        self.stats.announced += lost;
+                        too_slow.push(session.id);
+                    }
                 }
             }
         }

@@ -268,6 +268,12 @@ impl Session {
         }
     }
 
+    /// How many subscribes of it wait for their interest to be known.
+    pub fn waiting_subscribes(&self) -> usize {
+        let stall = self.stall.as_ref();
+        stall.map_or(0, |stall| stall.subscribes.len())
+    }
+
     /// Is the handshake done and no end in sight?
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open)

@@ -150,14 +150,14 @@ impl Trie {
             if node.star != NO_NODE {
                 return self.match_paths(topic, matches);
             }
+            if node.edge_count == 0 {
+                break NO_FILTER;
+            }
             let size = rest.iter().position(|&byte| byte == b'.');
             let level = &rest[..size.unwrap_or(rest.len())];
-            let child = if node.edge_count > 0 {
-                self.literal_child(id, level)
-            } else {
-                None
+            let Some(child) = self.literal_child(id, level) else {
+                break NO_FILTER;
             };
-            let Some(child) = child else { break NO_FILTER };
             id = child;
             node = self.node(child);
             if node.branch != NO_FILTER {
@@ -171,7 +171,7 @@ impl Trie {
         if one_depth != NO_FILTER {
             matches.push(one_depth);
         }
-        matches.extend(branches.into_iter().rev());
+        matches.extend(branches.iter().rev());
     }
 
     /// [`Trie::match_levels`] by whichever ways there are.

@@ -149,20 +149,22 @@ impl Shard {
     }
 
     fn execute_request(&mut self, id: SessionId, request: &Request<'_>) -> Result<(), Wait> {
-        let is_subscribe = matches!(request, Request::Subscribe { .. });
-        let must_wait = self.has_waiting_subscribes(id) && !is_subscribe
-            || self.has_many_waiting_answers(id)
-            || changes_connection(request) && self.has_waiting_answers(id);
-        if must_wait {
-            return Err(Wait);
-        }
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
+        let is_subscribe = matches!(request, Request::Subscribe { .. });
+        let has_waiting_subscribes = session.waiting_subscribes() > 0;
+        let bytes_max = session.replies_bytes_max(&self.settings);
         let version = version_of(session);
         let Some(resp) = &mut session.resp else {
             return Ok(());
         };
+        let must_wait = has_waiting_subscribes && !is_subscribe
+            || resp.has_many_waiting(bytes_max)
+            || changes_connection(request) && !resp.waiting.is_empty();
+        if must_wait {
+            return Err(Wait);
+        }
         resp.command = request.name();
         if !resp.is_authenticated && !request.is_allowed_before_auth() {
             self.refuse_resp(id, reply::NOAUTH);
@@ -254,17 +256,7 @@ impl Shard {
         if !self.rate_allows(id, Rated::Publish) {
             return Err(Wait);
         }
-        // One copy of both, so that a message is one piece of memory.
-        let mut copy = Vec::with_capacity(channel.len() + payload.len());
-        copy.extend_from_slice(channel);
-        copy.extend_from_slice(payload);
-        let mut copy = Bytes::from(copy);
-        let name = copy.split_to(channel.len());
-        let topic = match space {
-            Space::Channels => Topic::channel(name),
-            Space::Shards => Topic::shard(name),
-        };
-        let topic = match topic {
+        let topic = match self.take_channel(space, channel) {
             Ok(topic) => topic,
             Err(error) => {
                 self.refuse_topic(id, error);
@@ -274,18 +266,29 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
+        let resp = session.resp.as_ref();
+        let wants_answer = resp.is_some_and(|resp| resp.replies == ReplyMode::On);
         let identity = session.identity.as_deref();
         if !self.settings.access.may_publish(&topic, identity) {
             self.refuse_resp(id, NOPERM);
             return Ok(());
         }
+        if !self.has_interest(&topic) {
+            // Before anything is copied for nobody.
+            self.channel = Some(topic);
+            self.stats.publishes += 1;
+            self.spend_rate(id, Rated::Publish);
+            self.answer_resp(id, |_, out| reply::write_integer(0, out));
+            return Ok(());
+        }
+        self.channel = Some(topic.clone());
         let message = Arc::new(Message {
             targets: Targets {
                 topics: smallvec::smallvec![topic],
                 ..Targets::default()
             },
             event: None,
-            payload: Payload::untyped(copy),
+            payload: Payload::untyped(Bytes::copy_from_slice(payload)),
             attachments: Vec::new(),
             origin: Some(Origin {
                 shard: self.id,
@@ -296,11 +299,6 @@ impl Shard {
             unix_ms: self.now.unix_ms,
             envelope: None,
         });
-        let wants_answer = self
-            .sessions
-            .find(id)
-            .and_then(|session| session.resp.as_ref())
-            .is_some_and(|resp| resp.replies == ReplyMode::On);
         let number = wants_answer.then(|| self.tallies.reserve());
         let Some((receivers, asked)) = self.route_asking(&message, number) else {
             return Err(Wait);
@@ -314,6 +312,20 @@ impl Shard {
             _ => self.answer_resp(id, |_, out| reply::write_integer(receivers as i64, out)),
         }
         Ok(())
+    }
+
+    /// The topic of a channel. Publications mostly go to the channel of the one before, whose topic is kept.
+    fn take_channel(&mut self, space: Space, channel: &[u8]) -> Result<Topic, TopicError> {
+        let is_shard = matches!(space, Space::Shards);
+        let is_it = |topic: &Topic| topic.as_bytes() == channel && topic.is_shard() == is_shard;
+        if let Some(topic) = self.channel.take_if(|topic| is_it(topic)) {
+            return Ok(topic);
+        }
+        let name = Bytes::copy_from_slice(channel);
+        match space {
+            Space::Channels => Topic::channel(name),
+            Space::Shards => Topic::shard(name),
+        }
     }
 
     /// The place of an answer that other shards have to say their part of.
@@ -367,10 +379,7 @@ impl Shard {
             return self.refuse_subscribe(id, NOPERM);
         }
         let limits = session.limits(&self.settings);
-        let waiting = session
-            .stall
-            .as_ref()
-            .map_or(0, |stall| stall.subscribes.len());
+        let waiting = session.waiting_subscribes();
         let new = filters.iter().filter(|filter| {
             let known = self.subscriptions.find(filter);
             !known.is_some_and(|known| session.subscriptions.contains(known))

@@ -144,6 +144,11 @@ impl RespSession {
             waiting_bytes: 0,
         }
     }
+
+    /// Do so many answers wait that the next command has to?
+    fn has_many_waiting(&self, bytes_max: usize) -> bool {
+        self.waiting.len() >= RESP_WAITING_MAX || self.waiting_bytes >= bytes_max
+    }
 }
 
 /// The version that a session speaks; RESP2 if it speaks something else.
@@ -263,10 +268,9 @@ impl Shard {
 
     /// Does an answer of this session wait?
     fn has_waiting_answers(&mut self, id: SessionId) -> bool {
-        self.sessions
-            .find(id)
-            .and_then(|session| session.resp.as_ref())
-            .is_some_and(|resp| !resp.waiting.is_empty())
+        let session = self.sessions.find(id);
+        let resp = session.and_then(|session| session.resp.as_ref());
+        resp.is_some_and(|resp| !resp.waiting.is_empty())
     }
 
     /// Do so many of its answers wait that its next command has to?
@@ -275,9 +279,8 @@ impl Shard {
             return false;
         };
         let bytes_max = session.replies_bytes_max(&self.settings);
-        session.resp.as_ref().is_some_and(|resp| {
-            resp.waiting.len() >= RESP_WAITING_MAX || resp.waiting_bytes >= bytes_max
-        })
+        let resp = session.resp.as_ref();
+        resp.is_some_and(|resp| resp.has_many_waiting(bytes_max))
     }
 
     /// A session ends: nobody waits for its answers.

@@ -54,6 +54,42 @@ fn ask(house: &mut House, who: Who, line: &str) -> String {
 }
 
 #[test]
+fn a_publication_is_counted_anew_whatever_was_published_before() {
+    let mut house = House::new(2);
+    let publisher = redis(&mut house, 0);
+    // Near and far.
+    for shard in 0..2 {
+        let (reader, of_shards) = (redis(&mut house, shard), redis(&mut house, shard));
+        let count = |house: &mut House, line: &str, expected: &str| {
+            assert_eq!(ask(house, publisher, line), expected, "{line} {shard}");
+        };
+        count(&mut house, "PUBLISH a x", ":0");
+        count(&mut house, "PUBLISH a x", ":0");
+        ask(&mut house, reader, "SUBSCRIBE a");
+        count(&mut house, "PUBLISH a x", ":1");
+        count(&mut house, "SPUBLISH a x", ":0");
+        ask(&mut house, of_shards, "SSUBSCRIBE a");
+        count(&mut house, "SPUBLISH a x", ":1");
+        count(&mut house, "PUBLISH ab x", ":0");
+        count(&mut house, "PUBLISH a x", ":1");
+        ask(&mut house, reader, "PSUBSCRIBE *");
+        count(&mut house, "PUBLISH a x", ":2");
+        count(&mut house, "PUBLISH ab x", ":1");
+        count(&mut house, "SPUBLISH ab x", ":0");
+        for (who, line) in [
+            (reader, "UNSUBSCRIBE"),
+            (reader, "PUNSUBSCRIBE"),
+            (of_shards, "SUNSUBSCRIBE"),
+        ] {
+            ask(&mut house, who, line);
+        }
+        count(&mut house, "PUBLISH a x", ":0");
+        count(&mut house, "SPUBLISH a x", ":0");
+    }
+    assert_eq!(house.shards[0].stats().publishes, 24);
+}
+
+#[test]
 fn channels_patterns_and_shard_channels_are_told_apart() {
     let mut house = House::new(2);
     let (reader, publisher) = (redis(&mut house, 0), redis(&mut house, 1));

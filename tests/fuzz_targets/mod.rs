@@ -14,7 +14,9 @@ pub mod native;
 pub mod received;
 pub mod shard;
 pub mod shards;
+pub mod speakers;
 pub mod topic_tree;
+pub mod values;
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -16,8 +16,10 @@ pub mod received;
 pub mod resp;
 pub mod shard;
 pub mod shards;
+pub mod speakers;
 pub mod tokens;
 pub mod topic_tree;
+pub mod values;
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -2,12 +2,17 @@
 //! lowest five bits count) and its arguments, mostly digits. So inputs can be read and written:
 //! `g00 s01 g10 p112` opens two connections, subscribes one, lets the other publish; each space is a turn.
 //!
-//! What has to be so is in `shards` (each turn, and when all is over) and in `received` (each message).
+//! `}00 |00 p001` does the same in ClusterWS, `~00 {00` in RESP; publishing is the same step for all of them.
+//!
+//! What has to be so is in `shards` (each turn, and when all is over) and in `received` (each message), with `values` for
+//! RESP; what the clients of other protocols say is in `speakers`.
 
 use bytes::Bytes;
 use pubsub::address::proxies::TrustedProxies;
 use pubsub::address::{ClientId, ShardId};
 use pubsub::limits::{KIB, Limits, SEND_BYTES_MAX};
+use pubsub::protocol::clusterws::{Dialect, Generation};
+use pubsub::secret::Secret;
 use pubsub::shard::Ending;
 use pubsub::shard::auth::{Access, AccessRule, Who};
 use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
@@ -15,7 +20,10 @@ use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Filter;
 
 use super::input::Input;
+use super::received::Speech;
 use super::shards::{World, frame};
+use super::speakers::PASSWORD;
+use super::values::Values;
 
 const BROKER: u64 = 0x0102_0304_0506;
 const CLIENTS: usize = 8;
@@ -29,10 +37,20 @@ const FILTERS: [&str; 16] = [
 const EVENTS: [&str; 4] = ["add", "log", "e", "none"];
 /// By `listener`: what a client asks for that knows where it is.
 const PATHS: [&str; 3] = ["/", "/", "/ws"];
+/// The first of the listeners that speak RESP; the other deals its connections.
+const RESP: u16 = 3;
+/// What ClusterWS clients ask for, and what they are.
+const DIALECTS: [(&str, Generation, bool); 5] = [
+    ("", Generation::Three, false),
+    ("v=1", Generation::One, false),
+    ("v=0", Generation::Zero, false),
+    ("binary=1", Generation::Three, true),
+    ("v=1&binary=1", Generation::One, true),
+];
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    let settings = settings(&mut input);
+    let (settings, password) = settings(&mut input);
     let (end, settles) = (input.below(4), input.below(4) != 0);
     // The largest publication of the steps is larger than a send, where the limits allow one so large.
     let unit = if settings.limits.message_bytes_max > SEND_BYTES_MAX {
@@ -40,7 +58,7 @@ pub fn run(input: &[u8]) {
     } else {
         24
     };
-    let mut world = World::new(settings, CLIENTS);
+    let mut world = World::new(settings, password, CLIENTS);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
@@ -80,17 +98,36 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
     match letter {
         b'a' => {
             let (client, listener) = (input.below(CLIENTS), input.below(4));
-            world.connect(client, (listener % 3) as u16, listener == 3);
+            let is_refused = listener == 3;
+            world.connect(client, (listener % 3) as u16, is_refused, Speech::Native);
         }
         b'g' => {
             let (client, listener) = (input.below(CLIENTS), input.below(3));
-            world.connect(client, listener as u16, false);
-            let head = format!(
-                "GET {} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                PATHS[listener]
-            );
-            world.send(client, head.as_bytes());
+            world.connect(client, listener as u16, false, Speech::Native);
+            say_bytes(world, client, head(PATHS[listener]).as_bytes());
+        }
+        b'}' => {
+            let (client, dialect) = (input.below(CLIENTS), input.below(5));
+            let (query, generation, is_binary) = DIALECTS[dialect];
+            let speech = Speech::Clusterws(Dialect::new(generation, is_binary), false);
+            let listener = dialect % 2;
+            if world.clients[client].is_none() {
+                world.connect(client, listener as u16, false, speech);
+                world.send(client, head(&format!("/cws?{query}")).as_bytes());
+            }
+        }
+        b'|' => {
+            let client = input.below(CLIENTS);
+            world.say_clusterws(client, input.below(10), input.below(8));
+        }
+        b'~' => {
+            let (client, listener) = (input.below(CLIENTS), input.below(3));
+            let speech = Speech::Resp(Values::default());
+            world.connect(client, RESP + (listener % 2) as u16, listener == 2, speech);
+        }
+        b'{' => {
+            let client = input.below(CLIENTS);
+            world.say_resp(client, input.below(16), input.below(8));
         }
         b'b' => {
             let (shard, topic) = (input.below(3), TOPICS[input.below(8)]);
@@ -99,7 +136,12 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
         }
         b'c' => {
             let client = input.below(CLIENTS);
-            world.send(client, &frame(0x88, &1000_u16.to_be_bytes()));
+            if let Some(Speech::Resp(_)) = world.speech(client) {
+                world.run_wild(client);
+                world.send(client, b"QUIT\r\n");
+            } else {
+                world.send(client, &frame(0x88, &1000_u16.to_be_bytes()));
+            }
         }
         b'd' => world.read(input.below(CLIENTS)),
         b'e' => {
@@ -114,9 +156,7 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
             let client = input.below(CLIENTS);
             let size = usize::from(input.byte());
             let bytes = input.take(size);
-            if let Some(client) = &mut world.clients[client] {
-                client.is_wild = true;
-            }
+            world.run_wild(client);
             world.send(client, bytes);
         }
         b'h' | b'n' => {
@@ -206,6 +246,9 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
             let text = input.take(size);
             // Nobody else may number publications.
             if !text.windows(6).any(|window| window == b"\"from\"") {
+                if !world.is_native(client) {
+                    world.run_wild(client);
+                }
                 world.send(client, &frame(0x81, text));
             }
         }
@@ -219,8 +262,8 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
             match input.below(4) {
                 0 => say(world, client, r#"{"type":"whoami"}"#),
                 1 => say(world, client, r#"{"type":"ping","id":[1]}"#),
-                2 => world.send(client, &frame(0x89, b"are you there?")),
-                _ => world.send(client, &frame(0x8A, b"")),
+                2 => say_bytes(world, client, &frame(0x89, b"are you there?")),
+                _ => say_bytes(world, client, &frame(0x8A, b"")),
             }
         }
         b'y' => match input.below(4) {
@@ -239,13 +282,34 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
     }
 }
 
+fn head(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// What a native client says. To others it is as good as anything.
 fn say(world: &mut World, client: usize, text: &str) {
+    if !world.is_native(client) {
+        world.run_wild(client);
+    }
     world.send(client, &frame(0x81, text.as_bytes()));
 }
 
-fn settings(input: &mut Input<'_>) -> Settings {
+/// What makes sense where WebSocket is spoken.
+fn say_bytes(world: &mut World, client: usize, bytes: &[u8]) {
+    if let Some(Speech::Resp(_)) = world.speech(client) {
+        world.run_wild(client);
+    }
+    world.send(client, bytes);
+}
+
+/// And the password of Redis clients, if they need one.
+fn settings(input: &mut Input<'_>) -> (Settings, Option<Secret>) {
     let shards = [2, 1, 3][input.below(3)];
-    let is_big = input.byte() % 2 == 1;
+    let sizes = input.below(4);
+    let (is_big, has_password) = (sizes % 2 == 1, sizes > 1);
     let flags = input.below(16);
     let (rate, burst) = if flags & 8 == 0 { (0, 0) } else { (20, 2) };
     let small = Limits {
@@ -305,8 +369,15 @@ fn settings(input: &mut Input<'_>) -> Settings {
         native: true,
         echo_path: Some("/echo".to_owned()),
         http: true,
+        clusterws: Some(Dialect::new(Generation::Three, false)),
+        clusterws_path: "/cws".to_owned(),
         client_services: true,
         dealt: flags & 2 != 0,
+        ..ListenerSettings::default()
+    };
+    let resp = |dealt| ListenerSettings {
+        resp: true,
+        dealt,
         ..ListenerSettings::default()
     };
     let dealt = ListenerSettings {
@@ -319,20 +390,26 @@ fn settings(input: &mut Input<'_>) -> Settings {
         client_services: false,
         ..open.clone()
     };
-    Settings {
+    let password = has_password.then(|| Secret::new(PASSWORD).expect("a password"));
+    let settings = Settings {
         broker: BROKER,
         access: Access::new(rules),
         slow: SlowRules::new(vec![
             slow("d", SlowPolicy::DropOldest),
             slow("c", SlowPolicy::Conflate),
         ]),
-        listeners: vec![open, dealt, strict],
+        listeners: vec![open, dealt, strict, resp(false), resp(true)],
         trusted: TrustedProxies::default(),
+        server_limits: Limits {
+            subscriptions_max: 1000,
+            ..limits.clone()
+        },
         admission: if flags & 4 == 0 {
             Admission::Open
         } else {
             Admission::Host
         },
         ..Settings::plain(shards, limits)
-    }
+    };
+    (settings, password)
 }

@@ -12,12 +12,16 @@ use bytes::Bytes;
 use pubsub::address::{RemoteAddress, SessionId, ShardId};
 use pubsub::limits::{OUTBOX_ENTRY_BYTES, RING_BYTES_MAX, RING_ENTRIES_MAX, SEND_BYTES_MAX};
 use pubsub::message::Payload;
+use pubsub::secret::Secret;
+use pubsub::shard::auth::Access;
 use pubsub::shard::parcel::Parcel;
 use pubsub::shard::settings::Settings;
-use pubsub::shard::{Effect, Ending, Now, Shard, Verdict};
-use pubsub::topic::{Filter, Topic};
+use pubsub::shard::{Credentials, Effect, Ending, Now, Shard, Verdict};
+use pubsub::topic::Topic;
 
-use super::received::{self, News, Received, Series};
+use super::received::{self, News, Received, Series, Speech};
+use super::speakers::{Known, Way};
+use super::values::Answer;
 
 /// When the clocks start (ms since 1970).
 const UNIX_MS: u64 = 1_518_741_097_123;
@@ -45,6 +49,8 @@ pub struct Client {
     pub received: Received,
     /// The requests that it was asked.
     pub asked: VecDeque<u64>,
+    /// What it knows from what it has said.
+    pub known: Known,
     /// Sent bytes that are no whole frames: nobody knows what it says from then on.
     pub is_wild: bool,
     /// The last number of each of its series.
@@ -85,7 +91,7 @@ struct Ring {
 
 /// Everything.
 pub struct World {
-    settings: Arc<Settings>,
+    pub settings: Arc<Settings>,
     pub shards: Vec<Shard>,
     /// By source, then target.
     rings: Vec<Vec<Ring>>,
@@ -102,16 +108,23 @@ pub struct World {
     /// Acked publications that somebody has to have got in the end.
     dues: Vec<(Due, Series, u64)>,
     is_quiet: bool,
+    /// Do Redis clients need one?
+    pub has_password: bool,
 }
 
 impl World {
-    pub fn new(settings: Settings, clients: usize) -> World {
+    pub fn new(settings: Settings, password: Option<Secret>, clients: usize) -> World {
         let settings = Arc::new(settings);
         let count = settings.shards;
         let now = Now {
             ms: 0,
             unix_ms: UNIX_MS,
         };
+        let has_password = password.is_some();
+        let credentials = Arc::new(Credentials {
+            resp_password: password,
+            ..Credentials::default()
+        });
         let ring = || Ring {
             parcels: VecDeque::new(),
             bytes: 0,
@@ -120,7 +133,11 @@ impl World {
         };
         World {
             shards: (0..count)
-                .map(|index| Shard::new(ShardId(index as u8), settings.clone(), now))
+                .map(|index| {
+                    let mut shard = Shard::new(ShardId(index as u8), settings.clone(), now);
+                    shard.set_credentials(credentials.clone());
+                    shard
+                })
                 .collect(),
             rings: (0..count)
                 .map(|_| (0..count).map(|_| ring()).collect())
@@ -135,20 +152,27 @@ impl World {
             deliveries: 0,
             dues: Vec::new(),
             is_quiet: false,
+            has_password,
             settings,
         }
     }
 
     // What happens to the world: for the next turns.
 
-    /// A new connection, unless this client has one.
-    pub fn connect(&mut self, index: usize, listener: u16, refused: bool) {
+    /// A new connection that speaks this, unless this client has one.
+    pub fn connect(&mut self, index: usize, listener: u16, refused: bool, speech: Speech) {
         if self.clients[index].is_some() || self.is_quiet {
             return;
         }
         let shard = index % self.shards.len();
         let session = self.new_session(shard);
         self.next_number += 1;
+        let mut received = Received::default();
+        received.speech = speech;
+        let known = Known {
+            is_authenticated: !self.has_password,
+            ..Known::default()
+        };
         self.clients[index] = Some(Client {
             number: self.next_number,
             listener,
@@ -161,8 +185,9 @@ impl World {
             is_fast: true,
             in_flight: None,
             is_shut_down: false,
-            received: Received::default(),
+            received,
             asked: VecDeque::new(),
+            known,
             is_wild: false,
             series: HashMap::new(),
             unacked: HashMap::new(),
@@ -172,6 +197,33 @@ impl World {
             listener,
             refused,
         });
+        let has_rules = self.settings.access != Access::default();
+        if has_rules && !self.is_native(index) {
+            // What is refused then is not told in all protocols.
+            self.run_wild(index);
+        }
+    }
+
+    /// Does this client speak the native protocol?
+    pub fn is_native(&self, index: usize) -> bool {
+        let client = self.clients[index].as_ref();
+        client.is_some_and(|client| matches!(client.received.speech, Speech::Native))
+    }
+
+    /// What a client speaks, if it is there.
+    pub fn speech(&self, index: usize) -> Option<&Speech> {
+        let client = self.clients[index].as_ref()?;
+        Some(&client.received.speech)
+    }
+
+    /// From now on nobody knows what a client says.
+    pub fn run_wild(&mut self, index: usize) {
+        if let Some(client) = &mut self.clients[index] {
+            client.is_wild = true;
+            if let Speech::Resp(values) = &mut client.received.speech {
+                values.is_lenient = true;
+            }
+        }
     }
 
     /// The client sends bytes.
@@ -192,14 +244,25 @@ impl World {
             return;
         };
         let from = client.number;
-        let series: Series = (from, format!("\"{topic}\""), echo);
-        let topic = Topic::dotted(Bytes::copy_from_slice(topic.as_bytes())).expect("a topic");
+        // Others leave nobody out, and RESP has a space of names that only it sees.
+        let is_shard = !echo && matches!(client.received.speech, Speech::Resp(_));
+        let echo = echo || !self.is_native(index);
+        let way = self.way_of(index, topic, is_shard);
+        if let Some(Way::Plain(bytes)) = &way {
+            return self.send(index, bytes);
+        }
+        let topic = if is_shard {
+            format!("shard {topic}")
+        } else {
+            format!("\"{topic}\"")
+        };
+        let series: Series = (from, topic, echo);
+        let topic = received::topic_of(&series);
         // Whoever has its ack now has to get this, if this is acked.
         let mut dues = Vec::new();
         for other in self.clients.iter().flatten() {
             for (filter, stay) in &other.received.stays {
-                let written: String = serde_json::from_str(filter).expect("a string");
-                let filter_of = Filter::dotted(Bytes::from(written)).expect("a filter");
+                let filter_of = received::filter_of(filter);
                 if filter_of.matches(&topic) && (echo || other.number != from) {
                     dues.push((other.number, filter.clone(), stay.number));
                 }
@@ -210,9 +273,28 @@ impl World {
         let client = self.clients[index].as_mut().expect("seen above");
         let number = client.series.entry(series.clone()).or_default();
         *number += 1;
-        let text = received::numbered(&series, *number, id, padding);
+        let message = received::numbered(&series, *number, padding);
+        let is_large = message.len() > self.settings.limits.message_bytes_max;
+        let bytes = match (way, &mut client.received.speech) {
+            (Some(Way::Numbered(before, after)), Speech::Resp(values)) => {
+                values.expected.push_back(Answer::Receivers(id));
+                let size = format!("${}\r\n", message.len()).into_bytes();
+                [before, size, message.into_bytes(), after].concat()
+            }
+            (Some(Way::Numbered(before, after)), _) => {
+                frame(0x81, &[before, message.into_bytes(), after].concat())
+            }
+            (None | Some(Way::Plain(_)), _) => {
+                let text = received::publication(&series, *number, id, padding);
+                frame(0x81, text.as_bytes())
+            }
+        };
         client.unacked.insert(id, (series, *number, dues));
-        self.send(index, &frame(0x81, text.as_bytes()));
+        self.send(index, &bytes);
+        if is_large && !self.is_native(index) {
+            // It will be closed for it, or not hear of it.
+            self.run_wild(index);
+        }
     }
 
     /// The client stops to send, or is gone.
@@ -281,6 +363,8 @@ impl World {
         let count = self.shards.len();
         let ring = &mut self.rings[source % count][target % count];
         (ring.entries_max, ring.bytes_max) = (entries_max, bytes_max);
+        // Real rings get no smaller; what a shard drains may make it say something by the room that it knew.
+        self.open_lanes(source % count);
     }
 
     fn unbound(&mut self) {
@@ -506,7 +590,20 @@ impl World {
         client.received.take(chunks, &mut news);
         self.deliveries += client.received.deliveries - before;
         for news in news {
+            let news = match news {
+                News::Came(series, number) => {
+                    // Its own, which says that it is published.
+                    let mut unacked = client.unacked.iter();
+                    let own = unacked.find(|(_, (of, n, _))| (of, *n) == (&series, number));
+                    match own {
+                        Some((&id, _)) => News::Published(id),
+                        None => continue,
+                    }
+                }
+                news => news,
+            };
             match news {
+                News::Came(..) => {}
                 News::Asked(number) => client.asked.push_back(number),
                 News::Published(id) => {
                     if let Some((series, number, subscribers)) = client.unacked.remove(&id) {
@@ -573,7 +670,10 @@ impl World {
                 "an outbox of {} bytes",
                 view.outbox_bytes
             );
-            assert!(view.subscriptions <= limits.subscriptions_max as u64);
+            let subscriptions_max = limits
+                .subscriptions_max
+                .max(self.settings.server_limits.subscriptions_max);
+            assert!(view.subscriptions <= subscriptions_max as u64);
         }
     }
 
@@ -593,6 +693,7 @@ impl World {
             }
             self.turn_all();
             if self.is_settled() {
+                self.check_answers();
                 return self.check_dues();
             }
         }
@@ -613,6 +714,19 @@ impl World {
             && !self.clients.iter().flatten().any(is_unread)
     }
 
+    /// Whoever speaks RESP was answered all that it asked.
+    fn check_answers(&self) {
+        for client in self.clients.iter().flatten() {
+            let is_there = !client.has_ended && !client.is_shut_down && !self.is_quiet;
+            if let Speech::Resp(values) = &client.received.speech
+                && is_there
+                && !values.is_lenient
+            {
+                assert!(values.expected.is_empty(), "unanswered: {values:?}");
+            }
+        }
+    }
+
     fn check_dues(&mut self) {
         for ((who, filter, stay), series, number) in mem::take(&mut self.dues) {
             let mut clients = self.clients.iter().flatten();
@@ -622,7 +736,8 @@ impl World {
             let received = &client.received;
             // Whoever left, or was told that something is missing, may miss it.
             let is_told = received.gaps > 0 && received::skips(&series.1);
-            if !received.is_open() || client.is_failed || is_told {
+            let has_left = client.is_failed || client.is_shut_down;
+            if !received.is_open() || has_left || is_told {
                 continue;
             }
             let stays = received.stays.get(&filter);

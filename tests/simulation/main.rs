@@ -9,12 +9,13 @@
 //! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `stage` (what clients share), `oracle` (what must, may and must
 //! not come) and `questions` (what may be answered), `profile` (what a seed decides), `turn` (the steps of a shard's turn,
 //! in the right order and in wrong ones), `world` (who does what when), `settle` (rest, drain, and the reckoning),
-//! `scenarios` (cases that are no seed).
+//! `scenarios` and `mixed_scenarios` (cases that are no seed).
 
 mod client;
 mod clusterws;
 mod driver;
 mod frames;
+mod mixed_scenarios;
 mod names;
 mod native;
 mod native_answers;
@@ -173,9 +174,13 @@ fn a_seed_replays_itself() {
 
 /// A wrong order of the turn is caught, and by the right reason: a message that an ack had promised did not come.
 fn check_caught(order: TurnOrder) {
+    check_caught_as(order, Kind::Missing);
+}
+
+fn check_caught_as(order: TurnOrder, kind: Kind) {
     let caught = (0..1_000).find_map(|seed| {
         let violation = first_violation(seed, order)?;
-        (violation.kind == Kind::Missing).then_some((seed, violation))
+        (violation.kind == kind).then_some((seed, violation))
     });
     let Some((seed, violation)) = caught else {
         panic!("{order:?} is not caught");
@@ -206,6 +211,11 @@ fn handed_over_bytes_routed_at_once_are_caught() {
 #[test]
 fn acks_before_the_rings_are_caught() {
     check_caught(TurnOrder::SendBeforePublish);
+}
+
+#[test]
+fn counts_before_all_have_counted_are_caught() {
+    check_caught_as(TurnOrder::CountsTooEarly, Kind::Count);
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Client {
     }
 
     /// Subscribes to all of these, or to none if that were too many.
-    fn subscribe_by_resp(
+    pub fn subscribe_by_resp(
         &mut self,
         kind: Kind,
         names: &[&'static str],
@@ -358,7 +358,7 @@ impl Client {
         self.await_reply(What::Answer(stage.oracle.questions.len() - 1));
     }
 
-    fn ping(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
+    pub fn ping(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
         let text = (stage.rng.bool()).then(|| stage.rng.u8(..).to_string());
         match &text {
             Some(text) => self.say(&["PING", text], stage, out),

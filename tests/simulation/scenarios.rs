@@ -13,13 +13,13 @@ use crate::stage::Stage;
 use crate::turn::{Step, TurnOrder};
 use crate::world::World;
 
-fn world(shards: usize, change: impl FnOnce(&mut Profile)) -> World {
+pub fn world(shards: usize, change: impl FnOnce(&mut Profile)) -> World {
     let mut profile = Profile::fair(shards);
     change(&mut profile);
     World::new(1, Rng::with_seed(1), profile, TurnOrder::Right, true)
 }
 
-fn check(world: &World) {
+pub fn check(world: &World) {
     let violation = world.stage.oracle.violations.first();
     assert!(violation.is_none(), "{}", violation.unwrap());
 }
@@ -38,7 +38,7 @@ fn connect(world: &mut World, shard: usize) -> usize {
     index
 }
 
-fn settle(world: &mut World) {
+pub fn settle(world: &mut World) {
     if let Err(violation) = world.settle("the scenario", 60_000, |_| true) {
         panic!("{violation}");
     }
@@ -46,7 +46,7 @@ fn settle(world: &mut World) {
 }
 
 /// Lets a client say something in one piece.
-fn say(world: &mut World, index: usize, say: impl Fn(&mut Client, &mut Stage, &mut Vec<u8>)) {
+pub fn say(world: &mut World, index: usize, say: impl Fn(&mut Client, &mut Stage, &mut Vec<u8>)) {
     let mut frames = Vec::new();
     let client = &mut world.clients[index];
     say(client, &mut world.stage, &mut frames);

@@ -19,6 +19,8 @@ pub enum TurnOrder {
     SendBeforePublish,
     /// The right order, over a driver that reports some sends twice.
     SendsReportedTwice,
+    /// The right order, but shards answer how many received a publication before they have it.
+    CountsTooEarly,
 }
 
 /// One step. Between any two of one shard, everything else may happen.
@@ -50,9 +52,10 @@ impl TurnOrder {
         };
         let all = rings(usize::MAX);
         let first = match self {
-            TurnOrder::Right | TurnOrder::SendBeforePublish | TurnOrder::SendsReportedTwice => {
-                [vec![Collect, Begin, Arrivals, Words], all].concat()
-            }
+            TurnOrder::Right
+            | TurnOrder::SendBeforePublish
+            | TurnOrder::SendsReportedTwice
+            | TurnOrder::CountsTooEarly => [vec![Collect, Begin, Arrivals, Words], all].concat(),
             TurnOrder::BoundedDrain(freights_max) => {
                 [vec![Collect, Begin, Arrivals, Words], rings(freights_max)].concat()
             }

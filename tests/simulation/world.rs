@@ -16,14 +16,16 @@ use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use fastrand::Rng;
 
+use pubsub::address::ShardId;
 use pubsub::mesh::{self, Bell};
 use pubsub::net::Driver as _;
 use pubsub::net::control::Control;
-use pubsub::net::event_loop::EventLoop;
+use pubsub::net::event_loop::{EventLoop, Freight};
 use pubsub::net::population::Population;
 use pubsub::protocol::clusterws::{Dialect, Generation};
 use pubsub::shard::Shard;
 use pubsub::shard::metrics::ShardStats;
+use pubsub::shard::parcel::Parcel;
 use pubsub::shard::settings::{ListenerSettings, Settings};
 use pubsub::shard::slow::{SlowPolicy, SlowRule, SlowRules};
 use pubsub::topic::Topic;
@@ -74,6 +76,8 @@ pub struct World {
     /// Shards that have answered that all are gone, once they were asked.
     pub gone: Option<Arc<AtomicUsize>>,
     turns: u64,
+    /// A planted bug: shards say how many received what they have not got.
+    counts_too_early: bool,
 }
 
 /// What a run is remembered by.
@@ -205,6 +209,7 @@ impl World {
             closes_at_ms: u64::MAX,
             gone: None,
             turns: 0,
+            counts_too_early: order == TurnOrder::CountsTooEarly,
         }
     }
 
@@ -271,6 +276,9 @@ impl World {
     // ----------------------------------------------------------------------------------------- steps
 
     pub fn step(&mut self, index: usize) {
+        if self.counts_too_early && self.shards[index].next_step() == Step::Finish {
+            self.count_too_early(index);
+        }
         let run = &mut self.shards[index];
         let step = run.steps[run.at];
         let event_loop = &mut run.event_loop;
@@ -284,7 +292,7 @@ impl World {
             Step::Words => event_loop.take_words(),
             Step::Mark(source) => {
                 let ports = event_loop.ports_mut();
-                ports.mark(pubsub::address::ShardId(source as u8));
+                ports.mark(ShardId(source as u8));
             }
             Step::Drain(max) => {
                 event_loop.ports_mut().begin_drain();
@@ -312,6 +320,20 @@ impl World {
             Step::Route => self.stage.note(|| format!("shard {index} has routed")),
             _ => {}
         }
+    }
+
+    /// A shard tells another that nobody received its publications, whatever their numbers are.
+    fn count_too_early(&mut self, index: usize) {
+        let to = self.stage.rng.usize(..self.shards.len());
+        if to == index || self.stage.rng.u8(..8) > 0 {
+            return;
+        }
+        // Numbers that are given up when a ring is full are given none the less.
+        let numbers = 1..2 * self.stage.oracle.publications.len() as u64 + 100;
+        let parcel = Parcel::Receivers(numbers.map(|number| (number, 0)).collect());
+        let ports = self.shards[index].event_loop.ports_mut();
+        // A full ring takes it later, or never.
+        let _ = ports.push(ShardId(to as u8), Freight::Parcel(parcel), 100);
     }
 
     /// When all shards have said that all are gone, their loops end: whoever is held then never hears why.

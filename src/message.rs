@@ -4,7 +4,7 @@
 //! protocol writes its own envelope around it. A message is shared between shards by reference count and is
 //! never changed after it was made.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -15,9 +15,10 @@ use crate::topic::Topic;
 
 /// What the bytes of an argument are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
 pub enum Kind {
     /// Valid JSON text.
-    Json,
+    Json = 1,
     /// Valid UTF-8.
     Text,
     /// Any bytes.
@@ -41,11 +42,13 @@ impl Kind {
 /// The bytes of an argument, and what they are.
 ///
 /// What untyped bytes are is found out when somebody asks, once for all who share them: a relay between Redis clients
-/// never does.
-#[derive(Clone, Debug)]
+/// never does. Several shards may find it out at once, and find the same; a `OnceLock`, which would have one of them wait,
+/// costs a call for each payload whose kind is known.
+#[derive(Debug)]
 pub struct Payload {
     bytes: Bytes,
-    kind: OnceLock<Kind>,
+    /// A [`Kind`], or 0 as long as nobody has asked.
+    kind: AtomicU8,
 }
 
 impl Payload {
@@ -68,25 +71,43 @@ impl Payload {
     pub fn untyped(bytes: Bytes) -> Payload {
         Payload {
             bytes,
-            kind: OnceLock::new(),
+            kind: AtomicU8::new(0),
         }
     }
 
     fn of(kind: Kind, bytes: Bytes) -> Payload {
         Payload {
             bytes,
-            kind: OnceLock::from(kind),
+            kind: AtomicU8::new(kind as u8),
         }
     }
 
     /// What the bytes are.
     pub fn kind(&self) -> Kind {
-        *self.kind.get_or_init(|| Kind::detect(&self.bytes))
+        // The bytes never change, so there is nothing that this would have to be in order with.
+        let kind = self.kind.load(Ordering::Relaxed);
+        for known in [Kind::Json, Kind::Text, Kind::Binary] {
+            if kind == known as u8 {
+                return known;
+            }
+        }
+        let kind = Kind::detect(&self.bytes);
+        self.kind.store(kind as u8, Ordering::Relaxed);
+        kind
     }
 
     /// The bytes, whatever they are.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+}
+
+impl Clone for Payload {
+    fn clone(&self) -> Payload {
+        Payload {
+            bytes: self.bytes.clone(),
+            kind: AtomicU8::new(self.kind.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -178,5 +199,28 @@ impl Message {
             + names(&self.attachments)
             + self.payload.bytes().len()
             + self.envelope.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_untyped_bytes_are_is_found_out_and_what_is_said_is_kept() {
+        let check = |bytes: &'static [u8], expected| {
+            let bytes = Bytes::from_static(bytes);
+            let payload = Payload::untyped(bytes.clone());
+            let unasked = payload.clone();
+            for payload in [&payload, &payload, &unasked, &payload.clone()] {
+                assert_eq!(payload.kind(), expected, "{bytes:?}");
+            }
+            assert_eq!(Payload::json(bytes.clone()).kind(), Kind::Json);
+            assert_eq!(Payload::text(bytes.clone()).kind(), Kind::Text);
+            assert_eq!(Payload::binary(bytes.clone()).clone().kind(), Kind::Binary);
+        };
+        check(b"{}", Kind::Json);
+        check(b"{", Kind::Text);
+        check(b"\xff", Kind::Binary);
     }
 }

@@ -392,6 +392,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::Ending;
     use super::super::testing::{HEAD, House, Who, brief, frame, publish};
     use crate::limits::KIB;
@@ -561,6 +563,107 @@ mod tests {
         assert_eq!(house.raw(redis), messages_of_a(0..3));
         let stats = house.shards[0].stats();
         assert_eq!((stats.deliveries_due, stats.delivered), (5, 5));
+    }
+
+    /// A step of a client: of two of each protocol, whatever it can say.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Subscribe(usize, usize),
+        Unsubscribe(usize, usize),
+        Publish(usize, usize),
+        Silent(usize, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (who, name) = (0..6_usize, 0..2_usize);
+        prop_oneof![
+            3 => (who.clone(), 0..4_usize).prop_map(|(who, of)| Step::Subscribe(who, of)),
+            1 => (who.clone(), 0..4_usize).prop_map(|(who, of)| Step::Unsubscribe(who, of)),
+            6 => (who.clone(), name.clone()).prop_map(|(who, of)| Step::Publish(who, of)),
+            1 => (who, name).prop_map(|(who, of)| Step::Silent(who, of)),
+        ]
+    }
+
+    /// What the client says, in the words of its protocol; publications have a number.
+    fn said(step: Step, number: usize) -> (usize, Vec<u8>) {
+        const TOPICS: [&str; 2] = ["a", "a.b"];
+        const NATIVE: [&str; 4] = ["a", "a.*", "=a.b", "*"];
+        const REDIS: [&str; 4] = [
+            "SUBSCRIBE a",
+            "PSUBSCRIBE a*",
+            "SUBSCRIBE a.b",
+            "SSUBSCRIBE a",
+        ];
+        let text = |text: String| frame(Opcode::Text, text.as_bytes());
+        let line = |line: String| format!("{line}\r\n").into_bytes();
+        let native = |kind: &str, of: usize| {
+            text(format!(
+                r#"{{"type":"{kind}","topic":"{}","id":{number}}}"#,
+                NATIVE[of]
+            ))
+        };
+        let publish = |of: usize, echo| {
+            let topic = TOPICS[of];
+            text(format!(
+                r#"{{"type":"publish","topic":"{topic}","id":{number},"message":{number},"echo":{echo}}}"#
+            ))
+        };
+        let clusterws =
+            |kind, of: usize| text(format!(r##"{{"#":["s","{kind}","{}"]}}"##, TOPICS[of % 2]));
+        match step {
+            Step::Subscribe(who @ 0..2, of) => (who, native("subscribe", of)),
+            Step::Unsubscribe(who @ 0..2, of) => (who, native("unsubscribe", of)),
+            Step::Publish(who @ 0..2, of) => (who, publish(of, true)),
+            Step::Silent(who @ 0..2, of) => (who, publish(of, false)),
+            Step::Subscribe(who @ 2..4, of) => (who, line(REDIS[of].to_owned())),
+            Step::Unsubscribe(who @ 2..4, of) => (who, line(REDIS[of].replace("SUB", "UNSUB"))),
+            Step::Publish(who @ 2..4, of) => {
+                (who, line(format!("PUBLISH {} {number}", TOPICS[of])))
+            }
+            Step::Silent(who @ 2..4, _) => (who, line(format!("SPUBLISH a {number}"))),
+            Step::Subscribe(who, of) => (who, clusterws("s", of)),
+            Step::Unsubscribe(who, of) => (who, clusterws("u", of)),
+            Step::Publish(who, of) | Step::Silent(who, of) => (
+                who,
+                text(format!(r##"{{"#":["p","{}",{number}]}}"##, TOPICS[of])),
+            ),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// The twin has a turn for each step, in which there is nothing to gather.
+        #[test]
+        fn nobody_can_tell_what_was_gathered(steps in prop::collection::vec(step(), 1..80), turns in 1..40_usize) {
+            let told = |turns: usize| {
+                let mut house = House::new(1);
+                let mut clients = vec![house.connect(0), house.connect(0)];
+                // One of each version.
+                clients.push(redis(&mut house, "PING"));
+                clients.push(redis(&mut house, "HELLO 3"));
+                for _ in 0..2 {
+                    clients.push(clusterws(&mut house, "a"));
+                }
+                for (number, &step) in steps.iter().enumerate() {
+                    let (who, bytes) = said(step, number);
+                    house.bytes(clients[who], &bytes);
+                    if number % turns == 0 {
+                        house.settle();
+                    }
+                }
+                house.settle();
+                let told: Vec<String> = clients
+                    .iter()
+                    .map(|&client| house.raw(client).escape_ascii().to_string())
+                    .collect();
+                let stats = house.shards[0].stats();
+                (told, stats.deliveries_due, stats.delivered, stats.announced)
+            };
+            let (gathered, twin) = (told(turns), told(1));
+            prop_assert_eq!(gathered.1, gathered.2 + gathered.3);
+            prop_assert_eq!(gathered, twin);
+        }
     }
 
     #[test]

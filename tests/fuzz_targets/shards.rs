@@ -714,8 +714,13 @@ impl World {
             && !self.clients.iter().flatten().any(is_unread)
     }
 
-    /// Whoever speaks RESP was answered all that it asked.
+    /// Whoever speaks RESP was answered all that it asked. Where there are rates it may wait for its own, and no time
+    /// passes here.
     fn check_answers(&self) {
+        let limits = &self.settings.server_limits;
+        if limits.publish_rate_max > 0 || limits.subscribe_rate_max > 0 {
+            return;
+        }
         for client in self.clients.iter().flatten() {
             let is_there = !client.has_ended && !client.is_shut_down && !self.is_quiet;
             if let Speech::Resp(values) = &client.received.speech

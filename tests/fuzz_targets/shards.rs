@@ -575,6 +575,14 @@ impl World {
                     let client = self.clients[index].as_mut().expect("it has a session");
                     assert_eq!(client.listener, listener);
                     client.place = None;
+                    if client.has_ended {
+                        // A socket says it to whoever reads it next, too.
+                        client.ending = Some(if client.is_failed {
+                            Ending::Failed
+                        } else {
+                            Ending::EndOfInput
+                        });
+                    }
                     self.arrivals[to.index()].push((index, listener, bytes));
                 }
                 Effect::AskSeat { .. } => unreachable!("no bound per address is set"),

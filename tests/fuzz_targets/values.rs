@@ -112,7 +112,7 @@ impl Value {
 
     fn text(&self) -> Option<String> {
         match self {
-            Value::Bulk(bytes) => Some(bytes.escape_ascii().to_string()),
+            Value::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
             _ => None,
         }
     }

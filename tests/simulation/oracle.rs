@@ -314,6 +314,12 @@ impl Oracle {
         }
     }
 
+    /// How many deliveries were due in all, at least and at most.
+    pub fn due_in_all(&self) -> (u64, u64) {
+        let (least, most): (Vec<u64>, Vec<u64>) = self.due.iter().copied().unzip();
+        (least.iter().sum(), most.iter().sum())
+    }
+
     fn reckon_client(&mut self, client: ClientIndex, standing: Standing) {
         let mut skipped: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         let mut found = Vec::new();

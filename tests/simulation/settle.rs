@@ -284,6 +284,12 @@ impl World {
             self.check_last_replies(index, standings[index]);
         }
         self.stage.oracle.reckon(&standings);
+        let (least, most) = self.stage.oracle.due_in_all();
+        let due: u64 = self.stats().map(|stats| stats.deliveries_due).sum();
+        if !(least..=most).contains(&due) {
+            let text = format!("{due} deliveries were due, not {least} to {most}");
+            self.stage.oracle.violate(Kind::Count, text);
+        }
         if is_end {
             return;
         }

@@ -112,7 +112,11 @@ impl Value {
 
     fn text(&self) -> Option<String> {
         match self {
-            Value::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            // No two strings become one.
+            Value::Bulk(bytes) => Some(match std::str::from_utf8(bytes) {
+                Ok(text) => text.to_owned(),
+                Err(_) => format!("\u{1}{}", bytes.escape_ascii()),
+            }),
             _ => None,
         }
     }

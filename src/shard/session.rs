@@ -429,8 +429,8 @@ pub struct Sessions {
     count: usize,
 }
 
-/// The slots of a piece.
-const PIECE: usize = 64;
+/// The slots of a piece: as many as 16 KiB hold, since allocators have nothing between that and 20 KiB.
+const PIECE: usize = 60;
 
 impl Sessions {
     /// Puts a session at its slot.
@@ -502,6 +502,11 @@ mod tests {
             size_of::<Option<Session>>() <= 272,
             "{}",
             size_of::<Option<Session>>()
+        );
+        let piece = PIECE * size_of::<Option<Session>>();
+        assert!(
+            piece <= 16 * 1024,
+            "{piece}: a piece takes what is allocated for it"
         );
         assert!(size_of::<Outbox>() <= 104, "{}", size_of::<Outbox>());
     }

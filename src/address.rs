@@ -124,6 +124,9 @@ impl FromIterator<ShardId> for ShardSet {
     }
 }
 
+/// The slots from here on are those of Links, which have no connection of the driver's.
+pub const LINK_SLOTS: u32 = 1 << 31;
+
 /// A session within its shard: a slot, and the generation of that slot, so that a late word about an earlier
 /// session of the same slot finds nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -315,10 +318,25 @@ pub enum Address {
     Topic(Topic),
     /// One session that handles this event; the sender's shard picks it.
     Service(Bytes),
+    /// A Link of the broker's own process that handles this event.
+    Master(Bytes),
+    /// A peer from outside the broker's process that handles this event, not the sender itself.
+    AnyPeer(Bytes),
     /// An application server, by the name it gave when it connected.
     Peer(Bytes),
     /// One client, by number.
     Client(ClientId),
+    /// The client that the sender, a peer, has accepted by this token.
+    Token(Bytes),
+}
+
+/// Who asks, or says something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sender {
+    /// The session.
+    pub client: ClientId,
+    /// Its name, if it is a peer.
+    pub peer: Option<Bytes>,
 }
 
 #[cfg(test)]

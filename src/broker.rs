@@ -376,6 +376,8 @@ fn settings(
         };
         listeners.push(ListenerSettings {
             resp: false,
+            peers: false,
+            in_process: false,
             address: bound.to_string(),
             port: port_of(&bound),
             native: listener.native,

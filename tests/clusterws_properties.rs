@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use pubsub::address::{ClientId, SessionId, ShardId};
+use pubsub::address::{ClientId, Sender, SessionId, ShardId};
 use pubsub::error::Code;
 use pubsub::limits::JSON_DEPTH_MAX;
 use pubsub::message::{Flags, Message, Payload, Targets};
@@ -91,14 +91,15 @@ proptest! {
 
     #[test]
     fn events_are_the_same_json_in_every_dialect(name: Vec<u8>, (payload, data) in payload(), count: u64, dialect in dialect()) {
-        let from = ClientId { broker: 1, shard: ShardId(2), session: SessionId { slot: 3, generation: 4 } };
+        let client = ClientId { broker: 1, shard: ShardId(2), session: SessionId { slot: 3, generation: 4 } };
+        let from = Sender { client, peer: None };
         let said = |event: &Event<'_>| {
             let mut out = Vec::new();
             assert!(encode(dialect, event, &mut out));
             assert!(!dialect.binary || out.is_ascii());
             serde_json::from_slice::<Value>(&out).unwrap()
         };
-        let emitted = said(&Event::Emitted { event: &name, data: &payload, from });
+        let emitted = said(&Event::Emitted { event: &name, data: &payload, from: Some(&from) });
         prop_assert_eq!(emitted, keyed(dialect, json!(["e", lossy(&name), data])));
         let gap = said(&Event::Gap { topic: &name, count });
         prop_assert_eq!(gap, keyed(dialect, json!(["e", "#gap", {"channel": lossy(&name), "count": count}])));

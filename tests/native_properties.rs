@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use pubsub::address::{Address, ClientId, SessionId, ShardId};
+use pubsub::address::{Address, ClientId, Sender, SessionId, ShardId};
 use pubsub::error::Code;
 use pubsub::limits::JSON_DEPTH_MAX;
 use pubsub::message::{Flags, Kind, Message, Payload, Targets};
@@ -138,12 +138,13 @@ proptest! {
     fn answers_are_json_whatever_is_in_them(name: Vec<u8>, data: Vec<u8>, number: u64, slot: u32, code in ".{0,9}", reason in ".{0,9}") {
         let client = ClientId { broker: 1, shard: ShardId(2), session: SessionId { slot, generation: 3 } };
         let (from, said) = (format!("client:{client}"), lossy(&name));
+        let sender = Sender { client, peer: None };
         let data = Payload::untyped(Bytes::from(data));
         let tag = Bytes::from_static(b"[null]");
         let reply = answer(&Event::Reply { tag: &tag, outcome: &Outcome::Data(data.clone()) });
-        let request = answer(&Event::Request { event: &name, data: &data, number, from: client });
+        let request = answer(&Event::Request { event: &name, data: &data, number, from: &sender, timeout_ms: 1 });
         prop_assert_eq!(request, serde_json::json!({"type": "request", "event": said, "data": reply["data"], "id": number, "from": from}));
-        let emitted = answer(&Event::Emitted { event: &name, data: &data, from: client });
+        let emitted = answer(&Event::Emitted { event: &name, data: &data, from: Some(&sender) });
         prop_assert_eq!(emitted, serde_json::json!({"type": "event", "event": said, "data": reply["data"], "from": from}));
         let failed = Outcome::Failed { code: code.clone().into(), reason: reason.clone().into() };
         let failed = answer(&Event::Reply { tag: &tag, outcome: &failed });
@@ -452,7 +453,9 @@ fn as_naive(command: Command) -> Naive {
         Address::Service(service) => format!("service:{}", text(&service)),
         Address::Peer(peer) => format!("peer:{}", text(&peer)),
         Address::Client(client) => format!("client:{client}"),
-        Address::Topic(topic) => panic!("a request to {topic:?}"),
+        to @ (Address::Topic(_) | Address::Master(_) | Address::AnyPeer(_) | Address::Token(_)) => {
+            panic!("a request to {to:?}")
+        }
     };
     match command {
         Command::Subscribe { filter, tag } => Naive::Subscribe(text(filter.written()), id(tag)),
@@ -497,6 +500,7 @@ fn as_naive(command: Command) -> Naive {
         Command::Unhandle { event, tag } => Naive::Unhandle(text(&event), id(tag)),
         Command::Whoami { tag } => Naive::Whoami(id(tag)),
         Command::Ping { tag } => Naive::Ping(id(tag)),
+        Command::Peer(command) => panic!("no client says {command:?}"),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::address::{Address, ClientId};
+use crate::address::{Address, ClientId, Sender};
 use crate::error::Code;
 use crate::message::{Message, Payload};
 use crate::topic::Filter;
@@ -19,6 +19,7 @@ pub mod clusterws;
 pub mod json;
 pub mod native;
 mod payload;
+pub mod peer;
 pub mod resp;
 
 /// The `id` of a command: valid JSON text, given back as it came.
@@ -60,6 +61,8 @@ pub enum Command {
     Whoami { tag: Option<Tag> },
     /// Are you there?
     Ping { tag: Option<Tag> },
+    /// What only peers ask for.
+    Peer(Box<peer::PeerCommand>),
 }
 
 /// What a request came to.
@@ -141,13 +144,14 @@ pub enum Event<'a> {
         event: &'a [u8],
         data: &'a Payload,
         number: u64,
-        from: ClientId,
+        from: &'a Sender,
+        timeout_ms: u64,
     },
-    /// An event for this client.
+    /// An event for this client; from nobody that it could answer, if it is for many.
     Emitted {
         event: &'a [u8],
         data: &'a Payload,
-        from: ClientId,
+        from: Option<&'a Sender>,
     },
     /// The answer to whoami.
     Session {
@@ -158,6 +162,8 @@ pub enum Event<'a> {
     Pong { tag: Option<&'a Tag> },
     /// `count` deliveries of `topic` were skipped for this reader.
     Gap { topic: &'a [u8], count: u64 },
+    /// What only peers are told.
+    Peer(&'a peer::PeerEvent<'a>),
 }
 
 /// The protocol of a session.
@@ -169,6 +175,8 @@ pub enum Protocol {
     Clusterws(clusterws::Dialect),
     /// What Redis speaks, without WebSocket.
     Resp,
+    /// What application servers and Links speak, without WebSocket.
+    Peer,
     /// Every message comes back as it went, text as text and binary as binary: what suites for RFC 6455 speak
     /// to. There are no commands.
     Echo,
@@ -178,7 +186,7 @@ impl Protocol {
     /// Can its clients be told of events?
     pub fn has_events(self) -> bool {
         match self {
-            Protocol::Native | Protocol::Clusterws(_) => true,
+            Protocol::Native | Protocol::Clusterws(_) | Protocol::Peer => true,
             Protocol::Resp | Protocol::Echo => false,
         }
     }
@@ -186,7 +194,7 @@ impl Protocol {
     /// Can its clients answer requests?
     pub fn has_requests(self) -> bool {
         match self {
-            Protocol::Native => true,
+            Protocol::Native | Protocol::Peer => true,
             Protocol::Clusterws(_) | Protocol::Resp | Protocol::Echo => false,
         }
     }
@@ -198,6 +206,7 @@ impl Protocol {
             Protocol::Native | Protocol::Echo => Encoding::NativeText,
             Protocol::Clusterws(dialect) => Encoding::Clusterws(dialect.of_deliveries()),
             Protocol::Resp => Encoding::Resp(resp::Version::Two),
+            Protocol::Peer => Encoding::Peer,
         }
     }
 }
@@ -211,13 +220,15 @@ pub enum Encoding {
     Clusterws(clusterws::Dialect),
     /// RESP, which has no frames around it.
     Resp(resp::Version),
+    /// A frame of the peer protocol.
+    Peer,
 }
 
 impl Encoding {
     /// Can a reader be told that it missed deliveries? Whoever can't is closed instead (promise 5).
     pub fn has_gaps(self) -> bool {
         match self {
-            Encoding::NativeText | Encoding::Clusterws(_) => true,
+            Encoding::NativeText | Encoding::Clusterws(_) | Encoding::Peer => true,
             Encoding::Resp(_) => false,
         }
     }

@@ -32,6 +32,8 @@ impl Shard {
         let is_resp = |session: &mut Session| session.protocol == Protocol::Resp;
         let words = if self.sessions.find(id).is_some_and(is_resp) {
             Shard::resp_words(reason, text)
+        } else if self.is_peer(id) {
+            self.peer_words(reason, text)
         } else {
             let mut words = Vec::new();
             close::encode(code, text, &mut words);
@@ -114,6 +116,7 @@ impl Shard {
         }
         self.release_requests(id);
         self.release_resp(id);
+        self.release_peer(id, reason);
         self.rates.forget(id);
         self.announce();
         true

@@ -112,6 +112,7 @@ impl Shard {
                 );
                 Ok(())
             }
+            Command::Peer(command) => self.carry_out_peer(id, *command),
             Command::Whoami { tag } => {
                 let client = self.client_id(id);
                 self.tell(

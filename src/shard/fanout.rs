@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::address::SessionId;
 use crate::message::Message;
-use crate::protocol::{Encoding, clusterws, native, resp};
+use crate::protocol::{Encoding, clusterws, native, peer, resp};
 use crate::topic::tree::FilterId;
 use crate::topic::{Filter, Topic};
 use crate::ws::frame::{self, Opcode};
@@ -59,6 +59,7 @@ impl Group {
                 clusterws::delivery_size(dialect, message, topic),
             ),
             Encoding::Resp(version) => (None, resp::delivery_size(version, message, topic, filter)),
+            Encoding::Peer => (None, peer::delivery_size(message, topic, filter)),
         };
         let size_max = frame::SERVER_HEADER_BYTES_MAX + size;
         logs.append(&mut self.log, size_max, |out| {
@@ -74,6 +75,7 @@ impl Group {
                 Encoding::Resp(version) => {
                     resp::encode_delivery(version, message, topic, filter, out);
                 }
+                Encoding::Peer => peer::encode_delivery(message, topic, filter, out),
             }
             debug_assert_eq!(out.len() - start, size, "another size was told");
         })

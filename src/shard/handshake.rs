@@ -343,6 +343,8 @@ impl Shard {
             self.refuse_connection(id);
         } else if self.is_of_resp(id) {
             self.enter_resp(id, true);
+        } else if self.is_of_peers(id) {
+            self.enter_peer(id, true);
         }
         self.set_timer(id);
     }

@@ -6,7 +6,7 @@
 use crate::address::SessionId;
 use crate::error::{CloseReason, Code};
 use crate::protocol::clusterws::{self, Decoded};
-use crate::protocol::{Protocol, native, resp};
+use crate::protocol::{Protocol, native, peer, resp};
 use crate::ws::fragment::{self, Incoming, ReaderLimits};
 use crate::ws::frame::Opcode;
 
@@ -20,13 +20,16 @@ enum Input {
     Frames(fragment::Reader),
     /// RESP.
     Commands(resp::reader::Reader),
+    /// The peer protocol.
+    Calls(peer::reader::Reader),
 }
 
 impl Input {
     fn take(session: &mut Session) -> Input {
-        match &mut session.resp {
-            Some(resp) => Input::Commands(std::mem::take(&mut resp.reader)),
-            None => Input::Frames(std::mem::take(&mut session.reader)),
+        match (&mut session.resp, &mut session.peer) {
+            (Some(resp), _) => Input::Commands(std::mem::take(&mut resp.reader)),
+            (None, Some(peer)) => Input::Calls(std::mem::take(&mut peer.reader)),
+            (None, None) => Input::Frames(std::mem::take(&mut session.reader)),
         }
     }
 
@@ -36,6 +39,11 @@ impl Input {
             (Input::Commands(reader), Some(resp)) => resp.reader = reader,
             // The session has ended.
             (Input::Commands(_), None) => {}
+            (Input::Calls(reader), _) => {
+                if let Some(peer) = &mut session.peer {
+                    peer.reader = reader;
+                }
+            }
         }
     }
 
@@ -43,6 +51,7 @@ impl Input {
         match self {
             Input::Frames(reader) => reader.is_in_message(),
             Input::Commands(reader) => reader.is_in_command(),
+            Input::Calls(reader) => reader.is_in_frame(),
         }
     }
 
@@ -64,6 +73,7 @@ impl Input {
                 };
                 let _ = reader.next(limits, &[]);
             }
+            Input::Calls(reader) => reader.release(),
         }
     }
 }
@@ -98,6 +108,7 @@ impl Shard {
             let (taken, read) = match &mut reader {
                 Input::Frames(reader) => self.read_frame(id, reader, rest),
                 Input::Commands(reader) => self.read_command(id, reader, rest),
+                Input::Calls(reader) => self.read_call(id, reader, rest),
             };
             offset += taken;
             match read {
@@ -219,12 +230,12 @@ impl Shard {
                 Protocol::Clusterws(dialect) => self.handle_clusterws(id, dialect, text, false),
                 Protocol::Echo => self.tell_frame(id, Opcode::Text, text, true),
                 // It has no frames.
-                Protocol::Resp => {}
+                Protocol::Resp | Protocol::Peer => {}
             },
             Incoming::Binary(bytes) => match session.protocol {
                 Protocol::Native => self.close(id, CloseReason::Unsupported),
                 Protocol::Clusterws(dialect) => self.handle_clusterws(id, dialect, bytes, true),
-                Protocol::Resp => {}
+                Protocol::Resp | Protocol::Peer => {}
                 Protocol::Echo => self.tell_frame(id, Opcode::Binary, bytes, true),
             },
             Incoming::Ping(payload) => self.tell_frame(id, Opcode::Pong, payload, true),

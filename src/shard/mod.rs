@@ -24,11 +24,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::address::{ClientId, RemoteAddress, SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
 use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
-use crate::protocol::{Event, Protocol, clusterws};
+use crate::protocol::{Event, Protocol, clusterws, peer as peer_protocol};
 use crate::topic::Topic;
 use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
@@ -60,6 +60,7 @@ mod log;
 pub mod metrics;
 pub mod outbox;
 pub mod parcel;
+pub mod peer;
 mod proxied;
 mod rate;
 mod request;
@@ -281,6 +282,8 @@ impl Shard {
             self.refuse_connection(id);
         } else if self.is_of_resp(id) {
             self.enter_resp(id, false);
+        } else if self.is_of_peers(id) {
+            self.enter_peer(id, false);
         }
         self.set_timer(id);
     }
@@ -427,6 +430,7 @@ impl Shard {
                     .fault
                     .contain(Place::Encode, || encode_event(protocol, &gap, stamp, text));
                 match encoded {
+                    Some(_) if protocol == Protocol::Peer => words.extend_from_slice(text),
                     Some(opcode) => frame_words(opcode, text, &mut words),
                     None => is_whole = false,
                 }
@@ -555,6 +559,7 @@ impl Shard {
                 session.pinged = Since::at(self.now.ms);
                 let (opcode, payload) = match session.protocol {
                     Protocol::Clusterws(dialect) => (dialect.ping_opcode(), dialect.ping()),
+                    Protocol::Peer => return self.ping_peer(id),
                     Protocol::Native | Protocol::Resp | Protocol::Echo => (Opcode::Ping, &[][..]),
                 };
                 self.tell_frame(id, opcode, payload, false);
@@ -638,6 +643,9 @@ impl Shard {
         });
         match encoded {
             Some(_) if words.len() == ROOM => {}
+            Some(_) if protocol == Protocol::Peer => {
+                self.tell_words(id, [&words[ROOM..], &[]], reply);
+            }
             Some(opcode) => {
                 let header = ServerHeader::new(opcode, words.len() - ROOM);
                 self.tell_words(id, [header.before(&mut words), &[]], reply);
@@ -673,6 +681,16 @@ impl Shard {
         }
         if reply {
             self.update_reading(id);
+        }
+    }
+
+    /// Who a session is to others.
+    fn sender(&mut self, id: SessionId) -> Sender {
+        let session = self.sessions.find(id);
+        let peer = session.and_then(|session| session.peer.as_ref());
+        Sender {
+            peer: peer.map(|peer| peer.name.clone()),
+            client: self.client_id(id),
         }
     }
 
@@ -804,6 +822,11 @@ fn encode_event(protocol: Protocol, event: &Event<'_>, stamp: &Stamp, out: &mut 
         }
         // The one has nothing to say, the other's answers are `resp`'s.
         Protocol::Echo | Protocol::Resp => Opcode::Text,
+        // Without a header: see `tell`.
+        Protocol::Peer => {
+            peer_protocol::encode(event, out);
+            Opcode::Binary
+        }
     }
 }
 

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::address::{ClientId, SessionId, ShardId};
+use crate::address::{Sender, SessionId, ShardId};
 use crate::message::{Message, Payload};
 use crate::protocol::Outcome;
+use crate::protocol::peer::Watch;
 use crate::topic::Filter;
 use crate::topic::interest::Edge;
 
+use super::peer::PeerParcel;
 use super::tally::{Found, Query};
 
 /// What a shard can be interested in.
@@ -24,6 +26,14 @@ pub enum Key {
     Filter(Filter),
     /// Requests and events of this name.
     Service(Bytes),
+    /// Those for Links of the broker's own process.
+    Master(Bytes),
+    /// Those for peers from outside it.
+    AnyPeer(Bytes),
+    /// The peer of this name.
+    Peer(Bytes),
+    /// A peer that hosts clients, and what it watches.
+    Host(SessionId, Watch),
 }
 
 /// For whom a request or an event is, on the shard it was sent to.
@@ -31,6 +41,10 @@ pub enum Key {
 pub enum Receiver {
     /// Any session that handles the event.
     Service,
+    /// Any Link of this process that does.
+    Master,
+    /// Any peer from outside that does.
+    AnyPeer,
     /// This one.
     Session(SessionId),
 }
@@ -56,7 +70,7 @@ pub enum Parcel {
         receiver: Receiver,
         event: Bytes,
         data: Payload,
-        from: ClientId,
+        from: Sender,
     },
     /// A request for one of your sessions. `number` is the asker's.
     Ask {
@@ -64,7 +78,7 @@ pub enum Parcel {
         receiver: Receiver,
         event: Bytes,
         data: Payload,
-        from: ClientId,
+        from: Sender,
         timeout_ms: u64,
     },
     /// The answer to your request `number`. `vacant`: there is no handler here (any more).
@@ -75,6 +89,8 @@ pub enum Parcel {
     },
     /// Somebody at this address could not say who it is. The count is the broker's, so each shard keeps all of it.
     Failure { address: IpAddr },
+    /// Of peers, and of clients that they host.
+    Peer(Box<PeerParcel>),
 }
 
 impl Parcel {
@@ -99,6 +115,7 @@ impl Parcel {
                     ..
                 } => code.len() + reason.len(),
                 Parcel::Failure { .. } => 0,
+                Parcel::Peer(parcel) => parcel.size(),
             }
     }
 }
@@ -106,7 +123,8 @@ impl Parcel {
 fn key_size(key: &Key) -> usize {
     match key {
         Key::Filter(filter) => filter.written().len(),
-        Key::Service(event) => event.len(),
+        Key::Service(name) | Key::Master(name) | Key::AnyPeer(name) | Key::Peer(name) => name.len(),
+        Key::Host(..) => 0,
     }
 }
 

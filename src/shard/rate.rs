@@ -43,7 +43,8 @@ impl Rated {
             | Command::Handle { .. }
             | Command::Unhandle { .. }
             | Command::Whoami { .. }
-            | Command::Ping { .. } => None,
+            | Command::Ping { .. }
+            | Command::Peer(_) => None,
         }
     }
 

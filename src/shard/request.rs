@@ -13,7 +13,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::address::{Address, ClientId, SessionId, ShardId, ShardSet};
+use crate::address::{Address, Sender, SessionId, ShardId, ShardSet};
 use crate::error::Code;
 use crate::message::Payload;
 use crate::protocol::{Action, Command, Event, Outcome, Protocol, Tag};
@@ -151,8 +151,8 @@ impl Shard {
                     && client.shard.index() < self.settings.shards;
                 is_ours.then_some((client.shard, Receiver::Session(client.session)))
             }
-            // Application servers that name themselves connect elsewhere; none is known here.
-            Address::Peer(_) | Address::Topic(_) => None,
+            Address::Master(_) | Address::AnyPeer(_) | Address::Peer(_) | Address::Token(_) => None,
+            Address::Topic(_) => None,
         }
     }
 
@@ -168,7 +168,7 @@ impl Shard {
             self.stats.requests_failed += 1;
             return Ok(());
         };
-        let from = self.client_id(id);
+        let from = self.sender(id);
         if shard == self.id {
             self.take_emit(receiver, &event, &data, from);
             return Ok(());
@@ -193,10 +193,13 @@ impl Shard {
         receiver: Receiver,
         event: &Bytes,
         data: &Payload,
-        from: ClientId,
+        from: Sender,
     ) {
         match self.find_receiver(&receiver, event, Protocol::has_events) {
-            Ok(session) => self.tell(session, &Event::Emitted { event, data, from }, false),
+            Ok(session) => {
+                let from = Some(&from);
+                self.tell(session, &Event::Emitted { event, data, from }, false);
+            }
             Err(_) => self.stats.requests_failed += 1,
         }
     }
@@ -232,7 +235,7 @@ impl Shard {
             return Ok(());
         };
         let timeout_ms = timeout_ms.unwrap_or(limit_ms).min(limit_ms);
-        let from = self.client_id(id);
+        let from = self.sender(id);
         let number = self.requests.next_number();
         if shard != self.id {
             let parcel = Parcel::Ask {
@@ -240,7 +243,7 @@ impl Shard {
                 receiver: receiver.clone(),
                 event: event.clone(),
                 data: data.clone(),
-                from,
+                from: from.clone(),
                 timeout_ms,
             };
             if !self.lanes.to(shard).has_room(parcel.size()) {
@@ -295,7 +298,7 @@ impl Shard {
         receiver: Receiver,
         event: &Bytes,
         data: &Payload,
-        from: ClientId,
+        from: Sender,
         timeout_ms: u64,
     ) {
         let handler = match self.find_receiver(&receiver, event, Protocol::has_requests) {
@@ -334,7 +337,8 @@ impl Shard {
                 event,
                 data,
                 number: asked,
-                from,
+                from: &from,
+                timeout_ms,
             },
             false,
         );
@@ -348,7 +352,7 @@ impl Shard {
         is_able: impl FnOnce(Protocol) -> bool,
     ) -> Result<SessionId, Outcome> {
         match receiver {
-            Receiver::Service => self
+            Receiver::Service | Receiver::Master | Receiver::AnyPeer => self
                 .handlers
                 .get_mut(event)
                 .and_then(Handlers::pick)
@@ -480,7 +484,7 @@ impl Shard {
             return false;
         };
         let timeout_ms = deadline_ms.saturating_sub(self.now.ms);
-        let from = self.client_id(session);
+        let from = self.sender(session);
         if shard == self.id {
             self.take_ask(
                 shard,

@@ -146,6 +146,9 @@ impl Shard {
         match edge.key {
             Key::Filter(filter) => self.take_filter_edge(from, &filter, edge.up),
             Key::Service(event) => self.take_service_edge(from, event, edge.up),
+            key @ (Key::Master(_) | Key::AnyPeer(_) | Key::Peer(_) | Key::Host(..)) => {
+                self.take_peer_edge(from, key, edge.up);
+            }
         }
     }
 
@@ -210,6 +213,7 @@ impl Shard {
             Parcel::Failure { address } => {
                 self.failures.add(address, self.now.ms);
             }
+            Parcel::Peer(parcel) => self.take_peer_parcel(from, *parcel),
         }
     }
 
@@ -249,6 +253,7 @@ mod tests {
                 let name = match &key {
                     Key::Filter(filter) => filter.written(),
                     Key::Service(event) => event,
+                    _ => continue,
                 };
                 let name = std::str::from_utf8(name).unwrap();
                 edges.push(format!("{to}{}{name}", if up { '+' } else { '-' }));

@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use super::credentials::Identity;
 use super::outbox::Outbox;
+use super::peer::{Hosted, PeerSession};
 use super::resp::RespSession;
 use super::settings::Settings;
 use super::subscriptions::Subscriptions;
@@ -177,6 +178,10 @@ pub struct Session {
     pub stall: Option<Box<Stall>>,
     /// What only a session of RESP has.
     pub resp: Option<Box<RespSession>>,
+    /// What only a peer has.
+    pub peer: Option<Box<PeerSession>>,
+    /// What only a client has that a peer hosts, or has accepted.
+    pub hosted: Option<Box<Hosted>>,
     /// Who it is, once it has said so and was believed.
     pub identity: Option<Box<Identity>>,
     /// The remote address, for operators.
@@ -220,6 +225,8 @@ impl Session {
             serving: None,
             stall: None,
             resp: None,
+            peer: None,
+            hosted: None,
             identity: None,
             address,
             last_input_ms: now_ms,
@@ -234,7 +241,7 @@ impl Session {
     pub fn limits<'a>(&self, settings: &'a Settings) -> &'a Limits {
         match self.protocol {
             Protocol::Native | Protocol::Clusterws(_) => &settings.limits,
-            Protocol::Resp => &settings.server_limits,
+            Protocol::Resp | Protocol::Peer => &settings.server_limits,
             Protocol::Echo => &settings.echo_limits,
         }
     }
@@ -254,7 +261,7 @@ impl Session {
     pub fn heard(&mut self, now_ms: u64) {
         self.last_input_ms = now_ms;
         match self.protocol {
-            Protocol::Native | Protocol::Echo => self.pinged = Since::NEVER,
+            Protocol::Native | Protocol::Peer | Protocol::Echo => self.pinged = Since::NEVER,
             // Its pings come at their times, whatever it says.
             Protocol::Clusterws(_) | Protocol::Resp => {}
         }
@@ -314,12 +321,16 @@ impl Session {
             dead_ms.unwrap_or(u64::MAX)
         };
         match self.protocol {
-            Protocol::Native | Protocol::Echo if self.is_paused => (paused_dead_ms(), Due::Dead),
+            Protocol::Native | Protocol::Echo | Protocol::Peer if self.is_paused => {
+                (paused_dead_ms(), Due::Dead)
+            }
             // From the ping itself, not from when it was due: a process that was stopped asks before it judges.
-            Protocol::Native | Protocol::Echo if let Some(pinged_ms) = self.pinged.ms() => {
+            Protocol::Native | Protocol::Echo | Protocol::Peer
+                if let Some(pinged_ms) = self.pinged.ms() =>
+            {
                 (pinged_ms + limits.ping_timeout_ms, Due::Dead)
             }
-            Protocol::Native | Protocol::Echo => {
+            Protocol::Native | Protocol::Echo | Protocol::Peer => {
                 (self.last_input_ms + self.ping_after_ms(limits), Due::Ping)
             }
             // It counts the pings, and leaves without them; so they come at their times whatever it says.
@@ -430,7 +441,7 @@ pub struct Sessions {
 }
 
 /// The slots of a piece: as many as 16 KiB hold, since allocators have nothing between that and 20 KiB.
-const PIECE: usize = 60;
+const PIECE: usize = 56;
 
 impl Sessions {
     /// Puts a session at its slot.
@@ -499,7 +510,7 @@ mod tests {
     fn a_session_is_small() {
         // Ten thousand that wait are to cost 512 bytes each, and this is the largest part of it.
         assert!(
-            size_of::<Option<Session>>() <= 272,
+            size_of::<Option<Session>>() <= 288,
             "{}",
             size_of::<Option<Session>>()
         );

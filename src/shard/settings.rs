@@ -15,6 +15,10 @@ use super::slow::SlowRules;
 pub struct ListenerSettings {
     /// Is RESP spoken here, and nothing else? Of what follows only `dealt` matters then.
     pub resp: bool,
+    /// Do peers come here, and nobody else? Of what follows only `dealt` matters then.
+    pub peers: bool,
+    /// Are these the Links of the broker's own process? They need no key.
+    pub in_process: bool,
     /// Where it listens, for clients that ask.
     pub address: String,
     /// Its port; 0 for a Unix socket.

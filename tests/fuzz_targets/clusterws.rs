@@ -4,7 +4,7 @@
 //! The oracle is serde_json: what is accepted here is JSON there, and whatever is written here is, too.
 
 use bytes::Bytes;
-use pubsub::address::{ClientId, SessionId, ShardId};
+use pubsub::address::{ClientId, Sender, SessionId, ShardId};
 use pubsub::error::Code;
 use pubsub::limits::{CHANNEL_BYTES_MAX, NAME_BYTES_MAX};
 use pubsub::message::{Message, Payload};
@@ -97,7 +97,17 @@ fn check_command(command: &Command) {
                 },
             };
             for dialect in dialects() {
-                check_event(dialect, &Event::Emitted { event, data, from });
+                check_event(
+                    dialect,
+                    &Event::Emitted {
+                        event,
+                        data,
+                        from: Some(&Sender {
+                            client: from,
+                            peer: None,
+                        }),
+                    },
+                );
             }
         }
         other => panic!("{other:?} has no words in this protocol"),

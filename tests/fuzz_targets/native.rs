@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pubsub::address::{ClientId, SessionId, ShardId};
+use pubsub::address::{ClientId, Sender, SessionId, ShardId};
 use pubsub::limits::JSON_DEPTH_MAX;
 use pubsub::message::{Message, Payload};
 use pubsub::protocol::json::{self, Members};
@@ -88,7 +88,7 @@ fn check_command(command: &Command, trust_peer_flag: bool) {
         Command::Emit { event, data, .. } => check_answer(&Event::Emitted {
             event,
             data,
-            from: client,
+            from: Some(&Sender { client, peer: None }),
         }),
         Command::Request {
             event, data, tag, ..
@@ -97,7 +97,8 @@ fn check_command(command: &Command, trust_peer_flag: bool) {
                 event,
                 data,
                 number: u64::MAX,
-                from: client,
+                from: &Sender { client, peer: None },
+                timeout_ms: 1,
             });
             let outcome = &Outcome::Data(data.clone());
             check_answer(&Event::Reply { tag, outcome });
@@ -108,6 +109,7 @@ fn check_command(command: &Command, trust_peer_flag: bool) {
         }
         Command::Handle { event, tag } => check_ack(Action::Handle, event, tag),
         Command::Unhandle { event, tag } => check_ack(Action::Unhandle, event, tag),
+        Command::Peer(command) => unreachable!("no client says {command:?}"),
         Command::Whoami { tag } => {
             let tag = tag.as_ref();
             check_answer(&Event::Session { client, tag });

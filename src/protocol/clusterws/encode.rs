@@ -57,7 +57,8 @@ pub fn encode(dialect: Dialect, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
         | Event::Reply { .. }
         | Event::Request { .. }
         | Event::Session { .. }
-        | Event::Pong { .. } => return false,
+        | Event::Pong { .. }
+        | Event::Peer(_) => return false,
     }
     out.extend_from_slice(CLOSE);
     if dialect.binary {
@@ -74,10 +75,14 @@ mod tests {
 
     use super::super::super::{Action, Outcome, Refusal};
     use super::*;
-    use crate::address::{ClientId, SessionId, ShardId};
+    use crate::address::{ClientId, Sender, SessionId, ShardId};
     use crate::error::Code;
     use crate::message::Payload;
 
+    const SENDER: Sender = Sender {
+        client: CLIENT,
+        peer: None,
+    };
     const CLIENT: ClientId = ClientId {
         broker: 1,
         shard: ShardId(0),
@@ -129,7 +134,7 @@ mod tests {
         let emitted = Event::Emitted {
             event: "grüß\"".as_bytes(),
             data: &json,
-            from: CLIENT,
+            from: None,
         };
         let (plain, escaped) = (
             r#"["e","grüß\"",{"é": 1.0}]}"#,
@@ -152,7 +157,7 @@ mod tests {
             &Event::Emitted {
                 event: b"e",
                 data: &Payload::text(Bytes::from_static(b"hi \"you\"")),
-                from: CLIENT,
+                from: None,
             },
             r##"{"#":["e","e","hi \"you\""]}"##,
         );
@@ -160,7 +165,7 @@ mod tests {
             &Event::Emitted {
                 event: b"e",
                 data: &Payload::binary(Bytes::from_static(b"abc")),
-                from: CLIENT,
+                from: None,
             },
             r##"{"#":["e","e",{"$binary":"YWJj"}]}"##,
         );
@@ -199,7 +204,8 @@ mod tests {
                 event: b"e",
                 data: &data,
                 number: 1,
-                from: CLIENT,
+                from: &SENDER,
+                timeout_ms: 1,
             },
             Event::Session {
                 client: CLIENT,

@@ -7,7 +7,7 @@ use super::super::json::write_string;
 use super::super::payload::write_payload;
 use super::super::{Action, Event, Outcome, Refusal, Tag};
 use super::Stamp;
-use crate::address::ClientId;
+use crate::address::{ClientId, Sender};
 
 /// The JSON text of an event (no WebSocket header).
 pub fn encode(event: &Event<'_>, stamp: &Stamp, out: &mut Vec<u8>) {
@@ -47,6 +47,7 @@ pub fn encode(event: &Event<'_>, stamp: &Stamp, out: &mut Vec<u8>) {
             data,
             number,
             from,
+            timeout_ms: _,
         } => {
             out.extend_from_slice(br#"{"type":"request","event":"#);
             write_string(event, out);
@@ -54,15 +55,19 @@ pub fn encode(event: &Event<'_>, stamp: &Stamp, out: &mut Vec<u8>) {
             write_payload(data, &[], out);
             out.extend_from_slice(br#","id":"#);
             write_number(*number, out);
-            write_from(*from, out);
+            write_from(from, out);
         }
         Event::Emitted { event, data, from } => {
             out.extend_from_slice(br#"{"type":"event","event":"#);
             write_string(event, out);
             out.extend_from_slice(br#","data":"#);
             write_payload(data, &[], out);
-            write_from(*from, out);
+            if let Some(from) = from {
+                write_from(from, out);
+            }
         }
+        // Its clients are no peers.
+        Event::Peer(_) => return,
         Event::Session { client, tag } => {
             out.extend_from_slice(br#"{"type":"session","session":""#);
             write_client(*client, out);
@@ -107,10 +112,18 @@ fn write_tag(tag: Option<&Tag>, out: &mut Vec<u8>) {
     }
 }
 
-fn write_from(from: ClientId, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#","from":"client:"#);
-    write_client(from, out);
-    out.push(b'"');
+fn write_from(from: &Sender, out: &mut Vec<u8>) {
+    match &from.peer {
+        None => {
+            out.extend_from_slice(br#","from":"client:"#);
+            write_client(from.client, out);
+            out.push(b'"');
+        }
+        Some(name) => {
+            out.extend_from_slice(br#","from":"#);
+            write_string(&[b"peer:", &name[..]].concat(), out);
+        }
+    }
 }
 
 /// Base64url: nothing in it needs escaping.
@@ -239,7 +252,8 @@ mod tests {
                 event: b"e\"",
                 data: &Payload::json(Bytes::from_static(b"null")),
                 number: u64::MAX,
-                from: client,
+                from: &Sender { client, peer: None },
+                timeout_ms: 1,
             },
             r#"{"type":"request","event":"e\"","data":null,"id":18446744073709551615,"from":"client:________AAAAAAAAAAAB"}"#,
         );
@@ -247,7 +261,7 @@ mod tests {
             Event::Emitted {
                 event: b"e",
                 data: &Payload::text(Bytes::from_static(b"hi")),
-                from: client,
+                from: Some(&Sender { client, peer: None }),
             },
             r#"{"type":"event","event":"e","data":"hi","from":"client:________AAAAAAAAAAAB"}"#,
         );

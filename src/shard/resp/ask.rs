@@ -287,7 +287,7 @@ fn members(subscribers: &Subscribers) -> u64 {
     let groups = subscribers.groups().iter();
     let members = groups.map(|group| match group.encoding {
         Encoding::Resp(_) => group.members.len() as u64,
-        Encoding::NativeText | Encoding::Clusterws(_) => 0,
+        Encoding::NativeText | Encoding::Clusterws(_) | Encoding::Peer => 0,
     });
     members.sum()
 }

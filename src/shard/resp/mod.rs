@@ -155,7 +155,7 @@ impl RespSession {
 fn version_of(session: &Session) -> Version {
     match session.encoding {
         Encoding::Resp(version) => version,
-        Encoding::NativeText | Encoding::Clusterws(_) => Version::Two,
+        Encoding::NativeText | Encoding::Clusterws(_) | Encoding::Peer => Version::Two,
     }
 }
 

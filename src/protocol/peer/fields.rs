@@ -1,0 +1,1 @@
+//! The fields of a frame: numbers, names, texts, and the rest.

@@ -1,0 +1,1 @@
+//! Rooms: sets of clients that peers fill, and speak to.

@@ -1,0 +1,1 @@
+//! Tokens: clients that a peer has accepted, and the ids that they show.

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod control;
 pub mod epoll;
 pub mod event_loop;
+pub mod links;
 pub mod listener;
 mod pieces;
 pub mod population;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::address::{ClientId, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, LINK_SLOTS, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
 use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
@@ -718,10 +718,15 @@ impl Shard {
         self.is_sealed = true;
     }
 
-    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503.
+    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503. Links stay:
+    /// they hear of all these ends, and end with the broker.
     pub fn close_all(&mut self, spread_ms: u64) {
         self.is_leaving = true;
-        let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        let sessions = self.sessions.iter();
+        let ids: Vec<_> = sessions
+            .filter(|session| session.id.slot < LINK_SLOTS)
+            .map(|session| session.id)
+            .collect();
         let count = ids.len().max(1) as u64;
         for (index, id) in ids.into_iter().enumerate() {
             let Some(session) = self.sessions.find(id) else {

@@ -1,0 +1,314 @@
+//! Links: connections in memory, between the threads of a host and a shard.
+//!
+//! To the shard a Link is a session like others: bytes come, bytes go, it ends. [`HostEnd`] is the end of the host.
+//! Instead of a shard, another thread may stand behind a Link ([`FarEnd`]): one that has a real connection, say.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+
+use crate::limits::{LINK_BYTES_MAX, LINK_CALLS_BYTES_MAX, LINK_ENTRIES_MAX};
+use crate::mesh::Bell;
+use crate::mesh::link::{Bounds, Far, Host, link};
+use crate::shard::outbox::Chunks;
+
+use super::waker::Waker;
+
+pub use crate::mesh::link::CallError;
+
+/// What comes over a Link to the host.
+#[derive(Debug)]
+pub enum Item {
+    /// Bytes of the stream of frames.
+    Bytes(Bytes),
+    /// A connection, at this place of the stream.
+    Socket(OwnedFd),
+}
+
+impl Item {
+    fn size(&self) -> usize {
+        match self {
+            Item::Bytes(bytes) => bytes.len(),
+            // Bounded by their number.
+            Item::Socket(_) => 0,
+        }
+    }
+}
+
+/// The host's end of a Link. Any of its threads may use it; with the last reference the Link ends.
+#[derive(Clone, Debug)]
+pub struct HostEnd(Arc<HostSide>);
+
+struct HostSide {
+    host: Host<Item>,
+    own: Waker,
+    far: Waker,
+}
+
+impl HostEnd {
+    /// Appends one or more whole frames, and rings the other end if it sleeps. All is taken or, on an error, nothing.
+    ///
+    /// # Errors
+    /// [`CallError::Full`]: too much waits; there is room again when the shard has run. [`CallError::Closed`]: the other
+    /// end is gone.
+    pub fn call(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), CallError> {
+        self.0.host.call(write, || self.0.far.wake())
+    }
+
+    /// The next item that the other end sent, in order. One caller at a time has the turn.
+    pub fn next(&self) -> Option<Item> {
+        self.0.host.next(|| self.0.far.wake())
+    }
+
+    /// Readable, level-triggered, while items wait or when the other end is gone.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.own.fd()
+    }
+
+    /// After [`HostEnd::next`] gave none: the descriptor is readable no more, unless something has come meanwhile.
+    pub fn settle(&self) {
+        if !self.0.host.announce_sleep(|| self.0.own.clear()) {
+            self.0.own.wake();
+        }
+    }
+
+    /// Is the other end gone, and every item taken that it sent?
+    pub fn is_closed(&self) -> bool {
+        self.0.host.is_closed()
+    }
+}
+
+impl HostSide {
+    /// The shard is gone, or will be.
+    fn end(&self) {
+        self.host.close_far(|| self.own.wake());
+        // If it is not yet, its session ends.
+        self.far.wake();
+    }
+}
+
+impl fmt::Debug for HostSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostSide").field(&self.own).finish()
+    }
+}
+
+impl Drop for HostSide {
+    fn drop(&mut self) {
+        self.host.close(|| self.far.wake());
+    }
+}
+
+/// The other end of a Link, where the shard is.
+pub struct ShardEnd {
+    far: Far<Item>,
+    host: Waker,
+}
+
+impl ShardEnd {
+    /// Takes the calls that wait into an empty buffer.
+    pub(super) fn take(&mut self, calls: &mut Vec<u8>) {
+        self.far.take(calls);
+    }
+
+    /// Sends as many of these chunks as there is room for, and keeps the others; true if none is left. They are in
+    /// reverse order.
+    pub(super) fn send(&mut self, chunks: &mut Chunks) -> bool {
+        while let Some(chunk) = chunks.pop() {
+            let size = chunk.len();
+            if let Err(Item::Bytes(chunk)) = self.far.push(Item::Bytes(chunk), size) {
+                chunks.push(chunk);
+                break;
+            }
+        }
+        let host = &self.host;
+        self.far.publish(|| host.wake());
+        chunks.is_empty()
+    }
+
+    /// Could `take` take something now?
+    pub(super) fn has_calls(&self) -> bool {
+        self.far.has_calls()
+    }
+
+    /// Did `send` leave something, and is there room now?
+    pub(super) fn has_more_room(&self) -> bool {
+        self.far.has_more_room()
+    }
+
+    /// Is the host gone? Calls may be left to take.
+    pub(super) fn is_host_gone(&self) -> bool {
+        self.far.is_host_gone()
+    }
+
+    /// Has this end been closed?
+    pub(super) fn is_closed(&self) -> bool {
+        self.far.is_closed()
+    }
+
+    /// Nothing more will be sent or taken.
+    pub(super) fn close(&self) {
+        self.far.close(|| self.host.wake());
+    }
+}
+
+impl fmt::Debug for ShardEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ShardEnd").field(&self.host).finish()
+    }
+}
+
+impl Drop for ShardEnd {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The other end of a Link, for a thread that is no shard.
+#[derive(Debug)]
+pub struct FarEnd {
+    end: ShardEnd,
+    own: Waker,
+    spare: Vec<u8>,
+}
+
+impl FarEnd {
+    /// Appends the calls that wait to `calls`; how many bytes these are.
+    pub fn take(&mut self, calls: &mut Vec<u8>) -> usize {
+        if calls.is_empty() {
+            self.end.take(calls);
+            return calls.len();
+        }
+        self.end.take(&mut self.spare);
+        let size = self.spare.len();
+        calls.append(&mut self.spare);
+        size
+    }
+
+    /// Sends an item. After a refusal the descriptor becomes readable when there is room.
+    ///
+    /// # Errors
+    /// Gives it back if there is no room.
+    pub fn give(&mut self, item: Item) -> Result<(), Item> {
+        let size = item.size();
+        let given = self.end.far.push(item, size);
+        let host = &self.end.host;
+        self.end.far.publish(|| host.wake());
+        given
+    }
+
+    /// Readable, level-triggered, while calls wait, when there is room after a refusal, and when the host is gone.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.own.fd()
+    }
+
+    /// After [`FarEnd::take`] gave none: the descriptor is readable no more, unless something has come meanwhile.
+    pub fn settle(&self) {
+        if !self.end.far.announce_sleep(|| self.own.clear()) {
+            self.own.wake();
+        }
+    }
+
+    /// Is the host gone? Its last calls may be left to take.
+    pub fn is_closed(&self) -> bool {
+        self.end.is_host_gone()
+    }
+}
+
+/// A Link without a shard.
+///
+/// # Errors
+/// If there is no descriptor left.
+pub fn pair() -> io::Result<(HostEnd, FarEnd)> {
+    let own = Waker::new()?;
+    let door = Door {
+        bell: Bell::default(),
+        waker: own.clone(),
+    };
+    let (host, end) = door.link()?;
+    let far = FarEnd {
+        end,
+        own,
+        spare: Vec::new(),
+    };
+    // Nothing has come yet.
+    far.settle();
+    Ok((host, far))
+}
+
+/// What wakes one shard, or who stands for one.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Rung first,
+    pub bell: Bell,
+    /// and this only if it sleeps.
+    pub waker: Waker,
+}
+
+impl Door {
+    /// A Link to whoever is woken by this.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn link(&self) -> io::Result<(HostEnd, ShardEnd)> {
+        let own = Waker::new()?;
+        let bounds = Bounds {
+            calls_bytes_max: LINK_CALLS_BYTES_MAX,
+            entries_max: LINK_ENTRIES_MAX,
+            bytes_max: LINK_BYTES_MAX,
+        };
+        let (host, far) = link(bounds, self.bell.clone());
+        let side = HostSide {
+            host,
+            own: own.clone(),
+            far: self.waker.clone(),
+        };
+        Ok((HostEnd(Arc::new(side)), ShardEnd { far, host: own }))
+    }
+}
+
+/// The Links of a broker, to end them all when a shard is gone: its own could wait for ever, and those of the others
+/// are in a broker that has to go.
+#[derive(Debug)]
+pub struct Roster {
+    /// None when they were ended.
+    hosts: Mutex<Option<Vec<Weak<HostSide>>>>,
+}
+
+impl Roster {
+    /// A roster of no Links.
+    pub fn new() -> Roster {
+        Roster {
+            hosts: Mutex::new(Some(Vec::new())),
+        }
+    }
+
+    /// One more; false if all were ended, and then this one is, too.
+    pub fn add(&self, host: &HostEnd) -> bool {
+        let mut hosts = self.lock();
+        match hosts.as_mut() {
+            Some(hosts) => {
+                hosts.retain(|host| host.strong_count() > 0);
+                hosts.push(Arc::downgrade(&host.0));
+            }
+            None => host.0.end(),
+        }
+        hosts.is_some()
+    }
+
+    /// Ends all Links, and those to come. Hosts get what was sent before.
+    pub fn end(&self) {
+        let hosts = self.lock().take();
+        for host in hosts.iter().flatten().filter_map(Weak::upgrade) {
+            host.end();
+        }
+    }
+
+    /// Nothing in here can be left half done by a panic.
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Weak<HostSide>>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

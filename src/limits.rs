@@ -78,6 +78,10 @@ pub const RESP_WAITING_MAX: usize = 1024;
 /// What a client may say about itself (`CLIENT SETNAME`, `SETINFO`), in bytes of each.
 pub const RESP_CLIENT_NAME_BYTES_MAX: usize = 255;
 
+/// Plain HTTP connections that may wait for room in a Link's ring; one more is closed. They are given to a host only while
+/// it is not behind, so these are what was on its way when it fell behind.
+pub const HTTP_WAITING_MAX: usize = 1024;
+
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,12 @@ pub enum Control {
     Reload { credentials: Arc<Credentials> },
     /// Here is a session that came to this listener: a Link.
     Link { end: ShardEnd, listener: u16 },
+    /// Here is a connection that the host holds: serve it as one that came to this listener, these bytes first.
+    Adopt {
+        socket: OwnedFd,
+        listener: u16,
+        bytes: Vec<u8>,
+    },
     /// Accept no more.
     StopAccepting { reply: Reply<()> },
     /// Take no more input; answered when everything taken has been routed and handed on.

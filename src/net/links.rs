@@ -24,16 +24,28 @@ pub use crate::mesh::link::CallError;
 pub enum Item {
     /// Bytes of the stream of frames.
     Bytes(Bytes),
-    /// A connection, at this place of the stream.
-    Socket(OwnedFd),
+    /// A connection that speaks plain HTTP, the host's from now on. It is nowhere in the stream.
+    Socket(Box<HttpConnection>),
+}
+
+/// A connection that the broker lets the host have.
+#[derive(Debug)]
+pub struct HttpConnection {
+    /// Non-blocking; nothing has been sent over it since the last answer of whoever had it.
+    pub socket: OwnedFd,
+    /// The index of the listener that it came to, for when it is given back.
+    pub listener: u16,
+    /// Where it comes from.
+    pub address: String,
+    /// What has been read: a request head, and perhaps more.
+    pub bytes: Vec<u8>,
 }
 
 impl Item {
     fn size(&self) -> usize {
         match self {
             Item::Bytes(bytes) => bytes.len(),
-            // Bounded by their number.
-            Item::Socket(_) => 0,
+            Item::Socket(connection) => connection.bytes.len(),
         }
     }
 }
@@ -127,6 +139,22 @@ impl ShardEnd {
         let host = &self.host;
         self.far.publish(|| host.wake());
         chunks.is_empty()
+    }
+
+    /// Sends a connection, or gives it back if there is no room.
+    pub(super) fn send_connection(
+        &mut self,
+        connection: Box<HttpConnection>,
+    ) -> Result<(), Box<HttpConnection>> {
+        let item = Item::Socket(connection);
+        let size = item.size();
+        let pushed = self.far.push(item, size);
+        let host = &self.host;
+        self.far.publish(|| host.wake());
+        pushed.map_err(|item| match item {
+            Item::Socket(connection) => connection,
+            Item::Bytes(_) => unreachable!("what was pushed comes back"),
+        })
     }
 
     /// Could `take` take something now?

@@ -321,7 +321,12 @@ impl Shard {
             .iter_mut()
             .rev()
             .find_map(|effect| match effect {
-                Effect::HandOver { session, bytes, .. } if *session == id => Some(bytes),
+                Effect::HandOver { session, bytes, .. }
+                | Effect::Release { session, bytes, .. }
+                    if *session == id =>
+                {
+                    Some(bytes)
+                }
                 _ => None,
             });
         if let Some(bytes) = handed {

@@ -108,6 +108,15 @@ pub enum Effect {
         address: RemoteAddress,
         bytes: Vec<u8>,
     },
+    /// It speaks plain HTTP, which a host takes: the session is out of this shard's table. Let the host of this Link have
+    /// the connection, with `bytes` before whatever the driver still holds.
+    Release {
+        session: SessionId,
+        to: (ShardId, SessionId),
+        listener: u16,
+        address: RemoteAddress,
+        bytes: Vec<u8>,
+    },
     /// Ask the host whether this session may come in.
     AskHost(AdmissionAsked),
     /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,

@@ -90,7 +90,7 @@ enum State {
     Free,
     /// The shard's.
     Open,
-    /// On its way to another shard.
+    /// On its way to another shard, or to the host.
     Leaving(Box<Leaving>),
     /// The shard has forgotten it; operations are still under way.
     Closing,
@@ -101,7 +101,8 @@ enum State {
 /// What only a connection on its way needs.
 #[derive(Debug)]
 struct Leaving {
-    to: ShardId,
+    /// None: the host.
+    to: Option<ShardId>,
     /// That still came.
     bytes: Vec<u8>,
     is_sent: bool,
@@ -468,6 +469,7 @@ impl<K: Kernel> Uring<K> {
             | Kind::SendFd
             | Kind::InstallFd
             | Kind::Linger => {}
+            Kind::AdoptFd => return self.adopted(completion.tag.slot, completion.result, taken),
         }
         let session = SessionId {
             slot: tag.slot,
@@ -490,10 +492,16 @@ impl<K: Kernel> Uring<K> {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
             Kind::SendFd => self.fd_sent(session, completion.result, taken),
+            Kind::InstallFd if !is_open => self.released(session, completion.descriptor, taken),
             Kind::InstallFd => self.installed(session, completion.descriptor, taken),
             Kind::Close => self.closed(session),
             Kind::Shutdown | Kind::Abort | Kind::Linger => {}
-            Kind::Accept | Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken => {
+            Kind::Accept
+            | Kind::Cancel
+            | Kind::AdoptFd
+            | Kind::Waker
+            | Kind::Wake
+            | Kind::Woken => {
                 unreachable!("returned above")
             }
         }
@@ -730,6 +738,51 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
+    /// A connection is the host's from now on, by an ordinary descriptor; the one in the table is closed. (Or else its
+    /// address was being found out when it closed or left: nobody wants the descriptor any more.)
+    fn released(
+        &mut self,
+        session: SessionId,
+        socket: Option<OwnedFd>,
+        taken: &mut Vec<Taken<Direct>>,
+    ) {
+        let Some(slot) = self.find(session) else {
+            return;
+        };
+        match &mut slot.state {
+            State::Leaving(leaving) if leaving.is_sent && leaving.to.is_none() => {
+                let bytes = std::mem::take(&mut leaving.bytes);
+                slot.state = State::Closing;
+                if socket.is_none() {
+                    tracing::warn!("can't give a connection to the host: no descriptor left");
+                }
+                taken.push(Taken::Released {
+                    session,
+                    socket,
+                    bytes,
+                });
+            }
+            _ => self.installed(session, socket, taken),
+        }
+    }
+
+    /// A connection of the host's is in the table, or found no room there.
+    fn adopted(&mut self, number: u32, result: i32, taken: &mut Vec<Taken<Direct>>) {
+        let session = match u32::try_from(result) {
+            Ok(slot) => {
+                let session = self.enter(slot);
+                self.arm(session);
+                Some(session)
+            }
+            Err(_) => {
+                let error = io::Error::from_raw_os_error(-result);
+                tracing::warn!(%error, "can't take a connection of the host");
+                None
+            }
+        };
+        taken.push(Taken::Adopted { number, session });
+    }
+
     fn closed(&mut self, session: SessionId) {
         if let Some(slot) = self.find(session) {
             *slot = Slot::free(next(session.generation));
@@ -741,6 +794,33 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
+    /// Lets a connection go: its receive is cancelled, and what has come goes with it.
+    fn leave(&mut self, session: SessionId, to: Option<ShardId>) {
+        // What has come since this turn's take goes with it, and is told to nobody here.
+        let (kernel, mut bytes) = (&mut self.kernel, Vec::new());
+        self.early.retain(|taken| match taken {
+            Taken::Received {
+                session: of,
+                buffer,
+            } if *of == session => {
+                let piece = kernel.buffer(buffer.start as u16, buffer.size);
+                bytes.extend_from_slice(piece);
+                false
+            }
+            _ => true,
+        });
+        let Some(slot) = self.open(session) else {
+            return;
+        };
+        slot.state = State::Leaving(Box::new(Leaving {
+            to,
+            bytes,
+            is_sent: false,
+        }));
+        self.disarm(session);
+        self.go_on(session);
+    }
+
     /// What a connection that leaves or closes does next, once nothing of it is under way.
     fn go_on(&mut self, session: SessionId) {
         let Some(slot) = self.find(session).filter(|slot| slot.under_way == 0) else {
@@ -749,15 +829,11 @@ impl<K: Kernel> Uring<K> {
         match &mut slot.state {
             State::Leaving(leaving) if !leaving.is_sent => {
                 leaving.is_sent = true;
-                let to = leaving.to;
-                self.begin(
-                    session,
-                    Kind::SendFd,
-                    Operation::SendFd {
-                        slot: session.slot,
-                        to,
-                    },
-                );
+                let (to, slot) = (leaving.to, session.slot);
+                match to {
+                    Some(to) => self.begin(session, Kind::SendFd, Operation::SendFd { slot, to }),
+                    None => self.begin(session, Kind::InstallFd, Operation::InstallFd { slot }),
+                }
             }
             State::Closing => {
                 slot.state = State::Closed;
@@ -930,29 +1006,20 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn detach(&mut self, session: SessionId, to: ShardId) {
-        // What has come since this turn's take goes with it, and is told to nobody here.
-        let (kernel, mut bytes) = (&mut self.kernel, Vec::new());
-        self.early.retain(|taken| match taken {
-            Taken::Received {
-                session: of,
-                buffer,
-            } if *of == session => {
-                let piece = kernel.buffer(buffer.start as u16, buffer.size);
-                bytes.extend_from_slice(piece);
-                false
-            }
-            _ => true,
-        });
-        let Some(slot) = self.open(session) else {
-            return;
+        self.leave(session, Some(to));
+    }
+
+    fn release(&mut self, session: SessionId) {
+        self.leave(session, None);
+    }
+
+    fn adopt(&mut self, number: u32, socket: OwnedFd) {
+        let tag = Tag {
+            kind: Kind::AdoptFd,
+            slot: number,
+            generation: 0,
         };
-        slot.state = State::Leaving(Box::new(Leaving {
-            to,
-            bytes,
-            is_sent: false,
-        }));
-        self.disarm(session);
-        self.go_on(session);
+        self.kernel.push(tag, Operation::AdoptFd { socket });
     }
 
     fn attach(&mut self, socket: Direct) -> Option<SessionId> {

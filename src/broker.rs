@@ -480,6 +480,7 @@ fn settings(
         listeners,
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
+        board: Some(Arc::default()),
         fault: Fault::new(config.fault),
     })
 }

@@ -354,3 +354,258 @@ impl<D: Driver> Driver for Linked<D> {
         self.driver.now()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use crate::limits::LINK_BYTES_MAX;
+    use crate::mesh::Bell;
+
+    use super::super::links::{CallError, Door, HostEnd, Item};
+    use super::super::waker::Waker;
+    use super::*;
+
+    /// A driver without connections, which remembers how long it was to wait.
+    #[derive(Default)]
+    struct Inner {
+        wait: Option<Duration>,
+    }
+
+    impl Driver for Inner {
+        type Socket = ();
+
+        fn take(&mut self, wait: Option<Duration>, _: &mut Vec<Taken<()>>) -> io::Result<()> {
+            self.wait = wait;
+            Ok(())
+        }
+
+        fn bytes(&mut self, _: Buffer) -> &mut [u8] {
+            &mut []
+        }
+
+        fn send(&mut self, _: SessionId, _: Chunks) -> Sending {
+            Sending::Failed
+        }
+
+        fn submit(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_reading(&mut self, _: SessionId, _: bool) {}
+
+        fn shutdown_write(&mut self, _: SessionId) {}
+
+        fn close(&mut self, _: SessionId, _: bool) {}
+
+        fn detach(&mut self, _: SessionId, _: ShardId) {}
+
+        fn attach(&mut self, (): ()) -> Option<SessionId> {
+            None
+        }
+
+        fn stop_accepting(&mut self) {}
+
+        fn wake(&mut self, _: ShardId) {}
+
+        fn now(&self) -> Now {
+            Now { ms: 0, unix_ms: 0 }
+        }
+    }
+
+    const TURN_BYTES: usize = 10;
+
+    struct Linking {
+        driver: Linked<Inner>,
+        door: Door,
+    }
+
+    /// What a turn took, of whom.
+    #[derive(PartialEq, Eq, Debug)]
+    enum Took {
+        Bytes(SessionId, String),
+        Sent(SessionId),
+        Ended(SessionId),
+    }
+
+    impl Linking {
+        fn new() -> Linking {
+            Linking {
+                driver: Linked::new(Inner::default(), TURN_BYTES),
+                door: Door {
+                    bell: Bell::default(),
+                    waker: Waker::new().expect("a descriptor"),
+                },
+            }
+        }
+
+        fn open(&mut self) -> (HostEnd, SessionId) {
+            let (host, end) = self.door.link().expect("a descriptor");
+            (host, self.driver.attach_link(end).expect("a slot"))
+        }
+
+        /// A turn that would wait for ever; and whether it would have slept.
+        fn take(&mut self) -> (Vec<Took>, bool) {
+            let mut taken = Vec::new();
+            self.driver.take(None, &mut taken).expect("it never fails");
+            let took = taken.into_iter().map(|taken| match taken {
+                Taken::Received { session, buffer } => {
+                    let bytes = self.driver.bytes(buffer);
+                    assert_eq!(bytes.len(), buffer.size);
+                    Took::Bytes(session, String::from_utf8_lossy(bytes).into_owned())
+                }
+                Taken::Sent { session } => Took::Sent(session),
+                Taken::Ended { session, ending } => {
+                    assert_eq!(ending, Ending::EndOfInput);
+                    Took::Ended(session)
+                }
+                taken => panic!("{taken:?}"),
+            });
+            let took = took.collect();
+            (took, self.driver.driver.wait.is_none())
+        }
+    }
+
+    fn call(host: &HostEnd, text: &str) {
+        host.call(|calls| calls.extend_from_slice(text.as_bytes()))
+            .expect("there is room");
+    }
+
+    fn bytes(session: SessionId, text: &str) -> Took {
+        Took::Bytes(session, text.to_owned())
+    }
+
+    fn chunks(parts: &[&'static [u8]]) -> Chunks {
+        parts.iter().map(|part| Bytes::from_static(part)).collect()
+    }
+
+    fn read(host: &HostEnd) -> String {
+        let items = std::iter::from_fn(|| host.next());
+        let texts = items.map(|item| match item {
+            Item::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Item::Socket(_) => panic!("no socket was sent"),
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn a_turn_takes_so_much_of_each_and_none_waits_with_calls() {
+        let mut linking = Linking::new();
+        assert_eq!(linking.take(), (vec![], true));
+        let (one, first) = linking.open();
+        let (two, second) = linking.open();
+        assert_eq!(linking.take(), (vec![], true));
+        call(&one, "0123456789abcde");
+        call(&two, "x");
+        let (mut took, slept) = linking.take();
+        took.sort_by_key(|took| took != &bytes(first, "0123456789"));
+        assert_eq!(
+            took,
+            [bytes(first, "0123456789"), bytes(second, "x")],
+            "a share of the one, all of the other"
+        );
+        assert!(!slept);
+        call(&one, "f");
+        assert_eq!(linking.take(), (vec![bytes(first, "abcde")], false));
+        assert_eq!(linking.take(), (vec![bytes(first, "f")], false));
+        assert_eq!(linking.take(), (vec![], true));
+    }
+
+    #[test]
+    fn who_is_not_read_waits_and_keeps_nobody_awake() {
+        let mut linking = Linking::new();
+        let (host, session) = linking.open();
+        call(&host, "0123456789abc");
+        assert_eq!(linking.take().0, [bytes(session, "0123456789")]);
+        linking.driver.set_reading(session, false);
+        call(&host, "d");
+        drop(host);
+        assert_eq!(linking.take(), (vec![], true), "its end waits, too");
+        linking.driver.set_reading(session, true);
+        assert_eq!(linking.take(), (vec![bytes(session, "abc")], false));
+        let took = vec![bytes(session, "d"), Took::Ended(session)];
+        assert_eq!(linking.take(), (took, false));
+        assert_eq!(linking.take(), (vec![], true), "told once");
+    }
+
+    #[test]
+    fn a_send_waits_for_room_and_is_then_done() {
+        let mut linking = Linking::new();
+        let (host, session) = linking.open();
+        let send = |linking: &mut Linking, chunks| linking.driver.send(session, chunks);
+        assert_eq!(send(&mut linking, chunks(&[b"a", b"b"])), Sending::Done);
+        assert_eq!(read(&host), "ab");
+        let large = Bytes::from(vec![b'x'; LINK_BYTES_MAX + 1]);
+        let two = [large.clone(), Bytes::from_static(b"c"), large];
+        let sending = send(&mut linking, two.into_iter().collect());
+        assert_eq!(sending, Sending::Pending);
+        assert_eq!(linking.take(), (vec![], true));
+        assert_eq!(read(&host).len(), LINK_BYTES_MAX + 1);
+        assert_eq!(linking.take(), (vec![], false), "one byte makes it wait");
+        assert_eq!(read(&host), "c");
+        let mut sent = Vec::new();
+        linking.driver.settle(&mut sent).expect("it never fails");
+        assert!(matches!(sent[..], [Taken::Sent { session: done }] if done == session));
+        assert_eq!(read(&host).len(), LINK_BYTES_MAX + 1);
+        assert_eq!(linking.take(), (vec![], true));
+    }
+
+    #[test]
+    fn a_host_that_goes_lets_all_sends_be_done() {
+        let mut linking = Linking::new();
+        let (host, session) = linking.open();
+        let large = || Chunks::from_iter([Bytes::from(vec![0; LINK_BYTES_MAX]), Bytes::from("x")]);
+        assert_eq!(linking.driver.send(session, large()), Sending::Pending);
+        drop(host);
+        let (took, slept) = linking.take();
+        assert_eq!(took, [Took::Sent(session), Took::Ended(session)]);
+        assert!(!slept);
+        assert_eq!(linking.driver.send(session, large()), Sending::Done);
+    }
+
+    #[test]
+    fn last_words_are_read_behind_the_end_and_a_slot_is_used_again() {
+        let mut linking = Linking::new();
+        let (host, session) = linking.open();
+        linking.driver.send(session, chunks(&[b"bye"]));
+        linking.driver.shutdown_write(session);
+        assert!(!host.is_closed());
+        assert_eq!(linking.take(), (vec![Took::Ended(session)], false));
+        linking.driver.close(session, false);
+        assert_eq!(linking.take(), (vec![], true));
+        assert_eq!(host.call(|_| ()), Err(CallError::Closed));
+        assert_eq!(read(&host), "bye");
+        assert!(host.is_closed());
+
+        let (_host, other) = linking.open();
+        assert_eq!((other.slot, other.generation), (session.slot, 1));
+        linking.driver.close(session, true);
+        assert_eq!(
+            linking.driver.send(session, chunks(&[b"x"])),
+            Sending::Failed
+        );
+        assert_eq!(linking.driver.send(other, chunks(&[b"x"])), Sending::Done);
+    }
+
+    #[test]
+    fn a_flood_over_many_links_is_taken_in_turns() {
+        let mut linking = Linking::new();
+        linking.driver.turn_bytes_max = TURN_BYTES_MAX;
+        let links: Vec<_> = (0..3).map(|_| linking.open()).collect();
+        for (host, _) in &links {
+            call(host, &"x".repeat(TURN_BYTES_MAX));
+        }
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let (took, _) = linking.take();
+            assert_eq!(took.len(), 1);
+            seen.extend(took.into_iter().map(|took| match took {
+                Took::Bytes(session, _) => session,
+                took => panic!("{took:?}"),
+            }));
+        }
+        seen.sort_unstable();
+        let all: Vec<_> = links.iter().map(|(_, session)| *session).collect();
+        assert_eq!(seen, all);
+    }
+}

@@ -340,3 +340,172 @@ impl Roster {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    const NOW: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+
+    fn is_readable(fd: BorrowedFd<'_>) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        poll(&mut fds, Some(&NOW)).expect("a descriptor can be polled") == 1
+    }
+
+    fn say(host: &HostEnd, text: &[u8]) {
+        host.call(|calls| calls.extend_from_slice(text))
+            .expect("there is room");
+    }
+
+    fn bytes(text: &'static [u8]) -> Item {
+        Item::Bytes(Bytes::from_static(text))
+    }
+
+    fn heard(host: &HostEnd) -> Option<Bytes> {
+        match host.next()? {
+            Item::Bytes(bytes) => Some(bytes),
+            Item::Socket(_) => panic!("no socket was sent"),
+        }
+    }
+
+    #[test]
+    fn descriptors_are_readable_while_something_waits() {
+        let (host, mut far) = pair().expect("descriptors");
+        assert!(!is_readable(host.fd()) && !is_readable(far.fd()));
+        say(&host, b"one");
+        say(&host, b"two");
+        assert!(is_readable(far.fd()));
+        far.settle();
+        assert!(is_readable(far.fd()), "it was not taken");
+        let mut calls = b"zero".to_vec();
+        assert_eq!(far.take(&mut calls), 6);
+        assert_eq!(calls, b"zeroonetwo");
+        assert_eq!(far.take(&mut Vec::new()), 0);
+        far.settle();
+        assert!(!is_readable(far.fd()));
+
+        far.give(bytes(b"1")).expect("there is room");
+        assert!(is_readable(host.fd()));
+        host.settle();
+        assert!(is_readable(host.fd()), "it was not taken");
+        assert_eq!(heard(&host).expect("one"), "1");
+        assert!(host.next().is_none());
+        host.settle();
+        assert!(!is_readable(host.fd()));
+        far.give(bytes(b"2")).expect("there is room");
+        assert!(is_readable(host.fd()));
+    }
+
+    #[test]
+    fn a_refused_item_goes_when_there_is_room() {
+        let (host, mut far) = pair().expect("descriptors");
+        let refused = std::iter::repeat_with(|| far.give(bytes(b"x")))
+            .take(LINK_ENTRIES_MAX + 1)
+            .find_map(Result::err);
+        let refused = refused.expect("no ring is longer than it is");
+        far.settle();
+        assert!(!is_readable(far.fd()));
+        while host.next().is_some() {}
+        assert!(is_readable(far.fd()));
+        far.give(refused).expect("there is room");
+        far.settle();
+        assert!(!is_readable(far.fd()));
+    }
+
+    #[test]
+    fn an_end_that_goes_makes_the_other_readable() {
+        let (host, mut far) = pair().expect("descriptors");
+        say(&host, b"last");
+        drop(host);
+        assert!(far.is_closed() && is_readable(far.fd()));
+        let mut calls = Vec::new();
+        assert_eq!(far.take(&mut calls), 4);
+        far.settle();
+        assert!(is_readable(far.fd()));
+
+        let (host, mut far) = pair().expect("descriptors");
+        far.give(bytes(b"last")).expect("there is room");
+        drop(far);
+        assert!(is_readable(host.fd()) && !host.is_closed());
+        assert_eq!(heard(&host).expect("one"), "last");
+        assert!(host.is_closed());
+        host.settle();
+        assert!(is_readable(host.fd()));
+        assert_eq!(host.call(|_| ()), Err(CallError::Closed));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_took_is_closed() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+        let (host, mut far) = pair().expect("descriptors");
+        far.give(Item::Socket(theirs.into()))
+            .expect("there is room");
+        drop(far);
+        assert!(!is_readable(ours.as_fd()));
+        drop(host);
+        assert!(is_readable(ours.as_fd()), "the end of the stream");
+    }
+
+    #[test]
+    fn a_roster_ends_all_links_and_those_to_come() {
+        let roster = Roster::new();
+        let (host, far) = pair().expect("descriptors");
+        let (gone, _far) = pair().expect("descriptors");
+        assert!(roster.add(&host) && roster.add(&gone));
+        drop(gone);
+        roster.end();
+        assert!(host.is_closed() && is_readable(host.fd()));
+        assert!(is_readable(far.fd()), "whoever is there looks");
+        let (late, _far) = pair().expect("descriptors");
+        assert!(!roster.add(&late) && late.is_closed());
+        roster.end();
+    }
+
+    #[test]
+    fn threads_call_at_once_and_nothing_is_lost() {
+        const THREADS: usize = 3;
+        const CALLS: usize = 3_000;
+        let (host, mut far) = pair().expect("descriptors");
+        let threads: Vec<_> = (0..THREADS as u8)
+            .map(|thread| {
+                let host = host.clone();
+                std::thread::spawn(move || {
+                    for number in 0..CALLS as u32 {
+                        let write = |calls: &mut Vec<u8>| {
+                            calls.push(thread);
+                            calls.extend_from_slice(&number.to_le_bytes());
+                        };
+                        while let Err(error) = host.call(write) {
+                            assert_eq!(error, CallError::Full);
+                            std::thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut next = [0; THREADS];
+        let mut calls = Vec::new();
+        while next.iter().sum::<u32>() < (THREADS * CALLS) as u32 {
+            poll(&mut [PollFd::new(&far.fd(), PollFlags::IN)], None).expect("a poll");
+            far.take(&mut calls);
+            for call in calls.chunks(5) {
+                let number = u32::from_le_bytes(call[1..].try_into().expect("whole frames"));
+                let due = &mut next[usize::from(call[0])];
+                assert_eq!(number, *due);
+                *due += 1;
+            }
+            calls.clear();
+            far.settle();
+        }
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }
+}

@@ -15,7 +15,7 @@
 //!
 //! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
 //! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
-//! `request`, `resp` (with `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! `request`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -30,7 +30,6 @@ use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
 use crate::protocol::{Event, Protocol, clusterws, peer as peer_protocol};
 use crate::topic::Topic;
-use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode, ServerHeader};
 
@@ -39,7 +38,7 @@ use fault::Place;
 use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
-use parcel::{Key, Lanes};
+use parcel::Lanes;
 use rate::Rates;
 use request::Requests;
 use run::OpenRun;
@@ -47,6 +46,7 @@ use session::{Due, Session, Sessions, Since, State};
 use settings::Settings;
 use tally::Tallies;
 use timer::Timers;
+use wants::Wants;
 
 pub mod auth;
 mod closing;
@@ -75,6 +75,7 @@ mod tally;
 #[cfg(test)]
 mod testing;
 mod timer;
+mod wants;
 
 pub use credentials::{Credentials, Identity};
 pub use handshake::{AdmissionAsked, Verdict};
@@ -154,7 +155,7 @@ pub struct Shard {
     /// Sessions of this shard that handle an event.
     handlers: HashMap<bytes::Bytes, request::Handlers, foldhash::fast::RandomState>,
     /// What this shard's sessions want of other shards, and who has been told.
-    interest: Interest<Key>,
+    interest: Wants,
     /// What other shards told us that they want.
     remote_filters: TopicTree<ShardSet>,
     remote_services: HashMap<bytes::Bytes, ShardSet, foldhash::fast::RandomState>,
@@ -212,7 +213,7 @@ impl Shard {
             sessions: Sessions::default(),
             subscriptions: TopicTree::default(),
             handlers: HashMap::default(),
-            interest: Interest::new(peers),
+            interest: Wants::new(peers, settings.board.clone()),
             remote_filters: TopicTree::default(),
             remote_services: HashMap::default(),
             lanes: Lanes::new(settings.shards),

@@ -18,12 +18,13 @@ use super::input::Read;
 use super::parcel::Key;
 
 mod enter;
+mod feed;
 mod hosting;
 mod names;
 mod rooms;
 mod tokens;
 
-pub use hosting::Hosted;
+pub use hosting::{HostParcel, Hosted};
 
 /// What only a peer has.
 #[derive(Debug)]
@@ -40,12 +41,17 @@ pub struct PeerSession {
 
 /// A word from one shard to another about peers and their clients.
 #[derive(Debug)]
-pub enum PeerParcel {}
+pub enum PeerParcel {
+    /// About hosts and their clients.
+    Host(HostParcel),
+}
 
 impl PeerParcel {
     /// What it holds, in bytes.
     pub fn size(&self) -> usize {
-        match *self {}
+        match self {
+            PeerParcel::Host(parcel) => size_of::<PeerParcel>() + parcel.size(),
+        }
     }
 }
 
@@ -67,8 +73,9 @@ impl Shard {
 
     /// Takes a word about peers.
     pub(super) fn take_peer_parcel(&mut self, from: ShardId, parcel: PeerParcel) {
-        let _ = from;
-        match parcel {}
+        match parcel {
+            PeerParcel::Host(parcel) => self.take_host_parcel(from, parcel),
+        }
     }
 
     /// A peer that has been silent is asked whether it is there.

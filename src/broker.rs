@@ -35,7 +35,7 @@ use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
-use crate::shard::settings::{Admission, ListenerSettings, Settings};
+use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
 use crate::ws::origin::OriginRules;
@@ -428,6 +428,7 @@ fn settings(
         listeners,
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
+        accept_peers: AcceptPeers::Any,
         fault: Fault::new(config.fault),
     })
 }

@@ -102,6 +102,7 @@ impl Config {
                 .clone()
                 .map(|source| source.secret("resp-password-file", read_file))
                 .transpose()?,
+            peer_key: None,
         })
     }
 }

@@ -143,7 +143,7 @@ impl Shard {
             return Ok(());
         };
         let waiting = session.waiting_subscribes();
-        let refused = if !self
+        let refused = if session.peer.is_none() && !self
             .settings
             .access
             .may_subscribe(&filter, session.identity.as_deref())
@@ -313,7 +313,7 @@ impl Shard {
                 return Ok(());
             }
         }
-        if !self
+        if session.peer.is_none() && !self
             .settings
             .access
             .may_publish(topic, session.identity.as_deref())
@@ -371,6 +371,7 @@ impl Shard {
         self.has_leftovers = false;
         self.announce();
         self.flush_deferred();
+        self.flush_peers();
         for id in std::mem::take(&mut self.resuming) {
             self.resume_session(id);
         }

@@ -186,12 +186,9 @@ impl Shard {
                 tag,
             } => self.disconnect_client(id, client, code, reason, tag),
             PeerCommand::Accept { .. } | PeerCommand::Reject { .. } => Ok(()),
-            PeerCommand::AdmitPeer {
-                name,
-                admitted,
-                tag,
-            } => self.admit_peer(id, name, admitted, tag),
-            PeerCommand::CutPeer { name, tag } => self.cut_peer(id, name, tag),
+            command @ (PeerCommand::AdmitPeer { .. } | PeerCommand::CutPeer { .. }) => {
+                self.rule_peers(id, command)
+            }
             // That something came has been noted.
             PeerCommand::Alive => Ok(()),
             PeerCommand::Bye => {
@@ -332,16 +329,16 @@ impl Shard {
             return (0, Read::Part);
         };
         let bytes_max = session.limits(&self.settings).message_bytes_max + PEER_FRAME_BYTES_SPARE;
-        let settings = self.settings.clone();
-        let fault = &settings.fault;
-        match fault.contain(Place::Frame, || reader.next(bytes_max, input)) {
+        let fault = &self.settings.fault;
+        match fault.contain(Place::Frame, move || reader.next(bytes_max, input)) {
             None => self.close(id, CloseReason::Internal),
             Some(Ok((taken, None))) => return (taken, Read::Part),
             Some(Ok((taken, Some(frame)))) => {
                 self.stats.commands += 1;
                 self.heard_from(id);
                 let unix_ms = self.now.unix_ms;
-                match fault.contain(Place::Decode, || call::decode(frame, unix_ms)) {
+                let decode = || call::decode(frame, unix_ms);
+                match self.settings.fault.contain(Place::Decode, decode) {
                     None => self.close(id, CloseReason::Internal),
                     Some(Ok(command)) => self.execute_or_hold(id, command),
                     Some(Err(Bad::Refused(refusal))) => {

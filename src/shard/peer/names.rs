@@ -15,8 +15,9 @@ use hashbrown::{HashMap, HashSet};
 use crate::address::{SessionId, ShardId};
 use crate::error::{CloseReason, Code};
 use crate::limits::{PEER_NAMES_LISTED_MAX, PEER_PROBE_MS};
-use crate::protocol::peer::{PeerEvent, Watch, tag_ticket, ticket_tag};
-use crate::protocol::{Event, Tag};
+use crate::message::Payload;
+use crate::protocol::peer::{PeerCommand, PeerEvent, Watch, tag_ticket, ticket_tag};
+use crate::protocol::{Command, Event};
 
 use super::super::Shard;
 use super::super::command::Wait;
@@ -126,6 +127,17 @@ impl Registrar {
     /// How many names there are.
     pub fn len(&self) -> usize {
         self.names.len()
+    }
+
+    fn list(&mut self, name: Bytes, admitted: bool) -> Result<(), (Code, &'static str)> {
+        if !admitted {
+            self.listed.remove(&name);
+        } else if self.listed.len() < PEER_NAMES_LISTED_MAX || self.listed.contains(&name) {
+            self.listed.insert(name);
+        } else {
+            return Err((Code::Limit, "as many peers are named as may be"));
+        }
+        Ok(())
     }
 
     fn claim(&mut self, name: Bytes, claimant: Place) -> Words {
@@ -253,7 +265,11 @@ impl Shard {
                 caller,
                 ticket,
                 result,
-            } => return self.done(caller, ticket_tag(ticket).as_ref(), result),
+            } => {
+                let nothing = || Payload::binary(Bytes::new());
+                let tag = ticket_tag(ticket);
+                return self.done(caller, tag.as_ref(), result.map(|()| nothing()));
+            }
         };
         for (to, word) in words {
             self.send_peer(to, PeerParcel::Name(word));
@@ -375,6 +391,21 @@ impl Shard {
         }
     }
 
+    /// The shard of the peer of this name.
+    pub(in super::super) fn shard_of_peer(&self, name: &Bytes) -> Option<ShardId> {
+        if self.peers.names.contains_key(name) {
+            return Some(self.id);
+        }
+        self.peers.remote_names.get(name)?.last().copied()
+    }
+
+    /// The peer of this name, if it is here.
+    pub(in super::super) fn peer_named(&mut self, name: &Bytes) -> Option<SessionId> {
+        let id = *self.peers.names.get(name)?;
+        let session = self.sessions.find(id)?;
+        session.is_open().then_some(id)
+    }
+
     /// Tells those who watch it that a peer has come or gone.
     pub(super) fn tell_peer(&mut self, up: bool, name: &Bytes, itself: Option<SessionId>) {
         for id in self.watchers(Watch::PEER) {
@@ -384,35 +415,41 @@ impl Shard {
         }
     }
 
-    /// A Link's word on whether peers of a name may come in.
-    pub(super) fn admit_peer(
-        &mut self,
-        id: SessionId,
-        name: Bytes,
-        admitted: bool,
-        tag: Option<Tag>,
-    ) -> Result<(), Wait> {
-        let word = NameWord::List {
-            name,
-            admitted,
-            caller: id,
-            ticket: tag_ticket(tag.as_ref()),
+    /// What only a Link of the broker's own process may ask of the registrar: which peers may come in, and that one is
+    /// cut.
+    pub(super) fn rule_peers(&mut self, id: SessionId, command: PeerCommand) -> Result<(), Wait> {
+        let (name, admitted, tag) = match &command {
+            PeerCommand::AdmitPeer {
+                name,
+                admitted,
+                tag,
+            } => (name.clone(), Some(*admitted), tag),
+            PeerCommand::CutPeer { name, tag } => (name.clone(), None, tag),
+            _ => return Ok(()),
         };
-        self.ask_registrar(id, word)
-    }
-
-    /// A Link has a peer cut.
-    pub(super) fn cut_peer(
-        &mut self,
-        id: SessionId,
-        name: Bytes,
-        tag: Option<Tag>,
-    ) -> Result<(), Wait> {
-        let word = NameWord::CutNamed {
-            name,
-            caller: id,
-            ticket: tag_ticket(tag.as_ref()),
-        };
-        self.ask_registrar(id, word)
+        if !self.is_in_process(id) {
+            let reason = "only the broker's own process may do this";
+            self.done(id, tag.as_ref(), Err((Code::NotAllowed, reason)));
+            return Ok(());
+        }
+        let (caller, ticket) = (id, tag_ticket(tag.as_ref()));
+        let word = PeerParcel::Name(match admitted {
+            Some(admitted) => NameWord::List {
+                name,
+                admitted,
+                caller,
+                ticket,
+            },
+            None => NameWord::CutNamed {
+                name,
+                caller,
+                ticket,
+            },
+        });
+        if !self.has_way(REGISTRAR, &word) {
+            return Err(Wait::from(Command::Peer(Box::new(command))));
+        }
+        self.push_peer(REGISTRAR, word);
+        Ok(())
     }
 }

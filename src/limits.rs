@@ -77,10 +77,8 @@ pub const PEER_HELLO_BYTES_MAX: usize = 2 * KIB;
 pub const PEER_KEY_BYTES_MAX: usize = KIB;
 /// How long a peer whose name somebody else wants may take to say that it is there, as PubSub.js has it.
 pub const PEER_PROBE_MS: u64 = 2_000;
-/// The longest expression for names of peers; and what it may be compiled to.
-pub const PEER_PATTERN_BYTES_MAX: usize = KIB;
-/// See [`PEER_PATTERN_BYTES_MAX`]. It is made for one event, and shared by all shards.
-pub const PEER_PATTERN_PROGRAM_BYTES_MAX: usize = 64 * KIB;
+/// What a regular expression for peers' names may be compiled to: it is made for one event.
+pub const PEER_REGEX_PROGRAM_BYTES_MAX: usize = 64 * KIB;
 /// Names on the list of peers that may come in. The broker's own host makes it; it is no place for one per user.
 pub const PEER_NAMES_LISTED_MAX: usize = 10_000;
 

@@ -9,7 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::address::{Sender, SessionId, ShardSet};
 use crate::error::Code;
-use crate::limits::{PEER_PATTERN_BYTES_MAX, PEER_PATTERN_PROGRAM_BYTES_MAX};
+use crate::limits::PEER_REGEX_PROGRAM_BYTES_MAX;
 use crate::message::Payload;
 use crate::protocol::peer::{Audience, PeerCommand, PeerPattern};
 use crate::protocol::{Command, Event, Tag};
@@ -55,15 +55,12 @@ impl Names {
             PeerPattern::All => Names::All,
             PeerPattern::Name(name) => Names::One(name.clone()),
             PeerPattern::Regex(expression) => {
-                if expression.len() > PEER_PATTERN_BYTES_MAX {
-                    return Err("the expression is too long");
-                }
                 let text = std::str::from_utf8(expression).map_err(|_| "the expression is no text")?;
                 // Without Unicode `\d` is ten digits and not six hundred; names are compared as bytes.
                 let regex = RegexBuilder::new(text)
                     .unicode(false)
-                    .size_limit(PEER_PATTERN_PROGRAM_BYTES_MAX)
-                    .dfa_size_limit(PEER_PATTERN_PROGRAM_BYTES_MAX)
+                    .size_limit(PEER_REGEX_PROGRAM_BYTES_MAX)
+                    .dfa_size_limit(PEER_REGEX_PROGRAM_BYTES_MAX)
                     .build()
                     .map_err(|_| "the expression is none, or too large")?;
                 Names::Matching(Arc::new(regex))
@@ -191,7 +188,6 @@ mod tests {
             "a{1000}{1000}",
             "(?<=a)b",
             r"(a)\1",
-            &"a".repeat(PEER_PATTERN_BYTES_MAX + 1),
         ] {
             assert!(Names::read(&regex(text)).is_err(), "{text}");
         }

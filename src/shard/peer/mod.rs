@@ -114,6 +114,12 @@ impl Peers {
         self.names.len()
     }
 
+    /// Their names.
+    #[cfg(test)]
+    pub fn names(&self) -> impl Iterator<Item = &Bytes> {
+        self.names.keys()
+    }
+
     /// Everything that is remembered of any peer.
     pub fn entries(&self) -> usize {
         self.names.len()

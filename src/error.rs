@@ -78,11 +78,13 @@ pub enum CloseReason {
     PingTimeout,
     /// The token that the client came in with has expired.
     TokenExpired,
+    /// Somebody who may has ended it: the peer that had accepted it, or a newer connection took its place.
+    Terminated,
 }
 
 impl CloseReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [CloseReason; 13] = [
+    pub const ALL: [CloseReason; 14] = [
         CloseReason::ClientClosed,
         CloseReason::ConnectionLost,
         CloseReason::GoingAway,
@@ -96,6 +98,7 @@ impl CloseReason {
         CloseReason::TooSlow,
         CloseReason::PingTimeout,
         CloseReason::TokenExpired,
+        CloseReason::Terminated,
     ];
 
     /// The WebSocket close code, where one is sent.
@@ -114,6 +117,7 @@ impl CloseReason {
             CloseReason::TooSlow => Some(4008),
             CloseReason::PingTimeout => Some(4009),
             CloseReason::TokenExpired => Some(4010),
+            CloseReason::Terminated => Some(4001),
         }
     }
 
@@ -133,6 +137,7 @@ impl CloseReason {
             CloseReason::TooSlow => "too slow",
             CloseReason::PingTimeout => "ping timeout",
             CloseReason::TokenExpired => "token expired",
+            CloseReason::Terminated => "forced disconnection",
         }
     }
 
@@ -152,7 +157,8 @@ impl CloseReason {
             | CloseReason::Unsupported
             | CloseReason::BadPayload
             | CloseReason::HandshakeRefused
-            | CloseReason::TooBig => false,
+            | CloseReason::TooBig
+            | CloseReason::Terminated => false,
         }
     }
 }

@@ -149,10 +149,11 @@ impl Shard {
             return Ok(());
         };
         let waiting = session.waiting_subscribes();
-        let refused = if !self
-            .settings
-            .access
-            .may_subscribe(&filter, session.identity.as_deref())
+        let refused = if session.peer.is_none()
+            && !self
+                .settings
+                .access
+                .may_subscribe(&filter, session.identity.as_deref())
         {
             Some((
                 Code::NotAllowed,
@@ -319,10 +320,11 @@ impl Shard {
                 return Ok(());
             }
         }
-        if !self
-            .settings
-            .access
-            .may_publish(topic, session.identity.as_deref())
+        if session.peer.is_none()
+            && !self
+                .settings
+                .access
+                .may_publish(topic, session.identity.as_deref())
         {
             let reason = "the access rules do not allow this publish";
             self.tell_refused(
@@ -377,6 +379,7 @@ impl Shard {
         self.has_leftovers = false;
         self.announce();
         self.flush_deferred();
+        self.flush_peers();
         for id in std::mem::take(&mut self.resuming) {
             self.resume_session(id);
         }

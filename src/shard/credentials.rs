@@ -30,6 +30,8 @@ pub struct Credentials {
     pub keys: Keys,
     /// The password of RESP's default user, if it has one.
     pub resp_password: Option<Secret>,
+    /// The key of peers, if they have to show one.
+    pub peer_key: Option<Secret>,
 }
 
 /// Who a session is.

@@ -262,6 +262,10 @@ impl Shard {
             let error = b"-ERR max number of clients reached\r\n";
             return self.close_after(id, CloseReason::HandshakeRefused, error);
         }
+        if self.is_of_peers(id) {
+            let is_going = self.is_quiet || self.is_leaving;
+            return self.refuse_peer(id, if is_going { "going_away" } else { "busy" }, text);
+        }
         let mut answer = Vec::new();
         http::response(
             503,
@@ -279,6 +283,10 @@ impl Shard {
             self.stats.handshakes_refused += 1;
             let error = b"-NOAUTH Authentication required.\r\n";
             return self.close_after(id, CloseReason::TooLate, error);
+        }
+        if self.is_of_peers(id) {
+            self.stats.handshakes_refused += 1;
+            return self.refuse_peer(id, "timeout", b"HELLO took too long");
         }
         let mut answer = Vec::new();
         http::reject_response(reject(408, "the handshake took too long"), &mut answer);

@@ -39,6 +39,7 @@ use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
 use parcel::Lanes;
+use peer::Peers;
 use rate::Rates;
 use request::Requests;
 use run::OpenRun;
@@ -163,6 +164,7 @@ pub struct Shard {
     logs: TurnLogs,
     run: OpenRun,
     requests: Requests,
+    peers: Peers,
     tallies: Tallies,
     /// RESP sessions so far.
     resp_clients: u64,
@@ -220,6 +222,7 @@ impl Shard {
             logs: TurnLogs::default(),
             run: OpenRun::default(),
             requests: Requests::default(),
+            peers: Peers::default(),
             tallies: Tallies::new(settings.shards),
             resp_clients: 0,
             timers: Timers::default(),
@@ -311,11 +314,13 @@ impl Shard {
         };
         self.stats.received_bytes += bytes.len() as u64;
         let is_resp = session.resp_listener(&self.settings);
+        let is_peer = session.peer.is_some();
         match &mut session.state {
             // A drain lets nobody in any more, and what a driver still had is as good as never read: others have
             // been told that everything taken is handed on.
             State::Handshake { .. } | State::Open if self.is_quiet => {}
             State::Handshake { .. } if is_resp => self.receive_preface(id, bytes),
+            State::Handshake { .. } if is_peer => self.receive_hello(id, bytes),
             State::Handshake { .. } => self.receive_head(id, bytes),
             State::Admission { .. } => session
                 .stall
@@ -524,6 +529,7 @@ impl Shard {
             || self.has_news
             || self.requests.has_deferred()
             || self.tallies.has_answers()
+            || self.peers.is_restless()
             || !self.dirty.is_empty()
             || !self.effects.is_empty()
     }
@@ -555,6 +561,7 @@ impl Shard {
             self.set_timer(id);
         }
         self.expire_requests();
+        self.flush_peers();
         // What this turn made necessary need not wait for another one.
         self.flush_deferred();
     }
@@ -588,6 +595,7 @@ impl Shard {
             Due::Message => self.close(id, CloseReason::TooLate),
             Due::Slow => self.close_slow(id),
             Due::Rate => self.rate_due(id),
+            Due::Probe => self.probe_late(id),
             Due::Expired => self.close(id, CloseReason::TokenExpired),
             Due::Leave => self.close(id, CloseReason::GoingAway),
             Due::Reset => self.finish(id, true),
@@ -771,6 +779,7 @@ impl Shard {
             subscriptions,
             outbox_bytes: self.outbox_bytes as u64,
             requests_pending: self.requests.pending() as u64,
+            peers: self.peers.len() as u64,
             ..self.stats.clone()
         }
     }
@@ -787,6 +796,7 @@ impl Shard {
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),
             ("tallies", self.tallies.entries()),
+            ("peers", self.peers.entries()),
             ("rates", self.rates.len()),
             ("bytes in outboxes", self.outbox_bytes),
             ("sessions to flush", self.dirty.len()),

@@ -43,10 +43,36 @@ pub enum Receiver {
     Service,
     /// Any Link of this process that does.
     Master,
-    /// Any peer from outside that does.
+    /// Any peer from outside that does, but not the one that says it.
     AnyPeer,
+    /// The peer of this name, whatever it handles.
+    Peer(Bytes),
+    /// This peer, which hosts the one that says it, if it handles the event; or any session that does; or this peer, if it
+    /// wants what nobody handles.
+    Host(SessionId),
     /// This one.
     Session(SessionId),
+}
+
+impl Receiver {
+    /// If there is nobody on one shard, may there be somebody on another?
+    pub fn has_deputies(&self) -> bool {
+        match self {
+            Receiver::Service | Receiver::Master | Receiver::AnyPeer | Receiver::Host(_) => true,
+            Receiver::Peer(_) | Receiver::Session(_) => false,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Receiver::Peer(name) => name.len(),
+            Receiver::Service
+            | Receiver::Master
+            | Receiver::AnyPeer
+            | Receiver::Host(_)
+            | Receiver::Session(_) => 0,
+        }
+    }
 }
 
 /// A word from one shard to another.
@@ -104,8 +130,22 @@ impl Parcel {
                 Parcel::Receivers(counted) => counted.len() * size_of::<(u64, u32)>(),
                 Parcel::Query { query, .. } => query.size(),
                 Parcel::Found { found, .. } => found.size(),
-                Parcel::Emit { event, data, .. } | Parcel::Ask { event, data, .. } => {
-                    event.len() + data.bytes().len()
+                Parcel::Emit {
+                    receiver,
+                    event,
+                    data,
+                    from,
+                    volatile: _,
+                }
+                | Parcel::Ask {
+                    receiver,
+                    event,
+                    data,
+                    from,
+                    ..
+                } => {
+                    let name = from.peer.as_ref().map_or(0, Bytes::len);
+                    receiver.size() + event.len() + data.bytes().len() + name
                 }
                 Parcel::Answer {
                     outcome: Outcome::Data(data),

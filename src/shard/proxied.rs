@@ -180,6 +180,10 @@ impl Shard {
             let error = b"-ERR too many connections from this address\r\n";
             return self.close_after(id, CloseReason::HandshakeRefused, error);
         }
+        if self.is_of_peers(id) {
+            let text = b"too many connections from this address";
+            return self.refuse_peer(id, "busy", text);
+        }
         let mut answer = Vec::new();
         http::response(
             429,

@@ -59,6 +59,15 @@ pub enum Admission {
     Host,
 }
 
+/// Which peers may come in, of those that have the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AcceptPeers {
+    /// All.
+    Any,
+    /// Those that a Link of the broker's own process has named.
+    Listed,
+}
+
 /// The settings of all shards of a broker.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -87,6 +96,8 @@ pub struct Settings {
     pub admission: Admission,
     /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
     pub board: Option<Arc<Board>>,
+    /// Which peers may come in.
+    pub accept_peers: AcceptPeers,
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -108,6 +119,7 @@ impl Settings {
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
             board: None,
+            accept_peers: AcceptPeers::Any,
             fault: Fault::default(),
         }
     }

@@ -316,6 +316,7 @@ impl Shard {
             | CloseReason::TooLate
             | CloseReason::TooBig
             | CloseReason::TokenExpired
+            | CloseReason::Terminated
             | CloseReason::Internal => {
                 let text = [b"ERR ", detail].concat();
                 reply::write_error(&text, &mut words);

@@ -1,0 +1,1 @@
+//! The feed of a peer: what clients say to it waits while it is behind.

@@ -400,6 +400,10 @@ mod tests {
 
         fn detach(&mut self, _: SessionId, _: ShardId) {}
 
+        fn release(&mut self, _: SessionId) {}
+
+        fn adopt(&mut self, _: u32, _: OwnedFd) {}
+
         fn attach(&mut self, (): ()) -> Option<SessionId> {
             None
         }

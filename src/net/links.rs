@@ -445,7 +445,13 @@ mod tests {
     fn a_socket_that_nobody_took_is_closed() {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
         let (host, mut far) = pair().expect("descriptors");
-        far.give(Item::Socket(theirs.into()))
+        let connection = HttpConnection {
+            socket: theirs.into(),
+            listener: 0,
+            address: String::new(),
+            bytes: Vec::new(),
+        };
+        far.give(Item::Socket(Box::new(connection)))
             .expect("there is room");
         drop(far);
         assert!(!is_readable(ours.as_fd()));

@@ -68,6 +68,8 @@ pub struct House {
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
     /// Paths of sessions that the host is asked about.
     pub asked: Vec<(Who, String)>,
+    /// Connections that were let go to the host of a Link, with all that came.
+    pub released: Vec<(Who, (ShardId, SessionId), Vec<u8>)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
     /// Seats that are left, for whatever address.
@@ -148,6 +150,7 @@ impl House {
             now,
             handed_over: Vec::new(),
             asked: Vec::new(),
+            released: Vec::new(),
             seats_asked: Vec::new(),
             seats: usize::MAX,
             wires: HashMap::new(),
@@ -528,6 +531,12 @@ impl House {
                 self.free[shard].push(session.slot);
                 self.handed_over.push((who(session), to, bytes));
             }
+            Effect::Release {
+                session, to, bytes, ..
+            } => {
+                self.free[shard].push(session.slot);
+                self.released.push((who(session), to, bytes));
+            }
             Effect::AskSeat { session, ip, host } => {
                 let who = who(session);
                 self.seats_asked.push((who, ip));
@@ -679,6 +688,7 @@ fn in_short(told: &Told<'_>) -> String {
             topic,
             context,
             payload,
+            ..
         } => {
             let [topic, context, payload] = [topic, context, payload.bytes].map(text);
             format!("message {topic} {context} {payload}")

@@ -586,6 +586,7 @@ impl World {
                     self.arrivals[to.index()].push((index, listener, bytes));
                 }
                 Effect::AskSeat { .. } => unreachable!("no bound per address is set"),
+                Effect::Release { .. } => unreachable!("no host takes HTTP"),
                 Effect::AskHost(asked) => self.asked.push_back((at, asked.session)),
             }
         }

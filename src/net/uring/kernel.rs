@@ -45,6 +45,8 @@ pub enum Kind {
     Close,
     SendFd,
     InstallFd,
+    /// The same, for the host: once in the life of a connection, whatever became of the other.
+    ReleaseFd,
     /// Of an ordinary descriptor into the table.
     AdoptFd,
     Linger,
@@ -57,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 14] = [
+    const ALL: [Kind; 15] = [
         Kind::Accept,
         Kind::Receive,
         Kind::Send,
@@ -67,6 +69,7 @@ impl Kind {
         Kind::Close,
         Kind::SendFd,
         Kind::InstallFd,
+        Kind::ReleaseFd,
         Kind::AdoptFd,
         Kind::Linger,
         Kind::Waker,

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf as _;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::limits::{KIB, TURN_BYTES_MAX};
@@ -199,6 +199,8 @@ pub struct Uring<K: Kernel> {
     slots: Pieces<Slot>,
     /// By slot: of connections whose install is under way.
     nameless: HashMap<u32, Nameless>,
+    /// Numbers of the host's connections on their way into the table.
+    adopting: HashSet<u32>,
     /// A connection is told of, and read, when its address is known or can't be. Needs [`Features::install`].
     addresses_first: bool,
     accepts: Vec<Accept>,
@@ -311,6 +313,7 @@ impl<K: Kernel> Uring<K> {
             clock,
             slots: Pieces::default(),
             nameless: HashMap::new(),
+            adopting: HashSet::new(),
             addresses_first: false,
             accepts,
             lent: Vec::new(),
@@ -468,6 +471,7 @@ impl<K: Kernel> Uring<K> {
             | Kind::Close
             | Kind::SendFd
             | Kind::InstallFd
+            | Kind::ReleaseFd
             | Kind::Linger => {}
             Kind::AdoptFd => return self.adopted(completion.tag.slot, completion.result, taken),
         }
@@ -492,7 +496,7 @@ impl<K: Kernel> Uring<K> {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
             Kind::SendFd => self.fd_sent(session, completion.result, taken),
-            Kind::InstallFd if !is_open => self.released(session, completion.descriptor, taken),
+            Kind::ReleaseFd => self.released(session, completion.descriptor, taken),
             Kind::InstallFd => self.installed(session, completion.descriptor, taken),
             Kind::Close => self.closed(session),
             Kind::Shutdown | Kind::Abort | Kind::Linger => {}
@@ -738,8 +742,7 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
-    /// A connection is the host's from now on, by an ordinary descriptor; the one in the table is closed. (Or else its
-    /// address was being found out when it closed or left: nobody wants the descriptor any more.)
+    /// A connection is the host's from now on, by an ordinary descriptor; the one in the table is closed.
     fn released(
         &mut self,
         session: SessionId,
@@ -749,25 +752,24 @@ impl<K: Kernel> Uring<K> {
         let Some(slot) = self.find(session) else {
             return;
         };
-        match &mut slot.state {
-            State::Leaving(leaving) if leaving.is_sent && leaving.to.is_none() => {
-                let bytes = std::mem::take(&mut leaving.bytes);
-                slot.state = State::Closing;
-                if socket.is_none() {
-                    tracing::warn!("can't give a connection to the host: no descriptor left");
-                }
-                taken.push(Taken::Released {
-                    session,
-                    socket,
-                    bytes,
-                });
-            }
-            _ => self.installed(session, socket, taken),
+        let State::Leaving(leaving) = std::mem::replace(&mut slot.state, State::Closing) else {
+            return;
+        };
+        if socket.is_none() {
+            tracing::warn!("can't give a connection to the host: no descriptor left");
         }
+        taken.push(Taken::Released {
+            session,
+            socket,
+            bytes: leaving.bytes,
+        });
     }
 
     /// A connection of the host's is in the table, or found no room there.
     fn adopted(&mut self, number: u32, result: i32, taken: &mut Vec<Taken<Direct>>) {
+        if !self.adopting.remove(&number) {
+            return;
+        }
         let session = match u32::try_from(result) {
             Ok(slot) => {
                 let session = self.enter(slot);
@@ -832,7 +834,7 @@ impl<K: Kernel> Uring<K> {
                 let (to, slot) = (leaving.to, session.slot);
                 match to {
                     Some(to) => self.begin(session, Kind::SendFd, Operation::SendFd { slot, to }),
-                    None => self.begin(session, Kind::InstallFd, Operation::InstallFd { slot }),
+                    None => self.begin(session, Kind::ReleaseFd, Operation::InstallFd { slot }),
                 }
             }
             State::Closing => {
@@ -1019,6 +1021,7 @@ impl<K: Kernel> Driver for Uring<K> {
             slot: number,
             generation: 0,
         };
+        self.adopting.insert(number);
         self.kernel.push(tag, Operation::AdoptFd { socket });
     }
 

@@ -355,7 +355,7 @@ impl Ring {
                     self.watch_waker();
                 }
             }
-            Kind::InstallFd if entry.result() >= 0 => {
+            Kind::InstallFd | Kind::ReleaseFd if entry.result() >= 0 => {
                 // SAFETY: a descriptor that the kernel has just made for us; nobody else knows of it.
                 completion.descriptor = Some(unsafe { OwnedFd::from_raw_fd(entry.result()) });
             }
@@ -577,7 +577,10 @@ mod tests {
                     let mut sessions = sessions.iter_mut();
                     sessions.find(|of| of.id == session).expect("ours").sent += 1;
                 }
-                Taken::Ended { .. } | Taken::Detached { .. } => {}
+                Taken::Ended { .. }
+                | Taken::Detached { .. }
+                | Taken::Released { .. }
+                | Taken::Adopted { .. } => {}
             }
         }
     }

@@ -82,6 +82,11 @@ pub const PEER_REGEX_PROGRAM_BYTES_MAX: usize = 64 * KIB;
 /// Names on the list of peers that may come in. The broker's own host makes it; it is no place for one per user.
 pub const PEER_NAMES_LISTED_MAX: usize = 10_000;
 
+/// Tokens that one peer may have accepted: one for each user of a large application. They are kept while it is away.
+pub const ACCEPTED_PER_PEER_MAX: usize = 100_000;
+/// Those of all peers together: names cost a peer nothing, and what it accepts under each is kept.
+pub const ACCEPTED_MAX: usize = 500_000;
+
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]

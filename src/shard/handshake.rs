@@ -13,7 +13,7 @@ use crate::ws::origin;
 use super::credentials::{self, Identity};
 use super::fault::{self, Place};
 use super::proxied::{Head, counted};
-use super::session::{Collected, Since, State};
+use super::session::{Collected, Since, Stall, State};
 use super::settings::{Admission, ListenerSettings};
 use super::{Effect, Shard};
 
@@ -148,6 +148,8 @@ impl Shard {
                 if let Err(why) = self.let_in(id, token.as_deref()) {
                     return self.refuse(id, &why.response());
                 }
+                self.note_id(id, request);
+                let shows_id = self.has_id_to_show(id);
                 let Some(session) = self.sessions.find(id) else {
                     return;
                 };
@@ -160,14 +162,17 @@ impl Shard {
                     }),
                     (None, host) => host.map(Effect::AskHost),
                 };
-                if let Some(effect) = effect {
+                if effect.is_some() || shows_id {
                     let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
                     if !rest.is_empty() {
                         session.stall.get_or_insert_default().bytes = rest;
                     }
-                    self.effects.push(effect);
+                    match effect {
+                        Some(effect) => self.effects.push(effect),
+                        None => self.admit(id, Verdict::Admitted { identity: None }),
+                    }
                     self.update_reading(id);
                 } else {
                     self.open(id, &response);
@@ -201,6 +206,9 @@ impl Shard {
                 if let Some(identity) = identity {
                     self.identify(id, identity);
                 }
+                if self.has_id_to_show(id) {
+                    return self.wait_for_id(id, response, stall);
+                }
                 if self.is_of_resp(id) {
                     self.open_resp(id);
                 } else {
@@ -217,6 +225,17 @@ impl Shard {
                 self.refuse(id, &answer);
             }
         }
+        self.set_timer(id);
+    }
+
+    /// A session that may come in if the id that it shows is an accepted one stays where it is.
+    fn wait_for_id(&mut self, id: SessionId, response: Vec<u8>, stall: Option<Box<Stall>>) {
+        if let Some(session) = self.sessions.find(id) {
+            let response = Box::new(Collected(response));
+            session.state = State::Admission { response };
+            session.stall = stall;
+        }
+        self.show_id(id);
         self.set_timer(id);
     }
 

@@ -40,7 +40,7 @@ use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
 use parcel::{Key, Lanes};
-use peer::Peers;
+use peer::{Peers, TokenChange};
 use rate::Rates;
 use request::Requests;
 use run::OpenRun;
@@ -109,6 +109,8 @@ pub enum Effect {
         address: RemoteAddress,
         bytes: Vec<u8>,
     },
+    /// The list of accepted tokens has changed, which is to outlive the broker.
+    Tokens(TokenChange),
     /// Ask the host whether this session may come in.
     AskHost(AdmissionAsked),
     /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
@@ -212,7 +214,7 @@ impl Shard {
             logs: TurnLogs::default(),
             run: OpenRun::default(),
             requests: Requests::default(),
-            peers: Peers::default(),
+            peers: Peers::of(id, &settings.accepted),
             tallies: Tallies::new(settings.shards),
             resp_clients: 0,
             timers: Timers::default(),

@@ -225,7 +225,11 @@ impl Shard {
                     && client.shard.index() < self.settings.shards;
                 return is_ours.then_some((client.shard, Receiver::Session(client.session)));
             }
-            Address::Token(_) | Address::Topic(_) => return None,
+            Address::Token(token) => {
+                let client = self.client_of_token(id, token)?;
+                return Some((client.shard, Receiver::Session(client.session)));
+            }
+            Address::Topic(_) => return None,
         };
         let shards = self.serving_shards(id, &receiver, event);
         Some((self.pick_shard(shards)?, receiver))

@@ -10,10 +10,12 @@ use super::super::Shard;
 use super::super::command::Wait;
 
 /// What only a client has that a peer hosts, or has accepted.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub struct Hosted {
     /// The peer, for life.
     pub host: Option<ClientId>,
+    /// The id that it has shown, if it has.
+    pub shown: Option<Box<super::ShownId>>,
 }
 
 /// A word from one shard to another about hosts and their clients.

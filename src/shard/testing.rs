@@ -684,6 +684,7 @@ fn in_short(told: &Told<'_>) -> String {
             topic,
             context,
             payload,
+            ..
         } => {
             let [topic, context, payload] = [topic, context, payload.bytes].map(text);
             format!("message {topic} {context} {payload}")

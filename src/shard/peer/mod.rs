@@ -439,3 +439,6 @@ fn goodbye_code(reason: CloseReason) -> Option<&'static str> {
         CloseReason::Terminated => Some("cut"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,11 +78,15 @@ pub enum CloseReason {
     PingTimeout,
     /// The token that the client came in with has expired.
     TokenExpired,
+    /// The application server that the client was given to has gone.
+    HostGone,
+    /// An application server closed it, with a code of its own.
+    Disconnected,
 }
 
 impl CloseReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [CloseReason; 13] = [
+    pub const ALL: [CloseReason; 15] = [
         CloseReason::ClientClosed,
         CloseReason::ConnectionLost,
         CloseReason::GoingAway,
@@ -96,6 +100,8 @@ impl CloseReason {
         CloseReason::TooSlow,
         CloseReason::PingTimeout,
         CloseReason::TokenExpired,
+        CloseReason::HostGone,
+        CloseReason::Disconnected,
     ];
 
     /// The WebSocket close code, where one is sent.
@@ -103,7 +109,8 @@ impl CloseReason {
         match self {
             CloseReason::ClientClosed
             | CloseReason::ConnectionLost
-            | CloseReason::HandshakeRefused => None,
+            | CloseReason::HandshakeRefused
+            | CloseReason::Disconnected => None,
             CloseReason::GoingAway => Some(1001),
             CloseReason::ProtocolError => Some(1002),
             CloseReason::Unsupported => Some(1003),
@@ -111,6 +118,7 @@ impl CloseReason {
             CloseReason::TooLate => Some(1008),
             CloseReason::TooBig => Some(1009),
             CloseReason::Internal => Some(1011),
+            CloseReason::HostGone => Some(1012),
             CloseReason::TooSlow => Some(4008),
             CloseReason::PingTimeout => Some(4009),
             CloseReason::TokenExpired => Some(4010),
@@ -133,6 +141,8 @@ impl CloseReason {
             CloseReason::TooSlow => "too slow",
             CloseReason::PingTimeout => "ping timeout",
             CloseReason::TokenExpired => "token expired",
+            CloseReason::HostGone => "service restart",
+            CloseReason::Disconnected => "disconnected",
         }
     }
 
@@ -145,6 +155,7 @@ impl CloseReason {
             | CloseReason::Internal
             | CloseReason::TooSlow
             | CloseReason::PingTimeout
+            | CloseReason::HostGone
             // With a new token.
             | CloseReason::TokenExpired => true,
             CloseReason::ClientClosed
@@ -152,6 +163,7 @@ impl CloseReason {
             | CloseReason::Unsupported
             | CloseReason::BadPayload
             | CloseReason::HandshakeRefused
+            | CloseReason::Disconnected
             | CloseReason::TooBig => false,
         }
     }

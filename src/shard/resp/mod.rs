@@ -120,7 +120,8 @@ enum Waiting {
 /// The kind of subscription that a RESP session has with this filter.
 fn kind_of(filter: &Filter) -> Kind {
     match filter {
-        Filter::Exact(_) | Filter::Dotted(_) => Kind::Channel,
+        // It is in no room.
+        Filter::Exact(_) | Filter::Dotted(_) | Filter::Room(_) => Kind::Channel,
         Filter::Glob(_) => Kind::Pattern,
         Filter::Shard(_) => Kind::Shard,
     }

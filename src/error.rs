@@ -82,11 +82,13 @@ pub enum CloseReason {
     HostGone,
     /// An application server closed it, with a code of its own.
     Disconnected,
+    /// Somebody who may has ended it: the peer that had accepted it, or a newer connection took its place.
+    Terminated,
 }
 
 impl CloseReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [CloseReason; 15] = [
+    pub const ALL: [CloseReason; 16] = [
         CloseReason::ClientClosed,
         CloseReason::ConnectionLost,
         CloseReason::GoingAway,
@@ -102,6 +104,7 @@ impl CloseReason {
         CloseReason::TokenExpired,
         CloseReason::HostGone,
         CloseReason::Disconnected,
+        CloseReason::Terminated,
     ];
 
     /// The WebSocket close code, where one is sent.
@@ -122,6 +125,7 @@ impl CloseReason {
             CloseReason::TooSlow => Some(4008),
             CloseReason::PingTimeout => Some(4009),
             CloseReason::TokenExpired => Some(4010),
+            CloseReason::Terminated => Some(4001),
         }
     }
 
@@ -143,6 +147,7 @@ impl CloseReason {
             CloseReason::TokenExpired => "token expired",
             CloseReason::HostGone => "service restart",
             CloseReason::Disconnected => "disconnected",
+            CloseReason::Terminated => "forced disconnection",
         }
     }
 
@@ -164,7 +169,8 @@ impl CloseReason {
             | CloseReason::BadPayload
             | CloseReason::HandshakeRefused
             | CloseReason::Disconnected
-            | CloseReason::TooBig => false,
+            | CloseReason::TooBig
+            | CloseReason::Terminated => false,
         }
     }
 }

@@ -79,6 +79,19 @@ pub const RESP_WAITING_MAX: usize = 1024;
 /// What a client may say about itself (`CLIENT SETNAME`, `SETINFO`), in bytes of each.
 pub const RESP_CLIENT_NAME_BYTES_MAX: usize = 255;
 
+/// What a frame of the peer protocol may have beside the payload of a message: names, rooms, numbers.
+pub const PEER_FRAME_BYTES_SPARE: usize = 64 * KIB;
+/// The longest first call (HELLO) of a peer: nobody knows yet who it is.
+pub const PEER_HELLO_BYTES_MAX: usize = 2 * KIB;
+/// The longest key of peers: a HELLO with the longest name has room for it.
+pub const PEER_KEY_BYTES_MAX: usize = KIB;
+/// How long a peer whose name somebody else wants may take to say that it is there, as PubSub.js has it.
+pub const PEER_PROBE_MS: u64 = 2_000;
+/// What a regular expression for peers' names may be compiled to: it is made for one event.
+pub const PEER_REGEX_PROGRAM_BYTES_MAX: usize = 64 * KIB;
+/// Names on the list of peers that may come in. The broker's own host makes it; it is no place for one per user.
+pub const PEER_NAMES_LISTED_MAX: usize = 10_000;
+
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -28,7 +28,7 @@ use crate::limits::SEND_BYTES_MAX;
 use crate::mesh::Ports;
 use crate::message::Payload;
 use crate::shard::parcel::Parcel;
-use crate::shard::{AdmissionAsked, Effect, Ending, Shard};
+use crate::shard::{Arriving, Effect, Ending, Shard};
 
 use super::control::{Control, Reply};
 use super::population::{Population, Seat};
@@ -68,7 +68,7 @@ struct Leaving {
 struct Seating {
     session: SessionId,
     is_seated: bool,
-    host: Option<Box<AdmissionAsked>>,
+    host: Option<Arc<Arriving>>,
 }
 
 /// Bytes that one turn flushes to one connection, if its socket takes them at once: a few sends, so that a
@@ -644,10 +644,6 @@ impl<D: Driver> EventLoop<D> {
                         host,
                     });
                 }
-                // No host is linked: the settings ask none.
-                Effect::AskHost(asked) => self
-                    .shard
-                    .admit(asked.session, crate::shard::Verdict::Refused),
             }
         }
     }

@@ -56,6 +56,15 @@ pub enum Admission {
     Host,
 }
 
+/// Which peers may come in, of those that have the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AcceptPeers {
+    /// All.
+    Any,
+    /// Those that a Link of the broker's own process has named.
+    Listed,
+}
+
 /// The settings of all shards of a broker.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -82,6 +91,8 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
+    /// Which peers may come in.
+    pub accept_peers: AcceptPeers,
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -102,6 +113,7 @@ impl Settings {
             listeners: Vec::new(),
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
+            accept_peers: AcceptPeers::Any,
             fault: Fault::default(),
         }
     }

@@ -127,13 +127,14 @@ impl Shard {
 
     /// A session has a seat: it goes on to be asked about, or comes in.
     pub(in super::super) fn go_on(&mut self, id: SessionId, arriving: Option<Arc<Arriving>>) {
+        let must_ask = self.must_ask();
         let Some(session) = self.sessions.find(id) else {
             return;
         };
         match arriving {
-            Some(arriving) if self.must_ask() => self.ask_host(id, arriving),
+            Some(arriving) if must_ask => self.ask_host(id, arriving),
             // There was no host yet when it came.
-            None if self.must_ask() && is_hostable(session.protocol) => self.refuse_unasked(id),
+            None if must_ask && is_hostable(session.protocol) => self.refuse_unasked(id),
             Some(arriving) => {
                 session.hosted.get_or_insert_default().arriving = Some(arriving);
                 self.admit(id, Verdict::Admitted { identity: None });

@@ -162,13 +162,15 @@ impl Shard {
         let left_out = self.left_out(message);
         let is_volatile = message.flags.volatile;
         let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
-        let mut frames: SmallVec<[(Protocol, Option<LogRange>, Option<Bytes>); 2]> = SmallVec::new();
+        let mut frames: SmallVec<[(Protocol, Option<LogRange>, Option<Bytes>); 2]> =
+            SmallVec::new();
         for slot in slots {
             let Some(session) = self.sessions.at(slot) else {
                 continue;
             };
             // It may have been closed since: what was sealed did not fit.
-            let is_behind = session.outbox.is_in_flight() || session.outbox.charged() >= SEND_BYTES_MAX;
+            let is_behind =
+                session.outbox.is_in_flight() || session.outbox.charged() >= SEND_BYTES_MAX;
             if !session.is_open() || left_out == Some(session.id) || is_volatile && is_behind {
                 continue;
             }

@@ -10,13 +10,13 @@
 //! sessions and requests bound it.
 //!
 //! Other shards hear of it as they hear of subscriptions: [`Key::Behind`] comes up and goes, one edge each, in order, and
-//! what became moot while a lane was full is never told. An event whose handlers here are all behind is
-//! [`Key::Clogged`]: its requests go to other shards, or wait if there are none.
+//! what became moot while a lane was full is never told. Where all who handle an event are behind, it
+//! is [`Key::Clogged`]: its requests go to other shards, or wait if there are none.
 //!
 //! A session that waits is not tried again each turn: it is listed under what it waits for, and is woken by the edge.
 //!
-//! Invariants: a session is listed in `waiting` under the `clog` of its stall, and nowhere else; an event is announced
-//! as clogged if and only if it has handlers here and all of them are behind.
+//! Invariants: a session is listed in `waiting` under the `clog` of its stall, and nowhere else; a
+//! receiver is announced as clogged for an event if and only if handlers here fit it and all of them are behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,17 +36,17 @@ use super::super::session::Since;
 pub enum Clog {
     /// This peer is behind.
     Peer(ShardId, SessionId),
-    /// All who handle this event are.
-    Event(Bytes),
+    /// All that fit this receiver, of those that handle this event, are.
+    Event(Receiver, Bytes),
 }
 
 /// Who is behind, and who waits for them.
 #[derive(Debug, Default)]
 pub struct Feeds {
-    /// Peers of other shards that are behind.
-    behind: BTreeSet<(ShardId, SessionId)>,
+    /// Peers of other shards that are behind, with their names.
+    behind: BTreeMap<(ShardId, SessionId), Bytes>,
     /// Shards on which all who handle an event are.
-    clogged: HashMap<Bytes, ShardSet, RandomState>,
+    clogged: HashMap<(Receiver, Bytes), ShardSet, RandomState>,
     /// In order, so that they are woken alike in each run.
     waiting: BTreeMap<Clog, BTreeSet<SessionId>>,
 }
@@ -86,42 +86,51 @@ impl Shard {
     /// Is this session a peer that is behind?
     pub(in super::super) fn is_behind(&self, shard: ShardId, id: SessionId) -> bool {
         if shard != self.id {
-            return self.feeds.behind.contains(&(shard, id));
+            return self.feeds.behind.contains_key(&(shard, id));
         }
         let peer = self.sessions.peek(id).and_then(|one| one.peer.as_ref());
         peer.is_some_and(|peer| peer.hosting.is_behind)
     }
 
-    /// The shards on which all who handle this event are behind.
-    pub(in super::super) fn clogged_shards(&self, event: &Bytes) -> ShardSet {
-        let mut shards = self.feeds.clogged.get(event).copied().unwrap_or_default();
+    /// The shards on which all are behind that fit a receiver and handle this event.
+    pub(in super::super) fn clogged_shards(&self, receiver: &Receiver, event: &Bytes) -> ShardSet {
+        let key = (receiver.clone(), event.clone());
+        let mut shards = self.feeds.clogged.get(&key).copied().unwrap_or_default();
         let own = self.handlers.get(event);
-        if own.is_some_and(|handlers| handlers.is_clogged) {
+        if own.is_some_and(|handlers| handlers.clogged.contains(receiver)) {
             shards.insert(self.id);
         }
         shards
     }
 
-    /// What a word for this receiver has to wait for.
+    /// What a word for one session has to wait for.
     pub(in super::super) fn clog_of(
-        &self,
+        &mut self,
         shard: ShardId,
         receiver: &Receiver,
-        event: &Bytes,
     ) -> Option<Clog> {
-        match receiver {
-            Receiver::Session(id) | Receiver::Preferring(id) => self
-                .is_behind(shard, *id)
-                .then_some(Clog::Peer(shard, *id)),
-            Receiver::Service | Receiver::Master | Receiver::AnyPeer => self
-                .clogged_shards(event)
-                .contains(shard)
-                .then(|| Clog::Event(event.clone())),
-        }
+        let id = match receiver {
+            Receiver::Session(id) | Receiver::Host(id) => *id,
+            Receiver::Peer(name) if shard == self.id => self.peer_named(name)?,
+            Receiver::Peer(name) => {
+                let mut behind = self.feeds.behind.iter();
+                let is_it = |((of, _), named): &(&(ShardId, SessionId), &Bytes)| {
+                    *of == shard && *named == name
+                };
+                behind.find(is_it)?.0.1
+            }
+            Receiver::Service | Receiver::Master | Receiver::AnyPeer => return None,
+        };
+        self.is_behind(shard, id).then_some(Clog::Peer(shard, id))
     }
 
     /// A session's command waits for this; until its own time is over, if it has one.
-    pub(in super::super) fn wait_for(&mut self, id: SessionId, clog: Clog, until_ms: Option<u64>) {
+    pub(in super::super) fn wait_for_feed(
+        &mut self,
+        id: SessionId,
+        clog: Clog,
+        until_ms: Option<u64>,
+    ) {
         self.leave_clog(id);
         let Some(session) = self.sessions.find(id) else {
             return;
@@ -185,7 +194,7 @@ impl Shard {
             return;
         }
         peer.hosting.is_behind = is_behind;
-        let key = Key::Behind(id);
+        let key = Key::Behind(id, peer.name.clone());
         if is_behind {
             self.stats.feeds_paused += 1;
             self.interest.add(&key);
@@ -193,7 +202,8 @@ impl Shard {
             self.interest.remove(&key);
         }
         let serving = session.serving.as_ref();
-        let events: Vec<_> = serving.map_or_else(Vec::new, |one| one.events.iter().cloned().collect());
+        let events: Vec<_> =
+            serving.map_or_else(Vec::new, |one| one.events.iter().cloned().collect());
         for event in events {
             self.look_at_handlers(&event);
         }
@@ -206,52 +216,59 @@ impl Shard {
 
     /// Looks whether all who handle an event are behind now, or one is not any more.
     pub(in super::super) fn look_at_handlers(&mut self, event: &Bytes) {
-        let was_clogged = self.handlers.get(event).is_some_and(|one| one.is_clogged);
-        let is_clogged = self.handlers.get(event).is_some_and(|handlers| {
-            let mut sessions = handlers.sessions();
-            sessions.all(|session| self.is_behind(self.id, session))
-        });
-        if was_clogged == is_clogged {
-            return;
-        }
-        if let Some(handlers) = self.handlers.get_mut(event) {
-            handlers.is_clogged = is_clogged;
-        }
-        let key = Key::Clogged(event.clone());
-        if is_clogged {
-            self.interest.add(&key);
-        } else {
-            self.unclog(event);
+        for receiver in [Receiver::Service, Receiver::Master, Receiver::AnyPeer] {
+            let Some(handlers) = self.handlers.get(event) else {
+                return;
+            };
+            let is_behind = |session| self.is_behind(self.id, session);
+            let is_clogged = handlers.fitting(&receiver).next().is_some()
+                && handlers.fitting(&receiver).all(is_behind);
+            let was_clogged = handlers.clogged.contains(&receiver);
+            let Some(handlers) = self.handlers.get_mut(event) else {
+                return;
+            };
+            let key = Key::Clogged(receiver.clone(), event.clone());
+            if is_clogged && !was_clogged {
+                handlers.clogged.push(receiver);
+                self.interest.add(&key);
+            } else if was_clogged && !is_clogged {
+                handlers.clogged.retain(|of| *of != receiver);
+                self.interest.remove(&key);
+                self.wake(&Clog::Event(receiver, event.clone()));
+            }
         }
     }
 
-    /// An event of this shard is clogged no more: somebody who handles it has caught up, or nobody handles it.
-    pub(in super::super) fn unclog(&mut self, event: &Bytes) {
-        self.interest.remove(&Key::Clogged(event.clone()));
-        self.wake(&Clog::Event(event.clone()));
+    /// Somebody on another shard handles an event, or nobody there any more: who waits for others may not have to.
+    pub(in super::super) fn wake_for_event(&mut self, event: &Bytes) {
+        for receiver in [Receiver::Service, Receiver::Master, Receiver::AnyPeer] {
+            self.wake(&Clog::Event(receiver, event.clone()));
+        }
     }
 
     /// Takes news of another shard's peers.
     pub(in super::super) fn take_feed_edge(&mut self, from: ShardId, key: Key, up: bool) {
         match key {
-            Key::Behind(id) if up => {
-                self.feeds.behind.insert((from, id));
+            Key::Behind(id, name) if up => {
+                self.feeds.behind.insert((from, id), name);
             }
-            Key::Behind(id) => {
+            Key::Behind(id, _) => {
                 self.feeds.behind.remove(&(from, id));
                 self.wake(&Clog::Peer(from, id));
             }
-            Key::Clogged(event) if up => {
-                self.feeds.clogged.entry(event).or_default().insert(from);
+            Key::Clogged(receiver, event) if up => {
+                let clogged = self.feeds.clogged.entry((receiver, event));
+                clogged.or_default().insert(from);
             }
-            Key::Clogged(event) => {
-                if let Some(shards) = self.feeds.clogged.get_mut(&event) {
+            Key::Clogged(receiver, event) => {
+                let key = (receiver, event);
+                if let Some(shards) = self.feeds.clogged.get_mut(&key) {
                     shards.remove(from);
                     if shards.is_empty() {
-                        self.feeds.clogged.remove(&event);
+                        self.feeds.clogged.remove(&key);
                     }
                 }
-                self.wake(&Clog::Event(event));
+                self.wake(&Clog::Event(key.0, key.1));
             }
             Key::Filter(_)
             | Key::Service(_)
@@ -269,7 +286,8 @@ impl Shard {
         if let Some(peer) = session.and_then(|session| session.peer.as_mut())
             && std::mem::take(&mut peer.hosting.is_behind)
         {
-            self.interest.remove(&Key::Behind(id));
+            let name = peer.name.clone();
+            self.interest.remove(&Key::Behind(id, name));
             self.wake(&Clog::Peer(self.id, id));
         }
     }

@@ -18,7 +18,7 @@
 //! Invariants: `known` has a host as long as it is announced, with the number of this shard's sessions that it hosts; a
 //! session's host, if it has one that is known, counts it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,10 +36,10 @@ use crate::ws::close;
 use super::super::Shard;
 use super::super::command::Wait;
 use super::super::parcel::Key;
-use super::super::session::State;
 use super::super::subscriptions::Subscriptions;
 use super::PeerParcel;
 use super::admission::Arriving;
+use super::feed::Clog;
 use super::rooms::RoomParcel;
 
 /// What only a client has that a peer hosts, or has put into rooms.
@@ -86,7 +86,7 @@ struct Known {
     /// What it watches. While that changes there are two: the new, behind the old.
     masks: SmallVec<[Watch; 2]>,
     /// What it handles.
-    events: std::collections::BTreeSet<Bytes>,
+    events: BTreeSet<Bytes>,
     /// The sessions of this shard that it hosts.
     sessions: usize,
 }
@@ -291,9 +291,9 @@ impl Shard {
         let Some(watch) = peer.hosting.announced else {
             return true;
         };
-        let is_over = |former| former == watch || !self.interest.is_remembered(&Key::Host(id, former));
-        self.interest.is_announced(&Key::Host(id, watch))
-            && peer.hosting.former.is_none_or(is_over)
+        let is_over =
+            |former| former == watch || !self.interest.is_remembered(&Key::Host(id, former));
+        self.interest.is_announced(&Key::Host(id, watch)) && peer.hosting.former.is_none_or(is_over)
     }
 
     /// A peer hosts from now on: what it handles is announced as a host's.
@@ -347,13 +347,17 @@ impl Shard {
                     self.host_gone((from, id));
                 }
             }
+            // Where a lane was full, what it handles may be heard of before what it watches.
+            Key::HostEvent(id, event) if up => {
+                let known = self.hosts.known.entry((from, id)).or_default();
+                known.events.insert(event);
+            }
+            // It may be heard of after it has gone, too.
             Key::HostEvent(id, event) => {
-                // What it handles may be heard of after it has gone.
                 if let Some(known) = self.hosts.known.get_mut(&(from, id)) {
-                    if up {
-                        known.events.insert(event);
-                    } else {
-                        known.events.remove(&event);
+                    known.events.remove(&event);
+                    if known.events.is_empty() && known.masks.is_empty() {
+                        self.hosts.known.remove(&(from, id));
                     }
                 }
             }
@@ -362,8 +366,8 @@ impl Shard {
             | Key::Master(_)
             | Key::AnyPeer(_)
             | Key::Peer(_)
-            | Key::Behind(_)
-            | Key::Clogged(_) => {}
+            | Key::Behind(..)
+            | Key::Clogged(..) => {}
         }
     }
 
@@ -440,7 +444,7 @@ impl Shard {
             return false;
         }
         if self.is_behind(shard, host) {
-            self.wait_for(id, super::feed::Clog::Peer(shard, host), None);
+            self.wait_for_feed(id, Clog::Peer(shard, host), None);
             return true;
         }
         self.has_words_for(shard)
@@ -462,7 +466,12 @@ impl Shard {
             client: id,
             word,
         };
-        self.send_peer(shard, PeerParcel::Host(parcel));
+        let parcel = PeerParcel::Host(parcel);
+        if self.has_way(shard, &parcel) {
+            self.push_peer(shard, parcel);
+        } else {
+            self.send_peer(shard, parcel);
+        }
     }
 
     /// A session has published this: its host is told, if it wants to know.
@@ -482,7 +491,12 @@ impl Shard {
     }
 
     /// A session has subscribed or unsubscribed: its host is told, if it wants to know.
-    pub(in super::super) fn tell_host_of_filter(&mut self, id: SessionId, up: bool, filter: &Filter) {
+    pub(in super::super) fn tell_host_of_filter(
+        &mut self,
+        id: SessionId,
+        up: bool,
+        filter: &Filter,
+    ) {
         if self.host_of(id).is_some() {
             let filter = filter.clone();
             self.tell_host(id, Word::Subscribed { up, filter });
@@ -508,7 +522,9 @@ impl Shard {
         };
         let mut tell = |event: PeerEvent<'_>| self.tell(host, &Event::Peer(&event), false);
         match &word {
-            Word::Admit(arriving) => arriving.with(client, |arrival| tell(PeerEvent::Admit(arrival))),
+            Word::Admit(arriving) => {
+                arriving.with(client, |arrival| tell(PeerEvent::Admit(arrival)))
+            }
             Word::Connect(arriving) => {
                 arriving.with(client, |arrival| tell(PeerEvent::Connect(arrival)));
             }
@@ -591,7 +607,7 @@ impl Shard {
     }
 
     /// Does this id name a shard of this broker?
-    pub(super) fn is_of_this_broker(&self, client: ClientId) -> bool {
+    pub(in super::super) fn is_of_this_broker(&self, client: ClientId) -> bool {
         client.broker == self.settings.broker && client.shard.index() < self.settings.shards
     }
 
@@ -627,7 +643,12 @@ impl Shard {
     }
 
     /// Remembers how the connection of a hosted client ends, unless that is known already.
-    pub(in super::super) fn note_farewell(&mut self, id: SessionId, code: Option<u16>, text: &[u8]) {
+    pub(in super::super) fn note_farewell(
+        &mut self,
+        id: SessionId,
+        code: Option<u16>,
+        text: &[u8],
+    ) {
         let session = self.sessions.find(id);
         if let Some(hosted) = session.and_then(|session| session.hosted.as_mut())
             && hosted.host.is_some()
@@ -671,9 +692,7 @@ impl Shard {
     /// Is it one that a peer may host, and put into rooms, and is it in?
     pub(super) fn is_client(&self, id: SessionId) -> bool {
         let session = self.sessions.peek(id);
-        session.is_some_and(|session| {
-            matches!(session.state, State::Open) && is_hostable(session.protocol)
-        })
+        session.is_some_and(|session| session.is_open() && is_hostable(session.protocol))
     }
 }
 

@@ -341,13 +341,8 @@ impl Shard {
         if rooms.len() >= ROOMS_MAX {
             return Err((Code::Limit, "this client is in as many rooms as it may be"));
         }
-        let number = self
-            .subscriptions
-            .insert_with(room, Default::default);
-        let place = self
-            .subscriptions
-            .value_mut(number)
-            .add(encoding, id.slot);
+        let number = self.subscriptions.insert_with(room, Default::default);
+        let place = self.subscriptions.value_mut(number).add(encoding, id.slot);
         if let Some(session) = self.sessions.find(id) {
             let hosted = session.hosted.get_or_insert_default();
             hosted.rooms.insert(number, place);

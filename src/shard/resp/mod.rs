@@ -310,13 +310,17 @@ impl Shard {
             | CloseReason::GoingAway
             | CloseReason::HandshakeRefused
             | CloseReason::TooSlow
-            | CloseReason::PingTimeout => {}
+            | CloseReason::PingTimeout
+            // No peer hosts it.
+            | CloseReason::HostGone
+            | CloseReason::Disconnected => {}
             CloseReason::ProtocolError
             | CloseReason::Unsupported
             | CloseReason::BadPayload
             | CloseReason::TooLate
             | CloseReason::TooBig
             | CloseReason::TokenExpired
+            | CloseReason::Terminated
             | CloseReason::Internal => {
                 let text = [b"ERR ", detail].concat();
                 reply::write_error(&text, &mut words);

@@ -408,7 +408,10 @@ mod tests {
         config.insecure_open = true;
         check(&config, None);
         config.insecure_open = false;
-        config.peers = vec!["unix:/run/x".parse().unwrap(), "127.0.0.1:7000".parse().unwrap()];
+        config.peers = vec![
+            "unix:/run/x".parse().unwrap(),
+            "127.0.0.1:7000".parse().unwrap(),
+        ];
         check(&config, None);
         config.resp = vec![config.peers[0].clone()];
         check(&config, Some("two listeners"));

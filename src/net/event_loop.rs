@@ -29,7 +29,7 @@ use crate::mesh::Ports;
 use crate::message::Payload;
 use crate::shard::parcel::Parcel;
 use crate::shard::peer::TokenChange;
-use crate::shard::{AdmissionAsked, Effect, Ending, Shard};
+use crate::shard::{Arriving, Effect, Ending, Shard};
 
 use super::control::{Control, Reply};
 use super::population::{Population, Seat};
@@ -69,7 +69,7 @@ struct Leaving {
 struct Seating {
     session: SessionId,
     is_seated: bool,
-    host: Option<Box<AdmissionAsked>>,
+    host: Option<Arc<Arriving>>,
 }
 
 /// Bytes that one turn flushes to one connection, if its socket takes them at once: a few sends, so that a
@@ -659,10 +659,6 @@ impl<D: Driver> EventLoop<D> {
                         let _ = keeper.send(change);
                     }
                 }
-                // No host is linked: the settings ask none.
-                Effect::AskHost(asked) => self
-                    .shard
-                    .admit(asked.session, crate::shard::Verdict::Refused),
             }
         }
     }

@@ -711,7 +711,9 @@ fn in_short(told: &Told<'_>) -> String {
             let from = who(peer, Some(client));
             format!("request {number} {event} {payload} from {from}")
         }
-        Told::Peer { up, name } => format!("peer {} {}", if up { "up" } else { "down" }, text(name)),
+        Told::Peer { up, name } => {
+            format!("peer {} {}", if up { "up" } else { "down" }, text(name))
+        }
         Told::TokenUp { token, .. } => format!("token up {}", text(token)),
         Told::TokenDown { token, .. } => format!("token down {}", text(token)),
         Told::TokenRejected { token } => format!("token rejected {}", text(token)),

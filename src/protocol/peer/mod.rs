@@ -182,7 +182,8 @@ impl FilterKind {
     pub fn of(filter: &Filter) -> FilterKind {
         match filter {
             Filter::Dotted(_) => FilterKind::Dotted,
-            Filter::Exact(_) => FilterKind::Exact,
+            // No peer is in a room.
+            Filter::Exact(_) | Filter::Room(_) => FilterKind::Exact,
             Filter::Glob(_) => FilterKind::Glob,
             Filter::Shard(_) => FilterKind::Shard,
         }
@@ -243,6 +244,10 @@ impl Watch {
     /// All bits that mean something.
     pub const ALL: Watch = Watch((1 << 10) - 1);
 
+    /// What makes who watches any of it a host.
+    pub const HOSTS: Watch =
+        Watch(Watch::CONNECT.0 | Watch::ADMIT.0 | Watch::EVENT.0 | Watch::DISCONNECT.0);
+
     /// Are all bits of `other` set?
     pub fn has(self, other: Watch) -> bool {
         self.0 & other.0 == other.0
@@ -255,9 +260,7 @@ impl Watch {
 
     /// Does who watches this host clients?
     pub fn hosts(self) -> bool {
-        self.has_any(Watch(
-            Watch::CONNECT.0 | Watch::ADMIT.0 | Watch::EVENT.0 | Watch::DISCONNECT.0,
-        ))
+        self.has_any(Watch::HOSTS)
     }
 }
 

@@ -55,7 +55,8 @@ impl Names {
             PeerPattern::All => Names::All,
             PeerPattern::Name(name) => Names::One(name.clone()),
             PeerPattern::Regex(expression) => {
-                let text = std::str::from_utf8(expression).map_err(|_| "the expression is no text")?;
+                let text =
+                    std::str::from_utf8(expression).map_err(|_| "the expression is no text")?;
                 // Without Unicode `\d` is ten digits and not six hundred; names are compared as bytes.
                 let regex = RegexBuilder::new(text)
                     .unicode(false)
@@ -142,7 +143,7 @@ impl Shard {
             if !is_welcome || self.client_id(id) == from.client {
                 continue;
             }
-            if broadcast.volatile && self.is_behind(id) {
+            if broadcast.volatile && self.is_unread(id) {
                 self.stats.volatile_dropped += 1;
                 continue;
             }
@@ -178,12 +179,7 @@ mod tests {
             let names = Names::read(&regex(text)).unwrap();
             assert_eq!(names.fits(name.as_bytes()), fits, "{text} {name}");
         }
-        for text in [
-            "(",
-            "a{1000}{1000}",
-            "(?<=a)b",
-            r"(a)\1",
-        ] {
+        for text in ["(", "a{1000}{1000}", "(?<=a)b", r"(a)\1"] {
             assert!(Names::read(&regex(text)).is_err(), "{text}");
         }
     }

@@ -14,11 +14,11 @@ use crate::protocol::peer::{PeerCommand, PeerEvent, VERSION};
 use crate::protocol::{Command, Event, Protocol};
 use crate::secret::Secret;
 
+use super::super::Shard;
 use super::super::fault::Place;
 use super::super::handshake::deal;
 use super::super::parcel::Key;
 use super::super::session::{Collected, State};
-use super::super::Shard;
 use super::names::NameWord;
 use super::{PeerParcel, PeerSession, REGISTRAR, goodbye};
 

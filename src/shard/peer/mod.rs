@@ -35,18 +35,25 @@ use super::parcel::{Key, Parcel};
 use super::session::{Held, Since};
 use super::settings::Acceptance;
 
+mod admission;
 mod broadcast;
+mod emit;
 mod enter;
 mod feed;
 mod hosting;
 mod names;
+mod occupied;
 mod rooms;
 mod tokens;
 
+pub use admission::Arriving;
 pub use broadcast::Broadcast;
-pub use hosting::{HostParcel, Hosted};
+pub use emit::EmitLogs;
+pub use feed::{Clog, Feeds};
+pub use hosting::{HostParcel, Hosted, Hosting, Hosts, Word};
 pub use names::NameWord;
-pub use tokens::{ShownId, TokenChange, TokenWord};
+pub use rooms::Rooms;
+pub use tokens::{TokenChange, TokenWord};
 
 use names::Registrar;
 use tokens::Tokens;
@@ -71,6 +78,8 @@ pub struct PeerSession {
     pub probed: Since,
     /// What it watches.
     pub watch: Watch,
+    /// What it has for the clients that it hosts.
+    pub hosting: Hosting,
 }
 
 impl PeerSession {
@@ -83,6 +92,7 @@ impl PeerSession {
             tokens: BTreeMap::new(),
             probed: Since::NEVER,
             watch: Watch::default(),
+            hosting: Hosting::default(),
         }
     }
 }
@@ -109,6 +119,8 @@ pub struct Peers {
     tokens: Tokens,
     /// Words for other shards that wait, and for this one.
     outgoing: VecDeque<(ShardId, PeerParcel)>,
+    /// For whom there are any.
+    waited_for: ShardSet,
 }
 
 impl Peers {
@@ -257,7 +269,12 @@ impl Shard {
             Key::AnyPeer(event) => edge(&mut self.peers.remote_any_peers, from, event, up),
             Key::Peer(name) => self.take_name_edge(from, name, up),
             // The router's, and those of hosts.
-            Key::Filter(_) | Key::Service(_) | Key::Host(..) => {}
+            Key::Filter(_)
+            | Key::Service(_)
+            | Key::Host(..)
+            | Key::HostEvent(..)
+            | Key::Behind(..)
+            | Key::Clogged(..) => {}
         }
     }
 
@@ -274,7 +291,13 @@ impl Shard {
     /// Sends a word about peers to another shard, or to this one, behind those before it: at the end of this turn if
     /// there is room.
     pub(super) fn send_peer(&mut self, to: ShardId, parcel: PeerParcel) {
+        self.peers.waited_for.insert(to);
         self.peers.outgoing.push_back((to, parcel));
+    }
+
+    /// Do words for this shard wait, that nothing for the same peer may overtake?
+    pub(super) fn has_words_for(&self, to: ShardId) -> bool {
+        self.peers.waited_for.contains(to)
     }
 
     /// May a word of this size for this shard go at once, without overtaking another?
@@ -282,9 +305,8 @@ impl Shard {
         if to == self.id {
             return true;
         }
-        let is_waited_for = self.peers.outgoing.iter().any(|(other, _)| *other == to);
         let size = size_of::<Parcel>() + parcel.size();
-        !is_waited_for && self.lanes.to(to).has_room(size)
+        !self.has_words_for(to) && self.lanes.to(to).has_room(size)
     }
 
     /// Sends a word that a call makes necessary. The caller asked [`Shard::has_way`] before.
@@ -315,6 +337,7 @@ impl Shard {
             }
         }
         self.peers.outgoing = kept;
+        self.peers.waited_for = blocked;
         self.welcome_known();
     }
 
@@ -344,6 +367,7 @@ impl Shard {
     /// A session ends: a peer, or a client that one hosts.
     pub(super) fn release_peer(&mut self, id: SessionId, reason: CloseReason) {
         let _ = reason;
+        self.release_hosting(id);
         self.release_name(id);
         self.release_token(id);
     }
@@ -427,6 +451,8 @@ fn goodbye(code: &'static str, reason: &[u8]) -> Vec<u8> {
 fn goodbye_code(reason: CloseReason) -> Option<&'static str> {
     match reason {
         CloseReason::ClientClosed | CloseReason::ConnectionLost => None,
+        // Of clients.
+        CloseReason::HostGone | CloseReason::Disconnected => None,
         CloseReason::GoingAway => Some("going_away"),
         CloseReason::ProtocolError | CloseReason::Unsupported | CloseReason::BadPayload => {
             Some("bad_frame")

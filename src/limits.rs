@@ -14,6 +14,10 @@ pub const TOPIC_LEVELS_MAX: usize = 32;
 pub const CHANNEL_BYTES_MAX: usize = 1024;
 /// The longest event, service or peer name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+/// The rooms that one event may be for, and those that it may leave out: each is looked up on every shard.
+pub const EMIT_ROOMS_MAX: usize = 1000;
+/// The longest regular expression for peers' names, which are shorter: compiling it takes its time, by its length.
+pub const PEER_REGEX_BYTES_MAX: usize = KIB;
 /// The longest token (JWT). It comes in a request head, which is 8 KiB; and checking a signature reads all of it.
 pub const TOKEN_BYTES_MAX: usize = 4 * KIB;
 /// The filters of one list in a token: each is looked at for every subscription and publish of its session.
@@ -91,6 +95,11 @@ pub const PEER_PROBE_MS: u64 = 2_000;
 pub const PEER_REGEX_PROGRAM_BYTES_MAX: usize = 64 * KIB;
 /// Names on the list of peers that may come in. The broker's own host makes it; it is no place for one per user.
 pub const PEER_NAMES_LISTED_MAX: usize = 10_000;
+
+/// Tokens that one peer may have accepted: one for each user of a large application. They are kept while it is away.
+pub const ACCEPTED_PER_PEER_MAX: usize = 100_000;
+/// Those of all peers together: names cost a peer nothing, and what it accepts under each is kept.
+pub const ACCEPTED_MAX: usize = 500_000;
 
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.

@@ -15,7 +15,7 @@ use crate::ws::origin;
 use super::credentials::{self, Identity};
 use super::fault::{self, Place};
 use super::proxied::{Head, counted};
-use super::session::{Collected, Since, State};
+use super::session::{Collected, Since, Stall, State};
 use super::settings::ListenerSettings;
 use super::{Effect, Shard};
 
@@ -122,6 +122,8 @@ impl Shard {
                 if let Err(why) = self.let_in(id, token.as_deref()) {
                     return self.refuse(id, &why.response());
                 }
+                self.note_id(id, request);
+                let shows_id = self.has_id_to_show(id);
                 let user = self
                     .sessions
                     .peek(id)
@@ -132,7 +134,7 @@ impl Shard {
                     return;
                 };
                 session.speak(protocol);
-                if seat.is_some() || must_ask {
+                if seat.is_some() || must_ask || shows_id {
                     let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
@@ -145,8 +147,7 @@ impl Shard {
                             ip,
                             host,
                         }),
-                        (None, Some(arriving)) => self.ask_host(id, arriving),
-                        (None, None) => {}
+                        (None, arriving) => self.go_on(id, arriving),
                     }
                     self.update_reading(id);
                 } else {
@@ -184,6 +185,9 @@ impl Shard {
                 if let Some(identity) = identity {
                     self.identify(id, identity);
                 }
+                if self.has_id_to_show(id) {
+                    return self.wait_for_id(id, response, stall);
+                }
                 if self.is_of_resp(id) {
                     self.open_resp(id);
                 } else {
@@ -202,6 +206,17 @@ impl Shard {
                 self.refuse(id, &answer);
             }
         }
+        self.set_timer(id);
+    }
+
+    /// A session that may come in if the id that it shows is an accepted one stays where it is.
+    fn wait_for_id(&mut self, id: SessionId, response: Vec<u8>, stall: Option<Box<Stall>>) {
+        if let Some(session) = self.sessions.find(id) {
+            let response = Box::new(Collected(response));
+            session.state = State::Admission { response };
+            session.stall = stall;
+        }
+        self.show_id(id);
         self.set_timer(id);
     }
 

@@ -40,7 +40,7 @@ use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
 use parcel::{Key, Lanes};
-use peer::{EmitLogs, Feeds, Hosts, Peers, Rooms};
+use peer::{EmitLogs, Feeds, Hosts, Peers, Rooms, TokenChange};
 use rate::Rates;
 use request::Requests;
 use run::OpenRun;
@@ -109,6 +109,8 @@ pub enum Effect {
         address: RemoteAddress,
         bytes: Vec<u8>,
     },
+    /// The list of accepted tokens has changed, which is to outlive the broker.
+    Tokens(TokenChange),
     /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
     /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what a host is to be told
     /// after that.
@@ -214,7 +216,7 @@ impl Shard {
             logs: TurnLogs::default(),
             run: OpenRun::default(),
             requests: Requests::default(),
-            peers: Peers::default(),
+            peers: Peers::of(id, &settings.accepted),
             hosts: Hosts::default(),
             rooms: Rooms::default(),
             feeds: Feeds::default(),

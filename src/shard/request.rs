@@ -227,7 +227,11 @@ impl Shard {
             Address::Client(client) if self.is_of_this_broker(*client) => {
                 Some((client.shard, Receiver::Session(client.session)))
             }
-            Address::Client(_) | Address::Token(_) | Address::Topic(_) => return Way::Nobody,
+            Address::Token(token) => match self.client_of_token(id, token) {
+                Some(client) => Some((client.shard, Receiver::Session(client.session))),
+                None => return Way::Nobody,
+            },
+            Address::Client(_) | Address::Topic(_) => return Way::Nobody,
         };
         if let Some((shard, receiver)) = one {
             return match self.clog_of(shard, &receiver) {
@@ -267,41 +271,77 @@ impl Shard {
         !self.has_words_for(shard) && self.lanes.to(shard).has_room(parcel.size())
     }
 
-    /// An event for one session that handles it, or for the one that is named.
+    /// An event for one session that handles it, or for the one that is named. `volatile`: lost if it had to wait.
     pub(super) fn emit(
         &mut self,
         id: SessionId,
         to: Address,
         event: Bytes,
         data: Payload,
+        volatile: bool,
+        tag: Option<Tag>,
     ) -> Result<(), Wait> {
         let (shard, receiver) = match self.locate(id, &to, &event) {
             Way::To(shard, receiver) => (shard, receiver),
+            Way::Clogged(_) if volatile => {
+                self.stats.volatile_dropped += 1;
+                return self.emitted(id, tag);
+            }
             Way::Clogged(clog) => {
                 self.wait_for_feed(id, clog, None);
-                return Err(Wait::from(Command::Emit { to, event, data }));
+                return Err(Wait::from(Command::Emit {
+                    to,
+                    event,
+                    data,
+                    volatile,
+                    tag,
+                }));
             }
             Way::Nobody => {
-                self.stats.requests_failed += 1;
+                match tag {
+                    Some(tag) => {
+                        let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+                        self.answer(id, &tag, &outcome);
+                    }
+                    None => self.stats.requests_failed += 1,
+                }
                 return Ok(());
             }
         };
         let from = self.sender(id);
         if shard == self.id {
-            self.take_emit(receiver, &event, &data, from);
-            return Ok(());
+            self.take_emit(receiver, &event, &data, from, volatile);
+        } else {
+            let parcel = Parcel::Emit {
+                receiver,
+                event: event.clone(),
+                data: data.clone(),
+                from,
+                volatile,
+            };
+            if self.has_room_for(shard, &parcel) {
+                self.stats.forwarded += 1;
+                self.lanes.to(shard).push(parcel);
+            } else if volatile {
+                self.stats.volatile_dropped += 1;
+            } else {
+                return Err(Wait::from(Command::Emit {
+                    to,
+                    event,
+                    data,
+                    volatile,
+                    tag,
+                }));
+            }
         }
-        let parcel = Parcel::Emit {
-            receiver,
-            event: event.clone(),
-            data: data.clone(),
-            from,
-        };
-        if !self.has_room_for(shard, &parcel) {
-            return Err(Wait::from(Command::Emit { to, event, data }));
+        self.emitted(id, tag)
+    }
+
+    /// An event is on its way: its sender is told, if it asked for that.
+    fn emitted(&mut self, id: SessionId, tag: Option<Tag>) -> Result<(), Wait> {
+        if let Some(tag) = tag {
+            self.answer(id, &tag, &Outcome::Data(Payload::text(Bytes::new())));
         }
-        self.stats.forwarded += 1;
-        self.lanes.to(shard).push(parcel);
         Ok(())
     }
 
@@ -319,14 +359,24 @@ impl Shard {
         event: &Bytes,
         data: &Payload,
         from: Sender,
+        volatile: bool,
     ) {
         match self.find_receiver(&receiver, event, &from, Protocol::has_events) {
+            Ok(session) if volatile && self.is_behind(session) => {
+                self.stats.volatile_dropped += 1;
+            }
             Ok(session) => {
                 let from = Some(&from);
                 self.tell(session, &Event::Emitted { event, data, from }, false);
             }
             Err(_) => self.stats.requests_failed += 1,
         }
+    }
+
+    /// Would what is said to this session now have to wait for its reader?
+    pub(super) fn is_behind(&mut self, id: SessionId) -> bool {
+        let session = self.sessions.find(id);
+        session.is_some_and(|session| session.outbox.is_in_flight())
     }
 
     /// A session's request.

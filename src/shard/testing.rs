@@ -20,6 +20,7 @@ use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
 use super::parcel::{Key, Parcel};
+use super::peer::TokenChange;
 use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
 use super::{AdmissionAsked, Effect, Ending, Now, Shard, Verdict};
@@ -70,6 +71,8 @@ pub struct House {
     pub asked: Vec<(Who, String)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
+    /// What the edge would keep.
+    pub token_changes: Vec<TokenChange>,
     /// Seats that are left, for whatever address.
     pub seats: usize,
     wires: HashMap<Who, Wire>,
@@ -149,6 +152,7 @@ impl House {
             handed_over: Vec::new(),
             asked: Vec::new(),
             seats_asked: Vec::new(),
+            token_changes: Vec::new(),
             seats: usize::MAX,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
@@ -535,6 +539,7 @@ impl House {
                 self.seats -= usize::from(is_seated);
                 self.inputs[shard].push(Input::Seating(session, is_seated, host));
             }
+            Effect::Tokens(change) => self.token_changes.push(change),
             Effect::AskHost(asked) => self.asked.push((who(asked.session), asked.path)),
         }
     }
@@ -679,6 +684,7 @@ fn in_short(told: &Told<'_>) -> String {
             topic,
             context,
             payload,
+            ..
         } => {
             let [topic, context, payload] = [topic, context, payload.bytes].map(text);
             format!("message {topic} {context} {payload}")

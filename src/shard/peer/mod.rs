@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::address::{SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, SessionId, ShardId, ShardSet};
 use crate::error::{CloseReason, Code};
 use crate::limits::PEER_FRAME_BYTES_SPARE;
 use crate::message::Payload;
@@ -33,6 +33,7 @@ use super::fault::Place;
 use super::input::Read;
 use super::parcel::{Key, Parcel};
 use super::session::{Held, Since};
+use super::settings::Acceptance;
 
 mod admission;
 mod broadcast;
@@ -52,8 +53,10 @@ pub use feed::{Clog, Feeds};
 pub use hosting::{HostParcel, Hosted, Hosting, Hosts, Word};
 pub use names::NameWord;
 pub use rooms::Rooms;
+pub use tokens::{ShownId, TokenChange, TokenWord};
 
 use names::Registrar;
+use tokens::Tokens;
 
 /// The shard that keeps what is one for the whole broker: who has which name.
 const REGISTRAR: ShardId = ShardId(0);
@@ -69,6 +72,8 @@ pub struct PeerSession {
     pub name: Bytes,
     /// Is it in: has it said who it is, and been welcomed?
     pub is_welcome: bool,
+    /// The clients that it has accepted and that are in, by their tokens.
+    pub tokens: BTreeMap<Bytes, ClientId>,
     /// Since when it is asked whether it is there, because somebody else wants its name.
     pub probed: Since,
     /// What it watches.
@@ -84,6 +89,7 @@ impl PeerSession {
             is_in_process,
             name: Bytes::new(),
             is_welcome: false,
+            tokens: BTreeMap::new(),
             probed: Since::NEVER,
             watch: Watch::default(),
             hosting: Hosting::default(),
@@ -109,6 +115,8 @@ pub struct Peers {
     pub(super) remote_any_peers: ShardsByName,
     /// Used by [`REGISTRAR`] alone.
     registrar: Registrar,
+    /// Likewise.
+    tokens: Tokens,
     /// Words for other shards that wait, and for this one.
     outgoing: VecDeque<(ShardId, PeerParcel)>,
     /// For whom there are any.
@@ -116,6 +124,15 @@ pub struct Peers {
 }
 
 impl Peers {
+    /// What the shard of this number knows at its start.
+    pub fn of(shard: ShardId, accepted: &[Acceptance]) -> Peers {
+        let mut peers = Peers::default();
+        if shard == REGISTRAR {
+            peers.tokens.restore(accepted);
+        }
+        peers
+    }
+
     /// Does anything wait for another turn?
     pub fn is_restless(&self) -> bool {
         !self.outgoing.is_empty() || !self.entering.is_empty()
@@ -151,6 +168,8 @@ pub enum PeerParcel {
     Name(NameWord),
     /// An event for peers of the other shard.
     Broadcast(Broadcast),
+    /// About a token.
+    Token(TokenWord),
     /// About hosts and their clients.
     Host(HostParcel),
 }
@@ -161,6 +180,7 @@ impl PeerParcel {
         let held = match self {
             PeerParcel::Name(word) => word.size(),
             PeerParcel::Broadcast(broadcast) => broadcast.size(),
+            PeerParcel::Token(word) => word.size(),
             PeerParcel::Host(parcel) => parcel.size(),
         };
         size_of::<PeerParcel>() + held
@@ -203,7 +223,9 @@ impl Shard {
                 reason,
                 tag,
             } => self.disconnect_client(id, client, code, reason, tag),
-            PeerCommand::Accept { .. } | PeerCommand::Reject { .. } => Ok(()),
+            command @ (PeerCommand::Accept { .. } | PeerCommand::Reject { .. }) => {
+                self.rule_token(id, command)
+            }
             command @ (PeerCommand::AdmitPeer { .. } | PeerCommand::CutPeer { .. }) => {
                 self.rule_peers(id, command)
             }
@@ -261,6 +283,7 @@ impl Shard {
         match parcel {
             PeerParcel::Name(word) => self.take_name_word(from, word),
             PeerParcel::Broadcast(broadcast) => self.take_broadcast(&broadcast),
+            PeerParcel::Token(word) => self.take_token_word(from, word),
             PeerParcel::Host(parcel) => self.take_host_parcel(from, parcel),
         }
     }
@@ -344,8 +367,9 @@ impl Shard {
     /// A session ends: a peer, or a client that one hosts.
     pub(super) fn release_peer(&mut self, id: SessionId, reason: CloseReason) {
         let _ = reason;
-        self.release_hosting(id);
         self.release_name(id);
+        self.release_token(id);
+        self.release_hosting(id);
     }
 
     /// Reads one call, and carries it out; the bytes that it took.
@@ -441,3 +465,6 @@ fn goodbye_code(reason: CloseReason) -> Option<&'static str> {
         CloseReason::Terminated => Some("cut"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,13 +141,13 @@ impl Shard {
                     if !rest.is_empty() {
                         session.stall.get_or_insert_default().bytes = rest;
                     }
-                    match seat {
-                        Some(ip) => self.effects.push(Effect::AskSeat {
+                    match (seat, arriving) {
+                        (Some(ip), host) => self.effects.push(Effect::AskSeat {
                             session: id,
                             ip,
-                            host: arriving,
+                            host,
                         }),
-                        None => self.go_on(id, arriving),
+                        (None, arriving) => self.go_on(id, arriving),
                     }
                     self.update_reading(id);
                 } else {

@@ -285,8 +285,7 @@ impl Shard {
             Way::To(shard, receiver) => (shard, receiver),
             Way::Clogged(_) if volatile => {
                 self.stats.volatile_dropped += 1;
-                self.emitted(id, tag);
-                return Ok(());
+                return self.emitted(id, tag);
             }
             Way::Clogged(clog) => {
                 self.wait_for_feed(id, clog, None);
@@ -335,15 +334,15 @@ impl Shard {
                 }));
             }
         }
-        self.emitted(id, tag);
-        Ok(())
+        self.emitted(id, tag)
     }
 
-    /// An event is on its way, or lost since it may be.
-    fn emitted(&mut self, id: SessionId, tag: Option<Tag>) {
+    /// An event is on its way: its sender is told, if it asked for that.
+    fn emitted(&mut self, id: SessionId, tag: Option<Tag>) -> Result<(), Wait> {
         if let Some(tag) = tag {
             self.answer(id, &tag, &Outcome::Data(Payload::text(Bytes::new())));
         }
+        Ok(())
     }
 
     /// Until when a session's request has waited for whom it is for, if it has.
@@ -363,7 +362,7 @@ impl Shard {
         volatile: bool,
     ) {
         match self.find_receiver(&receiver, event, &from, Protocol::has_events) {
-            Ok(session) if volatile && self.is_unread(session) => {
+            Ok(session) if volatile && self.is_behind(session) => {
                 self.stats.volatile_dropped += 1;
             }
             Ok(session) => {
@@ -375,7 +374,7 @@ impl Shard {
     }
 
     /// Would what is said to this session now have to wait for its reader?
-    pub(super) fn is_unread(&mut self, id: SessionId) -> bool {
+    pub(super) fn is_behind(&mut self, id: SessionId) -> bool {
         let session = self.sessions.find(id);
         session.is_some_and(|session| session.outbox.is_in_flight())
     }

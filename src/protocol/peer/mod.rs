@@ -175,6 +175,8 @@ pub enum FilterKind {
     Glob = 3,
     /// A shard channel of Redis clients.
     Shard = 4,
+    /// A room. Nobody subscribes to one, so no frame has it.
+    Room = 5,
 }
 
 impl FilterKind {
@@ -182,10 +184,10 @@ impl FilterKind {
     pub fn of(filter: &Filter) -> FilterKind {
         match filter {
             Filter::Dotted(_) => FilterKind::Dotted,
-            // No peer is in a room.
-            Filter::Exact(_) | Filter::Room(_) => FilterKind::Exact,
+            Filter::Exact(_) => FilterKind::Exact,
             Filter::Glob(_) => FilterKind::Glob,
             Filter::Shard(_) => FilterKind::Shard,
+            Filter::Room(_) => FilterKind::Room,
         }
     }
 
@@ -210,6 +212,7 @@ impl FilterKind {
             FilterKind::Exact => Filter::exact(written),
             FilterKind::Glob => Filter::glob(written),
             FilterKind::Shard => Filter::shard(written),
+            FilterKind::Room => Filter::room(written),
         }
     }
 }

@@ -117,10 +117,11 @@ impl Shard {
         let Some(host) = self.give_to_host(id, Watch::ADMIT) else {
             return self.refuse_unasked(id);
         };
-        if self.hosts.watches(host, Watch::CONNECT)
-            && let Some(session) = self.sessions.find(id)
-        {
-            session.hosted.get_or_insert_default().arriving = Some(arriving.clone());
+        let is_told_later = self.hosts.watches(host, Watch::CONNECT);
+        if let Some(session) = self.sessions.find(id) {
+            let hosted = session.hosted.get_or_insert_default();
+            hosted.is_asked = true;
+            hosted.arriving = is_told_later.then(|| arriving.clone());
         }
         self.tell_host(id, Word::Admit(arriving));
     }
@@ -239,7 +240,10 @@ impl Shard {
         let Some(session) = self.sessions.find(client) else {
             return;
         };
-        if !matches!(session.state, State::Admission { .. }) {
+        // It is asked once, and answers once.
+        let hosted = session.hosted.as_mut();
+        let is_asked = hosted.is_some_and(|hosted| std::mem::take(&mut hosted.is_asked));
+        if !is_asked || !matches!(session.state, State::Admission { .. }) {
             return;
         }
         let verdict = match verdict {

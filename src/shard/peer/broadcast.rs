@@ -143,7 +143,7 @@ impl Shard {
             if !is_welcome || self.client_id(id) == from.client {
                 continue;
             }
-            if broadcast.volatile && self.is_unread(id) {
+            if broadcast.volatile && self.is_behind(id) {
                 self.stats.volatile_dropped += 1;
                 continue;
             }

@@ -84,7 +84,7 @@ impl Feeds {
 
 impl Shard {
     /// Is this session a peer that is behind?
-    pub(in super::super) fn is_behind(&self, shard: ShardId, id: SessionId) -> bool {
+    pub(in super::super) fn is_shut(&self, shard: ShardId, id: SessionId) -> bool {
         if shard != self.id {
             return self.feeds.behind.contains_key(&(shard, id));
         }
@@ -121,7 +121,7 @@ impl Shard {
             }
             Receiver::Service | Receiver::Master | Receiver::AnyPeer => return None,
         };
-        self.is_behind(shard, id).then_some(Clog::Peer(shard, id))
+        self.is_shut(shard, id).then_some(Clog::Peer(shard, id))
     }
 
     /// A session's command waits for this; until its own time is over, if it has one.
@@ -220,7 +220,7 @@ impl Shard {
             let Some(handlers) = self.handlers.get(event) else {
                 return;
             };
-            let is_behind = |session| self.is_behind(self.id, session);
+            let is_behind = |session| self.is_shut(self.id, session);
             let is_clogged = handlers.fitting(&receiver).next().is_some()
                 && handlers.fitting(&receiver).all(is_behind);
             let was_clogged = handlers.clogged.contains(&receiver);

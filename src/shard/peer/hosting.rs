@@ -48,12 +48,14 @@ use super::tokens::ShownId;
 pub struct Hosted {
     /// The peer, for life.
     pub host: Option<ClientId>,
-    /// The id that it has shown, if it has.
-    pub shown: Option<Box<ShownId>>,
+    /// Has it been asked whether it may come in, and has not answered?
+    pub is_asked: bool,
     /// What is to be told of it when it has come in.
     pub arriving: Option<Arc<Arriving>>,
     /// How its connection ends, for DISCONNECT.
     pub farewell: Option<(u16, Bytes)>,
+    /// The id that it has shown, if it has.
+    pub shown: Option<Box<ShownId>>,
     /// The rooms that it is in, with its place among the members of each.
     pub rooms: Subscriptions,
 }
@@ -446,7 +448,7 @@ impl Shard {
         if !self.hosts.watches((shard, host), what) {
             return false;
         }
-        if self.is_behind(shard, host) {
+        if self.is_shut(shard, host) {
             self.wait_for_feed(id, Clog::Peer(shard, host), None);
             return true;
         }

@@ -53,7 +53,7 @@ pub use feed::{Clog, Feeds};
 pub use hosting::{HostParcel, Hosted, Hosting, Hosts, Word};
 pub use names::NameWord;
 pub use rooms::Rooms;
-pub use tokens::{TokenChange, TokenWord};
+pub use tokens::{ShownId, TokenChange, TokenWord};
 
 use names::Registrar;
 use tokens::Tokens;
@@ -367,9 +367,9 @@ impl Shard {
     /// A session ends: a peer, or a client that one hosts.
     pub(super) fn release_peer(&mut self, id: SessionId, reason: CloseReason) {
         let _ = reason;
-        self.release_hosting(id);
         self.release_name(id);
         self.release_token(id);
+        self.release_hosting(id);
     }
 
     /// Reads one call, and carries it out; the bytes that it took.

@@ -164,10 +164,7 @@ fn a_request_finds_whom_its_address_means() {
 #[test]
 fn an_event_goes_where_a_request_would() {
     let mut house = House::new(2);
-    let (one, two) = (
-        house.connect_peer(0, "one"),
-        house.connect_peer(1, "two"),
-    );
+    let (one, two) = (house.connect_peer(0, "one"), house.connect_peer(1, "two"));
     let payload = json("1");
     let emit = |ticket, to| Call::Emit {
         ticket,
@@ -184,7 +181,10 @@ fn an_event_goes_where_a_request_would() {
     let told = house.ask_peer(one, &emit(0, itself));
     assert_eq!(told, ["event e 1 from one"]);
     let nobody = &Address::Service(bytes("e"));
-    assert_eq!(house.ask_peer(one, &emit(2, nobody)), ["failed 2 no_handler"]);
+    assert_eq!(
+        house.ask_peer(one, &emit(2, nobody)),
+        ["failed 2 no_handler"]
+    );
 }
 
 #[test]
@@ -238,10 +238,7 @@ fn a_broadcast_reaches_the_peers_that_a_pattern_fits_and_not_its_sender() {
 #[test]
 fn a_volatile_event_is_not_kept_for_whoever_does_not_read() {
     let mut house = House::new(2);
-    let (one, two) = (
-        house.connect_peer(0, "one"),
-        house.connect_peer(1, "two"),
-    );
+    let (one, two) = (house.connect_peer(0, "one"), house.connect_peer(1, "two"));
     house.stop_reading(two);
     let payload = &json("1");
     let to = &Audience::Peers(PeerPattern::All);
@@ -261,7 +258,11 @@ fn a_volatile_event_is_not_kept_for_whoever_does_not_read() {
     house.settle();
     let told = house.told(two).join(", ");
     let (kept, lost) = ("event e 1 from one", "event v 1 from one");
-    assert_eq!(told, [lost, kept, kept, kept].join(", "), "the first found nothing before it");
+    assert_eq!(
+        told,
+        [lost, kept, kept, kept].join(", "),
+        "the first found nothing before it"
+    );
     assert_eq!(house.shards[1].stats().volatile_dropped, 2);
 }
 
@@ -326,7 +327,10 @@ fn the_first_call_is_hello_and_comes_in_time() {
     assert_eq!(house.told(slow), ["goodbye timeout HELLO took too long"]);
     let one_too_many = house.accept(0, PEERS, true);
     house.turn(0);
-    assert_eq!(house.told(one_too_many), ["goodbye busy too many connections"]);
+    assert_eq!(
+        house.told(one_too_many),
+        ["goodbye busy too many connections"]
+    );
     house.pass_to_deadline(0);
     let who = house.connect_peer(0, "one");
     let twice = Call::Hello {
@@ -479,7 +483,10 @@ fn a_claimant_that_leaves_costs_the_holder_nothing() {
     house.turn(1);
     house.settle();
     assert_eq!(house.told(first), ["probe"]);
-    assert!(house.session(first).is_open(), "nobody wants its name any more");
+    assert!(
+        house.session(first).is_open(),
+        "nobody wants its name any more"
+    );
     house.end(first, Ending::Failed);
     house.settle();
     for shard in 0..2 {
@@ -569,7 +576,13 @@ fn bad_calls_are_refused_and_bad_frames_end_the_peer() {
     let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
     let mut house = House::new(1);
     let peer = house.connect_peer(0, "one");
-    let told = house.ask_peer(peer, &Call::Handle { ticket: 1, event: b"a\nb" });
+    let told = house.ask_peer(
+        peer,
+        &Call::Handle {
+            ticket: 1,
+            event: b"a\nb",
+        },
+    );
     assert_eq!(told, ["failed 1 bad_type"]);
     let (payload, to) = (json("{"), &Address::Peer(bytes("one")));
     let emit = Call::Emit {
@@ -582,7 +595,10 @@ fn bad_calls_are_refused_and_bad_frames_end_the_peer() {
     assert_eq!(house.ask_peer(peer, &emit), ["failed 2 bad_json"]);
     house.bytes(peer, &frame(&[0x40]));
     house.settle();
-    assert_eq!(house.told(peer), ["goodbye bad_frame no call has this number"]);
+    assert_eq!(
+        house.told(peer),
+        ["goodbye bad_frame no call has this number"]
+    );
 
     let peer = house.connect_peer(0, "two");
     let size = house.shards[0].settings.server_limits.message_bytes_max as u32 + 65_537;
@@ -590,7 +606,12 @@ fn bad_calls_are_refused_and_bad_frames_end_the_peer() {
     house.settle();
     assert_eq!(house.told(peer), ["goodbye too_large message too big"]);
     let reasons = house.shards[0].stats().closed;
-    let count = |reason| reasons[CloseReason::ALL.iter().position(|one| *one == reason).unwrap()];
+    let count = |reason| {
+        reasons[CloseReason::ALL
+            .iter()
+            .position(|one| *one == reason)
+            .unwrap()]
+    };
     assert_eq!(count(CloseReason::ProtocolError), 1);
     assert_eq!(count(CloseReason::TooBig), 1);
 }

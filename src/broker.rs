@@ -489,6 +489,8 @@ fn settings(
     }
     let mut broker = [0; 8];
     getrandom::fill(&mut broker[2..]).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut token_key = [0; 32];
+    getrandom::fill(&mut token_key).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
         process_id: std::process::id(),
@@ -506,6 +508,8 @@ fn settings(
             config::AcceptPeers::Any => AcceptPeers::Any,
             config::AcceptPeers::Listed => AcceptPeers::Listed,
         },
+        accepted: Vec::new(),
+        token_key,
         fault: Fault::new(config.fault),
     })
 }

@@ -63,6 +63,16 @@ pub const SERVER_OUTBOX_BYTES_SOFT: usize = 8 * MIB;
 pub const SERVER_OUTBOX_SOFT_MS: u64 = 60_000;
 /// Subscriptions of a connection of the server class: one for each room of a large application.
 pub const SERVER_SUBSCRIPTIONS_MAX: usize = 1_000_000;
+/// The rooms that one client may be in: as many as its subscriptions by default. Past it a JOIN is refused with `limit`.
+pub const ROOMS_MAX: usize = 1_000;
+/// Joins of one peer that other shards have not confirmed yet: each is remembered where it was asked for and where it is
+/// carried out. The next one waits.
+pub const JOINS_MAX: usize = 1_024;
+/// What may wait for a peer before what clients send to it waits with them, their reading paused; they go on at half
+/// of it. Less than [`SERVER_OUTBOX_BYTES_SOFT`], so that no client costs a peer its topics.
+pub const FEED_BYTES_MAX: usize = MIB;
+/// The longest reason of a refusal or a close that a peer may give; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 255;
 /// Arguments of a RESP command before its client has said who it is.
 pub const RESP_ARGUMENTS_BEFORE_AUTH_MAX: usize = 10;
 /// The longest of these arguments.
@@ -97,6 +107,11 @@ pub const PEER_PROBE_MS: u64 = 2_000;
 pub const PEER_REGEX_PROGRAM_BYTES_MAX: usize = 64 * KIB;
 /// Names on the list of peers that may come in. The broker's own host makes it; it is no place for one per user.
 pub const PEER_NAMES_LISTED_MAX: usize = 10_000;
+
+/// Tokens that one peer may have accepted: one for each user of a large application. They are kept while it is away.
+pub const ACCEPTED_PER_PEER_MAX: usize = 100_000;
+/// Those of all peers together: names cost a peer nothing, and what it accepts under each is kept.
+pub const ACCEPTED_MAX: usize = 500_000;
 
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.

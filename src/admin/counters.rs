@@ -68,6 +68,7 @@ pub const COUNTERS: &[Counter] = table! {
     Counter requests_failed "Requests answered no_handler, timeout or busy, and events that nobody handled."
     Counter volatile_dropped "Volatile events dropped for peers and clients that were not ready."
     Counter stalls "Commands that waited because a ring to another shard was full."
+    Counter feeds_paused "Times an application server was behind, so that what clients send to it waited."
     Counter throttled "Commands that waited because their connection was faster than it may be."
     Counter handed_over "Connections handed over to another shard."
     Counter forwarded "Parcels sent to other shards."

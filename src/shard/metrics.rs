@@ -62,6 +62,8 @@ pub struct ShardStats {
     pub volatile_dropped: u64,
     /// Commands that had to wait because a ring to another shard was full.
     pub stalls: u64,
+    /// Times a peer fell behind, so that what clients send to it waited.
+    pub feeds_paused: u64,
     /// Commands that had to wait because their connection was faster than it may be.
     pub throttled: u64,
     /// Connections handed over to another shard.

@@ -15,7 +15,8 @@
 //!
 //! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
 //! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
-//! `request`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! `request`, `peer`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is contained when a bug
+//! panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -39,7 +40,7 @@ use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
 use parcel::Lanes;
-use peer::Peers;
+use peer::{EmitLogs, Feeds, Hosts, Peers, Rooms, TokenChange};
 use rate::Rates;
 use request::Requests;
 use run::OpenRun;
@@ -79,7 +80,7 @@ mod timer;
 mod wants;
 
 pub use credentials::{Credentials, Identity};
-pub use handshake::{AdmissionAsked, Verdict};
+pub use peer::Arriving;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,15 +120,15 @@ pub enum Effect {
         address: RemoteAddress,
         bytes: Vec<u8>,
     },
-    /// Ask the host whether this session may come in.
-    AskHost(AdmissionAsked),
+    /// The list of accepted tokens has changed, which is to outlive the broker.
+    Tokens(TokenChange),
     /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
-    /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what the host is to be
-    /// asked after that.
+    /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what a host is to be told
+    /// after that.
     AskSeat {
         session: SessionId,
         ip: IpAddr,
-        host: Option<Box<AdmissionAsked>>,
+        host: Option<Arc<Arriving>>,
     },
 }
 
@@ -165,6 +166,10 @@ pub struct Shard {
     run: OpenRun,
     requests: Requests,
     peers: Peers,
+    hosts: Hosts,
+    rooms: Rooms,
+    feeds: Feeds,
+    emit_logs: EmitLogs,
     tallies: Tallies,
     /// RESP sessions so far.
     resp_clients: u64,
@@ -187,6 +192,8 @@ pub struct Shard {
     words: Vec<u8>,
     /// The next shard to deal a connection to.
     next_deal: usize,
+    /// The next host to take plain HTTP.
+    next_http: usize,
     /// No more input is taken (drain).
     is_quiet: bool,
     /// Others have been told that it is quiet: what still waits for a slow reader is as good as never read (drain).
@@ -222,7 +229,11 @@ impl Shard {
             logs: TurnLogs::default(),
             run: OpenRun::default(),
             requests: Requests::default(),
-            peers: Peers::default(),
+            peers: Peers::of(id, &settings.accepted),
+            hosts: Hosts::default(),
+            rooms: Rooms::default(),
+            feeds: Feeds::default(),
+            emit_logs: EmitLogs::new(),
             tallies: Tallies::new(settings.shards),
             resp_clients: 0,
             timers: Timers::default(),
@@ -239,6 +250,7 @@ impl Shard {
             channel: None,
             words: Vec::new(),
             next_deal: id.index(),
+            next_http: id.index(),
             is_quiet: false,
             is_sealed: false,
             is_leaving: false,
@@ -387,6 +399,7 @@ impl Shard {
             session.soft = Since::NEVER;
         }
         let is_stalled = session.is_open() && session.stall.is_some() && !self.is_sealed;
+        let is_peer = session.peer.is_some();
         if session.outbox.has_waiting() {
             mark_dirty(session, &mut self.dirty);
             mark_urgent(session, &self.settings, &mut self.urgent);
@@ -395,6 +408,9 @@ impl Shard {
         }
         if is_stalled {
             self.resume_later(id);
+        }
+        if is_peer {
+            self.look_at_feed(id);
         }
         self.update_reading(id);
     }
@@ -491,14 +507,20 @@ impl Shard {
             session.outbox.settle(&mut self.logs);
             self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         }
+        let is_peer = session.peer.is_some();
         if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
             // What was skipped counts no more either.
             session.soft = Since::NEVER;
-        } else if session.is_open() {
+        } else if session.is_open() && !is_peer {
+            // A peer may take its time: what can wait for it waits elsewhere (`peer::feed`).
+
             session.soft.begin(self.now.ms);
         }
         if session.soft != Since::NEVER || session.is_paused {
             self.set_timer(id);
+        }
+        if is_peer {
+            self.look_at_feed(id);
         }
     }
 
@@ -694,7 +716,13 @@ impl Shard {
         let queued = session.outbox.push_words(words, reply, bytes_max);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         match queued {
-            Queued::Yes { .. } => mark_dirty(session, &mut self.dirty),
+            Queued::Yes { .. } => {
+                mark_dirty(session, &mut self.dirty);
+                // What comes next has to know.
+                if session.peer.is_some() {
+                    self.look_at_feed(id);
+                }
+            }
             Queued::Full => self.close_slow(id),
         }
         if reply {
@@ -797,6 +825,9 @@ impl Shard {
             ("requests", self.requests.entries()),
             ("tallies", self.tallies.entries()),
             ("peers", self.peers.entries()),
+            ("hosts", self.hosts.entries()),
+            ("rooms", self.rooms.entries()),
+            ("feeds", self.feeds.entries()),
             ("rates", self.rates.len()),
             ("bytes in outboxes", self.outbox_bytes),
             ("sessions to flush", self.dirty.len()),

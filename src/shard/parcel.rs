@@ -34,10 +34,16 @@ pub enum Key {
     Peer(Bytes),
     /// A peer that hosts clients, and what it watches.
     Host(SessionId, Watch),
+    /// Of these, one that handles this event.
+    HostEvent(SessionId, Bytes),
+    /// A peer, and its name, that is behind: what clients send to it waits.
+    Behind(SessionId, Bytes),
+    /// All that fit this receiver, of those that handle this event, are behind.
+    Clogged(Receiver, Bytes),
 }
 
 /// For whom a request or an event is, on the shard it was sent to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Receiver {
     /// Any session that handles the event.
     Service,
@@ -135,7 +141,7 @@ impl Parcel {
                     event,
                     data,
                     from,
-                    volatile: _,
+                    ..
                 }
                 | Parcel::Ask {
                     receiver,
@@ -165,6 +171,8 @@ fn key_size(key: &Key) -> usize {
     match key {
         Key::Filter(filter) => filter.written().len(),
         Key::Service(name) | Key::Master(name) | Key::AnyPeer(name) | Key::Peer(name) => name.len(),
+        Key::HostEvent(_, name) | Key::Behind(_, name) => name.len(),
+        Key::Clogged(receiver, name) => receiver.size() + name.len(),
         Key::Host(..) => 0,
     }
 }

@@ -12,8 +12,9 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-use crate::address::{Address, ClientId, Sender, SessionId, ShardId, ShardSet};
+use crate::address::{Address, Sender, SessionId, ShardId, ShardSet};
 use crate::error::Code;
 use crate::message::Payload;
 use crate::protocol::peer::Watch;
@@ -22,6 +23,8 @@ use crate::protocol::{Action, Command, Event, Outcome, Protocol, Tag};
 use super::Shard;
 use super::command::Wait;
 use super::parcel::{Key, Parcel, Receiver};
+use super::peer::Clog;
+use super::session::Since;
 
 /// What a session that handles an event is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +53,18 @@ impl Kind {
 pub struct Handlers {
     sessions: Vec<(SessionId, Kind)>,
     next: usize,
+    /// Receivers for which all that fit are behind.
+    pub(super) clogged: SmallVec<[Receiver; 1]>,
+}
+
+/// Where something goes.
+pub(super) enum Way {
+    /// To a shard, and whom it is for there.
+    To(ShardId, Receiver),
+    /// Nowhere, as long as this is so.
+    Clogged(Clog),
+    /// There is nobody.
+    Nobody,
 }
 
 impl Handlers {
@@ -69,6 +84,13 @@ impl Handlers {
         self.sessions
             .iter()
             .any(|(session, kind)| fits(*session, *kind))
+    }
+
+    /// The sessions that a receiver stands for.
+    pub(super) fn fitting(&self, receiver: &Receiver) -> impl Iterator<Item = SessionId> + use<'_> {
+        let fits = fitting(receiver, None);
+        let sessions = self.sessions.iter().copied();
+        sessions.filter_map(move |(session, kind)| fits(session, kind).then_some(session))
     }
 }
 
@@ -184,11 +206,6 @@ impl Shard {
         shards
     }
 
-    /// The peer that hosts a client, if one does.
-    fn host_of(&mut self, id: SessionId) -> Option<ClientId> {
-        self.sessions.find(id)?.hosted.as_ref()?.host
-    }
-
     /// One of them, in turn.
     fn pick_shard(&mut self, shards: ShardSet) -> Option<ShardId> {
         if shards.is_empty() {
@@ -198,37 +215,60 @@ impl Shard {
         shards.iter().nth(self.requests.next_shard % shards.len())
     }
 
-    /// Where a request goes: a shard, and whom it is for there.
-    fn locate(
-        &mut self,
-        id: SessionId,
-        to: &Address,
-        event: &Bytes,
-    ) -> Option<(ShardId, Receiver)> {
-        let receiver = match to {
-            Address::Service(_) => {
-                if let Some(host) = self.host_of(id) {
-                    let shards = self.serving_shards(id, &Receiver::Service, event);
-                    if shards.contains(host.shard) || shards.is_empty() {
-                        return Some((host.shard, Receiver::Host(host.session)));
-                    }
-                }
-                Receiver::Service
+    /// Where a request goes.
+    fn locate(&mut self, id: SessionId, to: &Address, event: &Bytes) -> Way {
+        let one = match to {
+            Address::Service(_) => self.host_for(id, event),
+            Address::Master(_) | Address::AnyPeer(_) => None,
+            Address::Peer(name) => match self.shard_of_peer(name) {
+                Some(shard) => Some((shard, Receiver::Peer(name.clone()))),
+                None => return Way::Nobody,
+            },
+            Address::Client(client) if self.is_of_this_broker(*client) => {
+                Some((client.shard, Receiver::Session(client.session)))
             }
+            Address::Token(token) => match self.client_of_token(id, token) {
+                Some(client) => Some((client.shard, Receiver::Session(client.session))),
+                None => return Way::Nobody,
+            },
+            Address::Client(_) | Address::Topic(_) => return Way::Nobody,
+        };
+        if let Some((shard, receiver)) = one {
+            return match self.clog_of(shard, &receiver) {
+                Some(clog) => Way::Clogged(clog),
+                None => Way::To(shard, receiver),
+            };
+        }
+        let receiver = match to {
             Address::Master(_) => Receiver::Master,
             Address::AnyPeer(_) => Receiver::AnyPeer,
-            Address::Peer(name) => {
-                return Some((self.shard_of_peer(name)?, Receiver::Peer(name.clone())));
-            }
-            Address::Client(client) => {
-                let is_ours = client.broker == self.settings.broker
-                    && client.shard.index() < self.settings.shards;
-                return is_ours.then_some((client.shard, Receiver::Session(client.session)));
-            }
-            Address::Token(_) | Address::Topic(_) => return None,
+            _ => Receiver::Service,
         };
         let shards = self.serving_shards(id, &receiver, event);
-        Some((self.pick_shard(shards)?, receiver))
+        let clogged = self.clogged_shards(&receiver, event);
+        let ready = shards.iter().filter(|shard| !clogged.contains(*shard));
+        match self.pick_shard(ready.collect()) {
+            Some(shard) => Way::To(shard, receiver),
+            None if shards.is_empty() => Way::Nobody,
+            None => Way::Clogged(Clog::Event(receiver, event.clone())),
+        }
+    }
+
+    /// The host of a client, if what it asks of a service goes there: it handles the event, or nobody does and it wants
+    /// what nobody handles.
+    fn host_for(&self, id: SessionId, event: &Bytes) -> Option<(ShardId, Receiver)> {
+        let host = self.host_of(id)?;
+        let takes = self.hosts.handles(host, event)
+            || self.hosts.watches(host, Watch::EVENT)
+                && self
+                    .serving_shards(id, &Receiver::Service, event)
+                    .is_empty();
+        takes.then_some((host.0, Receiver::Host(host.1)))
+    }
+
+    /// Has the lane to a shard room for this, and does nothing wait that it would overtake?
+    fn has_room_for(&mut self, shard: ShardId, parcel: &Parcel) -> bool {
+        !self.has_words_for(shard) && self.lanes.to(shard).has_room(parcel.size())
     }
 
     /// An event for one session that handles it, or for the one that is named. `volatile`: lost if it had to wait.
@@ -241,15 +281,32 @@ impl Shard {
         volatile: bool,
         tag: Option<Tag>,
     ) -> Result<(), Wait> {
-        let Some((shard, receiver)) = self.locate(id, &to, &event) else {
-            match tag {
-                Some(tag) => {
-                    let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
-                    self.answer(id, &tag, &outcome);
-                }
-                None => self.stats.requests_failed += 1,
+        let (shard, receiver) = match self.locate(id, &to, &event) {
+            Way::To(shard, receiver) => (shard, receiver),
+            Way::Clogged(_) if volatile => {
+                self.stats.volatile_dropped += 1;
+                return self.emitted(id, tag);
             }
-            return Ok(());
+            Way::Clogged(clog) => {
+                self.wait_for_feed(id, clog, None);
+                return Err(Wait::from(Command::Emit {
+                    to,
+                    event,
+                    data,
+                    volatile,
+                    tag,
+                }));
+            }
+            Way::Nobody => {
+                match tag {
+                    Some(tag) => {
+                        let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+                        self.answer(id, &tag, &outcome);
+                    }
+                    None => self.stats.requests_failed += 1,
+                }
+                return Ok(());
+            }
         };
         let from = self.sender(id);
         if shard == self.id {
@@ -262,10 +319,12 @@ impl Shard {
                 from,
                 volatile,
             };
-            if self.lanes.to(shard).has_room(parcel.size()) {
+            if self.has_room_for(shard, &parcel) {
                 self.stats.forwarded += 1;
                 self.lanes.to(shard).push(parcel);
-            } else if !volatile {
+            } else if volatile {
+                self.stats.volatile_dropped += 1;
+            } else {
                 return Err(Wait::from(Command::Emit {
                     to,
                     event,
@@ -275,10 +334,22 @@ impl Shard {
                 }));
             }
         }
+        self.emitted(id, tag)
+    }
+
+    /// An event is on its way: its sender is told, if it asked for that.
+    fn emitted(&mut self, id: SessionId, tag: Option<Tag>) -> Result<(), Wait> {
         if let Some(tag) = tag {
             self.answer(id, &tag, &Outcome::Data(Payload::text(Bytes::new())));
         }
         Ok(())
+    }
+
+    /// Until when a session's request has waited for whom it is for, if it has.
+    fn take_busy(&mut self, id: SessionId) -> Option<u64> {
+        let session = self.sessions.find(id)?;
+        let stall = session.stall.as_mut()?;
+        std::mem::replace(&mut stall.busy, Since::NEVER).ms()
     }
 
     /// An event for a session of this shard.
@@ -291,7 +362,9 @@ impl Shard {
         volatile: bool,
     ) {
         match self.find_receiver(&receiver, event, &from, Protocol::has_events) {
-            Ok(session) if volatile && self.is_behind(session) => {}
+            Ok(session) if volatile && self.is_behind(session) => {
+                self.stats.volatile_dropped += 1;
+            }
             Ok(session) => {
                 let from = Some(&from);
                 self.tell(session, &Event::Emitted { event, data, from }, false);
@@ -301,7 +374,7 @@ impl Shard {
     }
 
     /// Would what is said to this session now have to wait for its reader?
-    fn is_behind(&mut self, id: SessionId) -> bool {
+    pub(super) fn is_behind(&mut self, id: SessionId) -> bool {
         let session = self.sessions.find(id);
         session.is_some_and(|session| session.outbox.is_in_flight())
     }
@@ -331,12 +404,34 @@ impl Shard {
             self.answer(id, &tag, &outcome);
             return Ok(());
         }
-        let Some((shard, receiver)) = self.locate(id, &to, &event) else {
-            let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
-            self.answer(id, &tag, &outcome);
-            return Ok(());
+        let waited_until_ms = self.take_busy(id);
+        let timeout_ms = match waited_until_ms {
+            Some(until_ms) => until_ms.saturating_sub(self.now.ms),
+            None => timeout_ms.unwrap_or(limit_ms).min(limit_ms),
         };
-        let timeout_ms = timeout_ms.unwrap_or(limit_ms).min(limit_ms);
+        let (shard, receiver) = match self.locate(id, &to, &event) {
+            Way::To(shard, receiver) => (shard, receiver),
+            Way::Clogged(_) if waited_until_ms.is_some_and(|until_ms| until_ms <= self.now.ms) => {
+                let outcome = Outcome::refused(Code::Busy, "the handler is behind");
+                self.answer(id, &tag, &outcome);
+                return Ok(());
+            }
+            Way::Clogged(clog) => {
+                self.wait_for_feed(id, clog, Some(self.now.ms + timeout_ms));
+                return Err(Wait::from(Command::Request {
+                    to,
+                    event,
+                    data,
+                    tag,
+                    timeout_ms: Some(timeout_ms),
+                }));
+            }
+            Way::Nobody => {
+                let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+                self.answer(id, &tag, &outcome);
+                return Ok(());
+            }
+        };
         let from = self.sender(id);
         let number = self.requests.next_number();
         if shard != self.id {
@@ -348,7 +443,7 @@ impl Shard {
                 from: from.clone(),
                 timeout_ms,
             };
-            if !self.lanes.to(shard).has_room(parcel.size()) {
+            if !self.has_room_for(shard, &parcel) {
                 return Err(Wait::from(Command::Request {
                     to,
                     event,
@@ -464,9 +559,8 @@ impl Shard {
             Receiver::Service | Receiver::Master | Receiver::AnyPeer => {
                 let is_ours = from.client.shard == self.id;
                 let asker = is_ours.then_some(from.client.session);
-                let handlers = self.handlers.get_mut(event);
-                handlers
-                    .and_then(|handlers| handlers.pick(fitting(receiver, asker)))
+                let fits = fitting(receiver, asker);
+                self.pick_handler(event, fits)
                     .ok_or_else(|| refused("nobody handles this"))
             }
             Receiver::Host(id) => {
@@ -474,9 +568,7 @@ impl Shard {
                 if handles {
                     return Ok(*id);
                 }
-                let handlers = self.handlers.get_mut(event);
-                handlers
-                    .and_then(|handlers| handlers.pick(|_, _| true))
+                self.pick_handler(event, |_, _| true)
                     .or(watches.then_some(*id))
                     .ok_or_else(|| refused("nobody handles this"))
             }
@@ -490,6 +582,23 @@ impl Shard {
                 .map(|session| session.id)
                 .ok_or_else(|| refused("this client is not connected")),
         }
+    }
+
+    /// One that handles an event, in turn; one that is behind only if all are.
+    fn pick_handler(
+        &mut self,
+        event: &Bytes,
+        fits: impl Fn(SessionId, Kind) -> bool,
+    ) -> Option<SessionId> {
+        let sessions = &self.sessions;
+        let is_behind = |id| {
+            let peer = sessions.peek(id).and_then(|session| session.peer.as_ref());
+            peer.is_some_and(|peer| peer.hosting.is_behind)
+        };
+        let handlers = self.handlers.get_mut(event)?;
+        handlers
+            .pick(|session, kind| fits(session, kind) && !is_behind(session))
+            .or_else(|| handlers.pick(fits))
     }
 
     /// Does this peer handle an event; and does it take what its clients say and nobody handles?
@@ -710,13 +819,16 @@ impl Shard {
             if let Some(key) = kind.key(&event) {
                 self.interest.add(&key);
             }
+            self.host_handles(id, &event, true);
+            self.look_at_handlers(&event);
             self.announce();
         }
         let mut keys = kind
             .key(&event)
             .into_iter()
             .chain([Key::Service(event.clone())]);
-        if !keys.all(|key| self.interest.is_announced(&key)) {
+        let is_known = keys.all(|key| self.interest.is_announced(&key));
+        if !is_known || !self.is_host_event_known(id, &event) {
             return Err(Wait::from(Command::Handle { event, tag }));
         }
         self.tell(
@@ -753,9 +865,15 @@ impl Shard {
             return;
         };
         let (_, kind) = handlers.sessions.remove(place);
-        if handlers.sessions.is_empty() {
+        self.look_at_handlers(event);
+        if self
+            .handlers
+            .get(event)
+            .is_some_and(|handlers| handlers.sessions.is_empty())
+        {
             self.handlers.remove(event);
         }
+        self.host_handles(id, event, false);
         self.interest.remove(&Key::Service(event.clone()));
         if let Some(key) = kind.key(event) {
             self.interest.remove(&key);

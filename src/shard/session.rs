@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::credentials::Identity;
 use super::outbox::Outbox;
-use super::peer::{Hosted, PeerSession};
+use super::peer::{Clog, Hosted, PeerSession};
 use super::resp::RespSession;
 use super::settings::Settings;
 use super::subscriptions::Subscriptions;
@@ -71,8 +71,12 @@ pub struct Stall {
     pub held: Option<Held>,
     /// Taken from the connection, not yet decoded.
     pub bytes: Vec<u8>,
-    /// Until when the command waits for its rate, if that is what it waits for.
+    /// Until when the command waits at most, if it waits for its rate or for a peer that is behind.
     pub until: Since,
+    /// The peer, or those who handle its event, that the command waits for: they are behind.
+    pub clog: Option<Clog>,
+    /// When a request that has waited for them is over.
+    pub busy: Since,
 }
 
 impl Stall {

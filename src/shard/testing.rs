@@ -20,6 +20,7 @@ use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
 use super::parcel::{Key, Parcel};
+use super::peer::TokenChange;
 use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
 use super::{AdmissionAsked, Effect, Ending, Now, Shard, Verdict};
@@ -72,6 +73,8 @@ pub struct House {
     pub released: Vec<(Who, (ShardId, SessionId), Vec<u8>)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
+    /// What the edge would keep.
+    pub token_changes: Vec<TokenChange>,
     /// Seats that are left, for whatever address.
     pub seats: usize,
     wires: HashMap<Who, Wire>,
@@ -152,6 +155,7 @@ impl House {
             asked: Vec::new(),
             released: Vec::new(),
             seats_asked: Vec::new(),
+            token_changes: Vec::new(),
             seats: usize::MAX,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
@@ -544,6 +548,7 @@ impl House {
                 self.seats -= usize::from(is_seated);
                 self.inputs[shard].push(Input::Seating(session, is_seated, host));
             }
+            Effect::Tokens(change) => self.token_changes.push(change),
             Effect::AskHost(asked) => self.asked.push((who(asked.session), asked.path)),
         }
     }

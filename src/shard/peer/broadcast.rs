@@ -139,19 +139,11 @@ impl Shard {
             .collect();
         let from = &broadcast.from;
         for id in ids {
-            if self.client_id(id) == from.client {
+            let is_welcome = self.sessions.find(id).is_some_and(|one| one.is_open());
+            if !is_welcome || self.client_id(id) == from.client {
                 continue;
             }
-            let now_ms = self.now.ms;
-            let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
-                continue;
-            };
-            // Its socket has not taken what an earlier turn sent.
-            let is_behind = session
-                .sending
-                .ms()
-                .is_some_and(|since_ms| since_ms < now_ms);
-            if broadcast.volatile && is_behind {
+            if broadcast.volatile && self.is_behind(id) {
                 self.stats.volatile_dropped += 1;
                 continue;
             }

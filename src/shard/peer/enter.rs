@@ -3,6 +3,8 @@
 //! Its first call is HELLO. Nothing else is read before it, and nothing behind it until the peer is welcome: what comes
 //! meanwhile waits, as that of a client whose admission is not decided. One that is refused is told why by GOODBYE.
 
+use bytes::Bytes;
+
 use crate::address::SessionId;
 use crate::error::CloseReason;
 use crate::limits::PEER_HELLO_BYTES_MAX;
@@ -167,18 +169,17 @@ impl Shard {
     }
 
     /// The registrar's word: this name is its own.
-    pub(super) fn granted(&mut self, id: SessionId) {
+    pub(super) fn granted(&mut self, id: SessionId, name: Bytes) {
         let is_quiet = self.is_quiet || self.is_leaving;
         let Some(session) = self.sessions.find(id) else {
             return;
         };
-        let (State::Admission { .. }, Some(peer)) = (&session.state, &session.peer) else {
+        if !matches!(session.state, State::Admission { .. }) {
             return;
-        };
+        }
         if is_quiet {
             return self.turn_away(id, GOING_AWAY);
         }
-        let name = peer.name.clone();
         self.peers.names.insert(name.clone(), id);
         self.peers.entering.push(id);
         self.interest.add(&Key::Peer(name.clone()));
@@ -216,6 +217,7 @@ impl Shard {
         session.timer_ms = u64::MAX;
         session.stall.take_if(|stall| stall.is_empty());
         self.tell(id, &Event::Peer(&PeerEvent::Welcome { client }), true);
+        self.tell_tokens(id);
         // With the next turn: words of this one that wait are not to be overtaken.
         self.resume_later(id);
         self.update_reading(id);

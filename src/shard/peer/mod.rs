@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::address::{SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, SessionId, ShardId, ShardSet};
 use crate::error::{CloseReason, Code};
 use crate::limits::PEER_FRAME_BYTES_SPARE;
 use crate::message::Payload;
@@ -33,20 +33,31 @@ use super::fault::Place;
 use super::input::Read;
 use super::parcel::{Key, Parcel};
 use super::session::{Held, Since};
+use super::settings::Acceptance;
 
+mod admission;
 mod broadcast;
+mod emit;
 mod enter;
 mod feed;
 mod hosting;
+mod http;
 mod names;
+mod occupied;
 mod rooms;
 mod tokens;
 
+pub use admission::Arriving;
 pub use broadcast::Broadcast;
-pub use hosting::{HostParcel, Hosted};
+pub use emit::EmitLogs;
+pub use feed::{Clog, Feeds};
+pub use hosting::{HostParcel, Hosted, Hosting, Hosts, Word};
 pub use names::NameWord;
+pub use rooms::Rooms;
+pub use tokens::{ShownId, TokenChange, TokenWord};
 
 use names::Registrar;
+use tokens::Tokens;
 
 /// The shard that keeps what is one for the whole broker: who has which name.
 const REGISTRAR: ShardId = ShardId(0);
@@ -62,10 +73,14 @@ pub struct PeerSession {
     pub name: Bytes,
     /// Is it in: has it said who it is, and been welcomed?
     pub is_welcome: bool,
+    /// The clients that it has accepted and that are in, by their tokens.
+    pub tokens: BTreeMap<Bytes, ClientId>,
     /// Since when it is asked whether it is there, because somebody else wants its name.
     pub probed: Since,
     /// What it watches.
     pub watch: Watch,
+    /// What it has for the clients that it hosts.
+    pub hosting: Hosting,
 }
 
 impl PeerSession {
@@ -75,8 +90,10 @@ impl PeerSession {
             is_in_process,
             name: Bytes::new(),
             is_welcome: false,
+            tokens: BTreeMap::new(),
             probed: Since::NEVER,
             watch: Watch::default(),
+            hosting: Hosting::default(),
         }
     }
 }
@@ -99,11 +116,24 @@ pub struct Peers {
     pub(super) remote_any_peers: ShardsByName,
     /// Used by [`REGISTRAR`] alone.
     registrar: Registrar,
+    /// Likewise.
+    tokens: Tokens,
     /// Words for other shards that wait, and for this one.
     outgoing: VecDeque<(ShardId, PeerParcel)>,
+    /// For whom there are any.
+    waited_for: ShardSet,
 }
 
 impl Peers {
+    /// What the shard of this number knows at its start.
+    pub fn of(shard: ShardId, accepted: &[Acceptance]) -> Peers {
+        let mut peers = Peers::default();
+        if shard == REGISTRAR {
+            peers.tokens.restore(accepted);
+        }
+        peers
+    }
+
     /// Does anything wait for another turn?
     pub fn is_restless(&self) -> bool {
         !self.outgoing.is_empty() || !self.entering.is_empty()
@@ -139,6 +169,8 @@ pub enum PeerParcel {
     Name(NameWord),
     /// An event for peers of the other shard.
     Broadcast(Broadcast),
+    /// About a token.
+    Token(TokenWord),
     /// About hosts and their clients.
     Host(HostParcel),
 }
@@ -149,6 +181,7 @@ impl PeerParcel {
         let held = match self {
             PeerParcel::Name(word) => word.size(),
             PeerParcel::Broadcast(broadcast) => broadcast.size(),
+            PeerParcel::Token(word) => word.size(),
             PeerParcel::Host(parcel) => parcel.size(),
         };
         size_of::<PeerParcel>() + held
@@ -191,7 +224,9 @@ impl Shard {
                 reason,
                 tag,
             } => self.disconnect_client(id, client, code, reason, tag),
-            PeerCommand::Accept { .. } | PeerCommand::Reject { .. } => Ok(()),
+            command @ (PeerCommand::Accept { .. } | PeerCommand::Reject { .. }) => {
+                self.rule_token(id, command)
+            }
             command @ (PeerCommand::AdmitPeer { .. } | PeerCommand::CutPeer { .. }) => {
                 self.rule_peers(id, command)
             }
@@ -235,7 +270,12 @@ impl Shard {
             Key::AnyPeer(event) => edge(&mut self.peers.remote_any_peers, from, event, up),
             Key::Peer(name) => self.take_name_edge(from, name, up),
             // The router's, and those of hosts.
-            Key::Filter(_) | Key::Service(_) | Key::Host(..) => {}
+            Key::Filter(_)
+            | Key::Service(_)
+            | Key::Host(..)
+            | Key::HostEvent(..)
+            | Key::Behind(..)
+            | Key::Clogged(..) => {}
         }
     }
 
@@ -244,6 +284,7 @@ impl Shard {
         match parcel {
             PeerParcel::Name(word) => self.take_name_word(from, word),
             PeerParcel::Broadcast(broadcast) => self.take_broadcast(&broadcast),
+            PeerParcel::Token(word) => self.take_token_word(from, word),
             PeerParcel::Host(parcel) => self.take_host_parcel(from, parcel),
         }
     }
@@ -251,7 +292,13 @@ impl Shard {
     /// Sends a word about peers to another shard, or to this one, behind those before it: at the end of this turn if
     /// there is room.
     pub(super) fn send_peer(&mut self, to: ShardId, parcel: PeerParcel) {
+        self.peers.waited_for.insert(to);
         self.peers.outgoing.push_back((to, parcel));
+    }
+
+    /// Do words for this shard wait, that nothing for the same peer may overtake?
+    pub(super) fn has_words_for(&self, to: ShardId) -> bool {
+        self.peers.waited_for.contains(to)
     }
 
     /// May a word of this size for this shard go at once, without overtaking another?
@@ -259,9 +306,8 @@ impl Shard {
         if to == self.id {
             return true;
         }
-        let is_waited_for = self.peers.outgoing.iter().any(|(other, _)| *other == to);
         let size = size_of::<Parcel>() + parcel.size();
-        !is_waited_for && self.lanes.to(to).has_room(size)
+        !self.has_words_for(to) && self.lanes.to(to).has_room(size)
     }
 
     /// Sends a word that a call makes necessary. The caller asked [`Shard::has_way`] before.
@@ -292,6 +338,7 @@ impl Shard {
             }
         }
         self.peers.outgoing = kept;
+        self.peers.waited_for = blocked;
         self.welcome_known();
     }
 
@@ -322,6 +369,8 @@ impl Shard {
     pub(super) fn release_peer(&mut self, id: SessionId, reason: CloseReason) {
         let _ = reason;
         self.release_name(id);
+        self.release_token(id);
+        self.release_hosting(id);
     }
 
     /// Reads one call, and carries it out; the bytes that it took.
@@ -403,6 +452,8 @@ fn goodbye(code: &'static str, reason: &[u8]) -> Vec<u8> {
 fn goodbye_code(reason: CloseReason) -> Option<&'static str> {
     match reason {
         CloseReason::ClientClosed | CloseReason::ConnectionLost => None,
+        // Of clients.
+        CloseReason::HostGone | CloseReason::Disconnected => None,
         CloseReason::GoingAway => Some("going_away"),
         CloseReason::ProtocolError | CloseReason::Unsupported | CloseReason::BadPayload => {
             Some("bad_frame")
@@ -415,3 +466,6 @@ fn goodbye_code(reason: CloseReason) -> Option<&'static str> {
         CloseReason::Terminated => Some("cut"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub enum NameWord {
         is_there: bool,
     },
     /// From the registrar: the name is its own.
-    Granted { session: SessionId },
+    Granted { name: Bytes, session: SessionId },
     /// From the registrar: it is not, since it is taken.
     Duplicate { session: SessionId },
     /// From the registrar: it is not, since it is none of those that may come in.
@@ -85,9 +85,9 @@ impl NameWord {
             | NameWord::Release { name, .. }
             | NameWord::Probed { name, .. }
             | NameWord::List { name, .. }
+            | NameWord::Granted { name, .. }
             | NameWord::CutNamed { name, .. } => name.len(),
-            NameWord::Granted { .. }
-            | NameWord::Duplicate { .. }
+            NameWord::Duplicate { .. }
             | NameWord::NotListed { .. }
             | NameWord::Probe { .. }
             | NameWord::Replace { .. }
@@ -124,6 +124,11 @@ pub struct Registrar {
 type Words = Vec<(ShardId, NameWord)>;
 
 impl Registrar {
+    /// Who has this name.
+    pub fn holder(&self, name: &Bytes) -> Option<Place> {
+        Some(self.names.get(name)?.holder)
+    }
+
     /// How many names there are.
     pub fn len(&self) -> usize {
         self.names.len()
@@ -147,8 +152,8 @@ impl Registrar {
                 holder: claimant,
                 claimants: Vec::new(),
             };
-            self.names.insert(name, holding);
-            return vec![(claimant.shard, NameWord::Granted { session })];
+            self.names.insert(name.clone(), holding);
+            return vec![(claimant.shard, NameWord::Granted { name, session })];
         };
         holding.claimants.push(claimant);
         if holding.claimants.len() > 1 {
@@ -187,7 +192,8 @@ impl Registrar {
         let next = holding.claimants.remove(0);
         holding.holder = next;
         let session = next.session;
-        let mut words = vec![(next.shard, NameWord::Granted { session })];
+        let name = name.clone();
+        let mut words = vec![(next.shard, NameWord::Granted { name, session })];
         words.extend(duplicates(std::mem::take(&mut holding.claimants)));
         words
     }
@@ -224,7 +230,7 @@ impl Shard {
                 session,
                 is_there,
             } => registrar.probed(&name, at(session), is_there),
-            NameWord::Granted { session } => return self.granted(session),
+            NameWord::Granted { name, session } => return self.granted(session, name),
             NameWord::Duplicate { session } => return self.refused(session, DUPLICATE),
             NameWord::NotListed { session } => return self.refused(session, NOT_LISTED),
             NameWord::Probe { session } => return self.probe(session),
@@ -272,7 +278,14 @@ impl Shard {
             }
         };
         for (to, word) in words {
+            let granted = match &word {
+                NameWord::Granted { name, session } => Some((name.clone(), *session)),
+                _ => None,
+            };
             self.send_peer(to, PeerParcel::Name(word));
+            if let Some((name, session)) = granted {
+                self.tell_clients_of(&name, Place { shard: to, session });
+            }
         }
     }
 

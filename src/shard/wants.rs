@@ -88,6 +88,7 @@ mod tests {
         };
         let (one, two) = (house.connect(0), house.connect(1));
         assert!(!heard("a.b"));
+        house.fill(0, 1);
         house.send(one, r#"{"type":"subscribe","topic":"a"}"#);
         house.turn(0);
         assert_eq!(
@@ -96,6 +97,7 @@ mod tests {
             "the other shard has to know first"
         );
         assert!(heard("a.b"));
+        house.unfill(0, 1);
         house.settle();
         house.subscribe(one, "a");
         house.subscribe(two, "a");

@@ -13,6 +13,7 @@ use pubsub::net::control::Control;
 use pubsub::net::links::{CallError, HostEnd, Item};
 use pubsub::shard::metrics::ShardStats;
 use pubsub::shard::settings::Settings;
+use pubsub::topic::Topic;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Two shards; the Links of this broker speak RESP.
@@ -151,6 +152,12 @@ fn links_on_all_shards_reach_each_other() {
         for host in &mut hosts {
             subscribe(host, "news");
         }
+        let board = broker.board().expect("every broker has one");
+        let heard = |name: &'static str| {
+            let topic = Topic::channel(name.into()).expect("it is a topic");
+            board.may_match(&topic)
+        };
+        assert!(heard("news") && !heard("weather"));
         // At once after the last ack, on whatever shard: it is a barrier for Links, too.
         publisher.say(&publish("news", "x"));
         publisher.hear(":5\r\n");
@@ -158,9 +165,8 @@ fn links_on_all_shards_reach_each_other() {
             host.hear("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\nx\r\n");
         }
         broker.stop();
-        for host in &mut hosts {
-            host.hear("");
-            assert!(host.end.is_closed());
+        for host in &hosts {
+            assert!(host.end.next().is_none() && host.end.is_closed());
         }
     });
 }
@@ -236,8 +242,8 @@ fn a_shard_that_panics_ends_all_links() {
         let word = Control::Stats { reply };
         broker.shards()[0].send(word).expect("the shard listens");
         for host in &mut hosts {
-            host.hear("");
-            assert!(host.end.is_closed());
+            host.take();
+            assert!(host.text.is_empty() && host.end.is_closed());
         }
         let failure = broker.failures().recv_timeout(DEADLINE);
         assert_eq!(failure.expect("it is told").shard.index(), 0);

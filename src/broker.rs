@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam_utils::sync::WaitGroup;
 
 use crate::address::ShardId;
-use crate::config::{Config, Io, ListenAddr};
+use crate::config::{self, Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::mesh;
 use crate::net::Driver;
@@ -35,7 +35,7 @@ use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
-use crate::shard::settings::{Admission, ListenerSettings, Settings};
+use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
 use crate::ws::origin::OriginRules;
@@ -94,6 +94,8 @@ pub struct Broker {
     pub listening: Vec<Bound>,
     /// Where Redis clients connect, likewise.
     pub resp: Vec<Bound>,
+    /// Where application servers connect, likewise.
+    pub peers: Vec<Bound>,
     /// Where operators will connect: bound, and the caller's to serve.
     pub admin: Option<TcpListener>,
     /// Which driver runs, and why.
@@ -151,10 +153,11 @@ impl Broker {
             by_shard,
             sockets,
         } = bindings;
-        // They were bound behind those of the other clients.
-        let is_resp = |listener: &ListenerSettings| listener.resp;
-        let resp = settings.listeners.iter().position(is_resp);
-        let resp = listening.split_off(resp.unwrap_or(listening.len()));
+        // They were bound behind those of the other clients, and these are all.
+        let resp = count(&settings, |listener| listener.resp);
+        let peers = count(&settings, |listener| listener.peers && !listener.in_process);
+        let peers = listening.split_off(listening.len() - peers);
+        let resp = listening.split_off(listening.len() - resp);
         let starting = Starting {
             settings,
             credentials: Arc::new(credentials),
@@ -166,6 +169,7 @@ impl Broker {
         Ok(Broker {
             listening,
             resp,
+            peers,
             admin,
             driver,
             pinning: plan.reason,
@@ -335,6 +339,11 @@ impl Bindings {
     }
 }
 
+/// How many of the listeners are of a kind.
+fn count(settings: &Settings, is_it: impl Fn(&&ListenerSettings) -> bool) -> usize {
+    settings.listeners.iter().filter(is_it).count()
+}
+
 fn port_of(bound: &Bound) -> u16 {
     match bound {
         Bound::Tcp(address) => address.port(),
@@ -405,6 +414,18 @@ fn settings(
             });
         }
     }
+    for (addr, is_optional) in config.peers.iter().flat_map(ListenAddr::expand) {
+        let index = listeners.len() as u16;
+        if let Some(bound) = bindings.bind_unless_skipped(index, &addr, is_optional)? {
+            listeners.push(ListenerSettings {
+                peers: true,
+                address: bound.to_string(),
+                port: port_of(&bound),
+                dealt: matches!(addr, ListenAddr::Unix(_)),
+                ..ListenerSettings::default()
+            });
+        }
+    }
     let mut access = Access::new(config.access.clone());
     if config.has_authentication() {
         access = access.for_authenticated();
@@ -416,6 +437,8 @@ fn settings(
     }
     let mut broker = [0; 8];
     getrandom::fill(&mut broker[2..]).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut token_key = [0; 32];
+    getrandom::fill(&mut token_key).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
         process_id: std::process::id(),
@@ -428,6 +451,12 @@ fn settings(
         listeners,
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
+        accept_peers: match config.accept_peers {
+            config::AcceptPeers::Any => AcceptPeers::Any,
+            config::AcceptPeers::Listed => AcceptPeers::Listed,
+        },
+        accepted: Vec::new(),
+        token_key,
         fault: Fault::new(config.fault),
     })
 }

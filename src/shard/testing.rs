@@ -10,19 +10,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::address::{RemoteAddress, SessionId, ShardId};
-use crate::limits::{Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
+use crate::address::{ClientId, RemoteAddress, SessionId, ShardId};
+use crate::limits::{FEED_BYTES_MAX, Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::protocol::clusterws::{Dialect, Generation};
+use crate::protocol::peer::call::Call;
+use crate::protocol::peer::event::{Arrived, Told};
+use crate::protocol::peer::{self, Admitted, Watch};
+use crate::topic::Filter;
 use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
 use super::parcel::{Key, Parcel};
+use super::peer::TokenChange;
 use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
-use super::{AdmissionAsked, Effect, Ending, Now, Shard, Verdict};
+use super::{Arriving, Effect, Ending, Now, Shard};
 
 pub const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The listeners of peers from outside, and of Links.
+pub const PEERS: u16 = 4;
+pub const LINKS: u16 = 5;
 
 /// A client: its shard and its session there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,8 +59,7 @@ enum Input {
     Bytes(SessionId, Vec<u8>),
     Sent(SessionId),
     Ended(SessionId, Ending),
-    Verdict(SessionId, Verdict),
-    Seating(SessionId, bool, Option<Box<AdmissionAsked>>),
+    Seating(SessionId, bool, Option<Arc<Arriving>>),
 }
 
 pub struct House {
@@ -59,10 +67,10 @@ pub struct House {
     pub now: Now,
     /// Handed over: session, to, bytes.
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
-    /// Paths of sessions that the host is asked about.
-    pub asked: Vec<(Who, String)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
+    /// What the edge would keep.
+    pub token_changes: Vec<TokenChange>,
     /// Seats that are left, for whatever address.
     pub seats: usize,
     wires: HashMap<Who, Wire>,
@@ -101,6 +109,14 @@ pub fn settings(shards: usize) -> Settings {
         dealt: true,
         ..listener.clone()
     };
+    let peers = ListenerSettings {
+        peers: true,
+        ..ListenerSettings::default()
+    };
+    let links = ListenerSettings {
+        in_process: true,
+        ..peers.clone()
+    };
     let limits = Limits {
         outbox_total_bytes_max: 1024 * MIB,
         ..Limits::default()
@@ -108,7 +124,7 @@ pub fn settings(shards: usize) -> Settings {
     Settings {
         broker: 7,
         server_limits: limits.for_servers(&Limits::of_servers()),
-        listeners: vec![listener, dealt, resp, resp_dealt],
+        listeners: vec![listener, dealt, resp, resp_dealt, peers, links],
         ..Settings::plain(shards, limits)
     }
 }
@@ -132,8 +148,8 @@ impl House {
                 .collect(),
             now,
             handed_over: Vec::new(),
-            asked: Vec::new(),
             seats_asked: Vec::new(),
+            token_changes: Vec::new(),
             seats: usize::MAX,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
@@ -207,6 +223,62 @@ impl House {
         who
     }
 
+    /// A peer from outside that is welcome.
+    pub fn connect_peer(&mut self, shard: usize, name: &str) -> Who {
+        self.enter_peer(shard, PEERS, name)
+    }
+
+    /// A Link of this process that is welcome.
+    pub fn connect_link(&mut self, shard: usize, name: &str) -> Who {
+        self.enter_peer(shard, LINKS, name)
+    }
+
+    fn enter_peer(&mut self, shard: usize, listener: u16, name: &str) -> Who {
+        let who = self.say_hello(shard, listener, name, "");
+        self.settle();
+        assert_eq!(self.told(who), ["welcome"], "{name}");
+        who
+    }
+
+    /// A peer that has said HELLO, for the next turn.
+    pub fn say_hello(&mut self, shard: usize, listener: u16, name: &str, key: &str) -> Who {
+        let who = self.accept(shard, listener, false);
+        let (name, key) = (name.as_bytes(), key.as_bytes());
+        self.call(who, &Call::Hello { name, key });
+        who
+    }
+
+    /// A call of a peer, for the next turn.
+    pub fn call(&mut self, who: Who, call: &Call<'_>) {
+        let mut bytes = Vec::new();
+        peer::write_call(call, &mut bytes);
+        self.bytes(who, &bytes);
+    }
+
+    /// A call, its turn, and what the peer was told since.
+    pub fn ask_peer(&mut self, who: Who, call: &Call<'_>) -> Vec<String> {
+        self.call(who, call);
+        self.settle();
+        self.told(who)
+    }
+
+    /// What a peer was told, in short: the event, and what is in it.
+    pub fn told(&mut self, who: Who) -> Vec<String> {
+        let received = std::mem::take(&mut self.wire(who).received);
+        let mut told = Vec::new();
+        let mut rest = &received[..];
+        while let Some((size, after)) = rest.split_first_chunk::<4>() {
+            let size = u32::from_le_bytes(*size) as usize;
+            let Some(frame) = after.get(..size) else {
+                break;
+            };
+            told.push(in_short(&peer::read_event(frame).expect("an event")));
+            rest = &after[size..];
+        }
+        self.wire(who).received = rest.to_vec();
+        told
+    }
+
     /// Bytes of a client, for its shard's next turn; those of one turn come in one piece.
     pub fn bytes(&mut self, who: Who, bytes: &[u8]) {
         let inputs = &mut self.inputs[who.shard];
@@ -238,8 +310,30 @@ impl House {
         self.inputs[who.shard].push(Input::Ended(who.id, ending));
     }
 
-    pub fn verdict(&mut self, who: Who, verdict: Verdict) {
-        self.inputs[who.shard].push(Input::Verdict(who.id, verdict));
+    /// What others call a client.
+    pub fn client_id(&self, who: Who) -> ClientId {
+        self.shards[who.shard].client_id(who.id)
+    }
+
+    /// A Link that watches this.
+    pub fn host(&mut self, shard: usize, name: &str, mask: Watch) -> Who {
+        let host = self.connect_link(shard, name);
+        self.watch(host, mask);
+        host
+    }
+
+    /// A peer watches this from now on.
+    pub fn watch(&mut self, host: Who, mask: Watch) {
+        let told = self.ask_peer(host, &Call::Watch { ticket: 7, mask });
+        assert_eq!(told, ["done 7"]);
+    }
+
+    /// A host's word on a client, and the turns that it takes.
+    pub fn verdict(&mut self, host: Who, client: Who, verdict: Admitted) {
+        let client = self.client_id(client);
+        let verdict = &verdict;
+        self.call(host, &Call::Admit { client, verdict });
+        self.settle();
     }
 
     /// The client reads no more: the next send stays in flight.
@@ -359,7 +453,6 @@ impl House {
                 Input::Bytes(id, mut bytes) => shard.receive(id, &mut bytes),
                 Input::Sent(id) => shard.sent(id),
                 Input::Ended(id, ending) => shard.ended(id, ending),
-                Input::Verdict(id, verdict) => shard.admit(id, verdict),
                 Input::Seating(id, true, host) => shard.seated(id, host),
                 Input::Seating(id, false, _) => shard.refuse_address(id),
             }
@@ -464,7 +557,7 @@ impl House {
                 self.seats -= usize::from(is_seated);
                 self.inputs[shard].push(Input::Seating(session, is_seated, host));
             }
-            Effect::AskHost(asked) => self.asked.push((who(asked.session), asked.path)),
+            Effect::Tokens(change) => self.token_changes.push(change),
         }
     }
 
@@ -510,7 +603,7 @@ impl House {
             "every delivery is accounted for"
         );
         let mut interest: HashMap<Key, usize> = HashMap::new();
-        let mut subscriptions = 0;
+        let (mut subscriptions, mut clogged) = (0, 0);
         for session in shard.sessions.iter() {
             let is_stalled =
                 session.stall.is_some() && !matches!(session.state, State::Admission { .. });
@@ -520,7 +613,7 @@ impl House {
                     || session
                         .stall
                         .as_ref()
-                        .is_some_and(|stall| stall.until != Since::NEVER)
+                        .is_some_and(|stall| stall.until != Since::NEVER || stall.clog.is_some())
                     || session.outbox.reply_bytes() >= session.replies_bytes_max(&shard.settings),
                 "a stalled session is tried again: {session:?}"
             );
@@ -553,10 +646,55 @@ impl House {
             let events = session.serving.iter().flat_map(|serving| &serving.events);
             for event in events {
                 *interest.entry(Key::Service(event.clone())).or_default() += 1;
+                let kind = match &session.peer {
+                    Some(peer) if peer.is_in_process => Some(Key::Master(event.clone())),
+                    Some(_) => Some(Key::AnyPeer(event.clone())),
+                    None => None,
+                };
+                if let Some(key) = kind {
+                    *interest.entry(key).or_default() += 1;
+                }
             }
             if session.is_ending() {
                 assert!(session.subscriptions.is_empty() && session.serving.is_none());
+                assert!(session.hosted.is_none());
             }
+            let rooms = session.hosted.iter().flat_map(|hosted| hosted.rooms.iter());
+            for (room, _) in rooms {
+                let room = shard.subscriptions.filter(room).clone();
+                assert!(matches!(room, Filter::Room(_)));
+                *interest.entry(Key::Filter(room)).or_default() += 1;
+                subscriptions += 1;
+            }
+            if let Some(peer) = &session.peer {
+                let key = |watch| Key::Host(session.id, watch);
+                interest.extend(peer.hosting.announced.map(|watch| (key(watch), 1)));
+                if peer.hosting.announced.is_some() {
+                    let events = session.serving.iter().flat_map(|serving| &serving.events);
+                    let key = |event: &Bytes| Key::HostEvent(session.id, event.clone());
+                    interest.extend(events.map(|event| (key(event), 1)));
+                }
+                if peer.hosting.is_behind {
+                    interest.insert(Key::Behind(session.id, peer.name.clone()), 1);
+                }
+                let charged = session.outbox.charged();
+                assert!(
+                    charged <= FEED_BYTES_MAX || peer.hosting.is_behind || session.is_ending(),
+                    "{charged} bytes wait, and clients go on"
+                );
+            }
+            if let Some(clog) = session.stall.as_ref().and_then(|stall| stall.clog.as_ref()) {
+                assert!(shard.feeds.has(clog, session.id), "it will be woken");
+                clogged += 1;
+            }
+        }
+        assert_eq!(shard.feeds.waiting(), clogged);
+        for (event, handlers) in &shard.handlers {
+            let keys = handlers.clogged.iter();
+            interest.extend(keys.map(|of| (Key::Clogged(of.clone(), event.clone()), 1)));
+        }
+        for name in shard.peers.names() {
+            interest.insert(Key::Peer(name.clone()), 1);
         }
         for (key, count) in &interest {
             assert_eq!(shard.interest.count(key), *count, "{key:?}");
@@ -578,6 +716,107 @@ impl House {
         assert_eq!(shard.interest.iter().count(), 0);
         assert_eq!(shard.stats().requests_pending, 0);
     }
+}
+
+/// An event of a peer.
+fn in_short(told: &Told<'_>) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let who = |peer: &[u8], client: Option<ClientId>| match (peer, client) {
+        (b"", None) => "nobody".to_owned(),
+        (b"", Some(client)) => format!("{}:{}", client.shard, client.session.slot),
+        (name, _) => text(name),
+    };
+    match *told {
+        Told::Welcome { .. } => "welcome".to_owned(),
+        Told::Done { ticket, payload } if payload.bytes.is_empty() => format!("done {ticket}"),
+        Told::Done { ticket, payload } => format!("done {ticket} {}", text(payload.bytes)),
+        Told::Failed { ticket, code, .. } => format!("failed {ticket} {}", text(code)),
+        Told::Message {
+            topic,
+            context,
+            payload,
+            ..
+        } => {
+            let [topic, context, payload] = [topic, context, payload.bytes].map(text);
+            format!("message {topic} {context} {payload}")
+        }
+        Told::Gap { topic, count } => format!("gap {} {count}", text(topic)),
+        Told::Event {
+            client,
+            peer,
+            event,
+            payload,
+        } => {
+            let [event, payload] = [event, payload.bytes].map(text);
+            format!("event {event} {payload} from {}", who(peer, client))
+        }
+        Told::Request {
+            number,
+            client,
+            peer,
+            event,
+            payload,
+            ..
+        } => {
+            let [event, payload] = [event, payload.bytes].map(text);
+            let from = who(peer, Some(client));
+            format!("request {number} {event} {payload} from {from}")
+        }
+        Told::Admit(of) => format!("admit {}", arrived(&of)),
+        Told::Connect(of) => format!("connect {}", arrived(&of)),
+        Told::Disconnect {
+            client,
+            code,
+            reason,
+        } => format!(
+            "disconnect {} {code} {}",
+            who(b"", Some(client)),
+            text(reason)
+        ),
+        Told::Subscribed { client, up, filter } => {
+            let verb = if up { "subscribed" } else { "unsubscribed" };
+            format!("{verb} {} {}", who(b"", Some(client)), text(filter))
+        }
+        Told::Published {
+            client,
+            topic,
+            payload,
+        } => {
+            let [topic, payload] = [topic, payload.bytes].map(text);
+            format!("published {} {topic} {payload}", who(b"", Some(client)))
+        }
+        Told::Occupied { up, filter } => {
+            let verb = if up { "occupied" } else { "vacated" };
+            format!("{verb} {}", text(filter))
+        }
+        Told::Peer { up, name } => {
+            format!("peer {} {}", if up { "up" } else { "down" }, text(name))
+        }
+        Told::TokenUp { token, .. } => format!("token up {}", text(token)),
+        Told::TokenDown { token, .. } => format!("token down {}", text(token)),
+        Told::TokenRejected { token } => format!("token rejected {}", text(token)),
+        Told::Probe => "probe".to_owned(),
+        Told::Goodbye { code, reason } => format!("goodbye {} {}", text(code), text(reason)),
+        ref other => format!("{other:?}"),
+    }
+}
+
+/// A client that has come in, or wants to: where it is, what it speaks, its path and query, its headers' count, who it is.
+fn arrived(of: &Arrived<'_>) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ClientId { shard, session, .. } = of.client;
+    let [protocol, path, query, user] = [of.protocol, of.path, of.query, of.user].map(text);
+    let query = if query.is_empty() {
+        query
+    } else {
+        format!("?{query}")
+    };
+    let user = if user.is_empty() {
+        user
+    } else {
+        format!(" {user}")
+    };
+    format!("{shard}:{} {protocol} {path}{query}{user}", session.slot)
 }
 
 /// One frame of a client, masked with zeros.

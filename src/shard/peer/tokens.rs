@@ -38,6 +38,7 @@ use super::{PeerParcel, REGISTRAR};
 
 /// The event that says to a client that its token is not, or no longer, accepted; as PubSub.js has it.
 const TERMINATION: &[u8] = b"termination";
+const TERMINATION_REASON: &[u8] = b"forced disconnection";
 const TERMINATION_DATA: &[u8] = br#"{"data":"forced disconnection"}"#;
 /// How many clients one word to a peer's shard names, so that it fits beside others.
 const WORD_CLIENTS_MAX: usize = 256;
@@ -565,7 +566,7 @@ impl Shard {
             return;
         }
         if !is_known {
-            // It is none of the registrar's.
+            // It is none of the registrar's, and its host, if it has one, has nothing of it.
             if let Some(hosted) = self.sessions.find(id).and_then(|one| one.hosted.as_mut()) {
                 hosted.shown = None;
                 hosted.arriving = None;
@@ -596,7 +597,7 @@ impl Shard {
     fn terminate(&mut self, id: SessionId) {
         if !self.sessions.find(id).is_some_and(|one| one.is_open()) {
             // It is still on its way in, if it is there at all.
-            let reason = Bytes::from_static(b"refused");
+            let reason = Bytes::from_static(TERMINATION_REASON);
             return self.admit(id, Verdict::Refused { reason });
         }
         let termination = Event::Emitted {

@@ -255,6 +255,14 @@ impl Broker {
         true
     }
 
+    /// The host's end of a new Link.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn open_link(&self) -> io::Result<crate::net::links::HostEnd> {
+        crate::net::links::pair().map(|(host, _)| host)
+    }
+
     /// Ends the shards' threads and gives the sockets' paths back.
     pub fn stop(self) {
         for shard in self.shards.iter() {

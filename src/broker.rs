@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ use crate::net::clock::Clock;
 use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
 use crate::net::event_loop::EventLoop;
+use crate::net::linked::Linked;
+use crate::net::links::{Door, HostEnd, Roster};
 use crate::net::listener::{self, Bound, Listening};
 use crate::net::population::Population;
 use crate::net::uring::features::Features;
@@ -104,6 +106,18 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
+    links: Links,
+}
+
+/// What it takes to open a Link.
+struct Links {
+    /// By shard.
+    doors: Vec<Door>,
+    roster: Arc<Roster>,
+    /// The index of the listener that they come to.
+    listener: u16,
+    /// How many were opened.
+    opened: AtomicUsize,
 }
 
 impl Broker {
@@ -146,6 +160,10 @@ impl Broker {
             })
             .transpose()?;
         let (failed, failures) = bounded(shards);
+        let roster = Arc::new(Roster::new());
+        let is_in_process = |listener: &ListenerSettings| listener.in_process;
+        let listener = settings.listeners.iter().position(is_in_process);
+        let listener = listener.expect("every broker has one for Links") as u16;
         let Bindings {
             mut listening,
             by_shard,
@@ -161,19 +179,46 @@ impl Broker {
             plan: &plan,
             coalesce_us: config.coalesce_us,
             failed,
+            roster: roster.clone(),
         };
-        let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
+        let (started, driver) = starting.start(config.io, by_shard)?;
         Ok(Broker {
             listening,
             resp,
             admin,
             driver,
             pinning: plan.reason,
-            shards: senders,
-            threads,
+            shards: started.senders.into(),
+            threads: started.threads,
             failures,
             sockets,
+            links: Links {
+                doors: started.doors,
+                roster,
+                listener,
+                opened: AtomicUsize::new(0),
+            },
         })
+    }
+
+    /// Opens a Link: a session of the peer protocol whose connection is in memory. Links are spread over the shards, one
+    /// after the other; they count for no limit of connections. They end with the broker, and a drain leaves them to the
+    /// last: with the end of the last shard's thread, or of the first that fails.
+    ///
+    /// # Errors
+    /// If there is no descriptor left, or the broker has failed.
+    pub fn open_link(&self) -> io::Result<HostEnd> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the broker is gone");
+        let index = self.links.opened.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let (host, end) = self.links.doors[index].link()?;
+        if !self.links.roster.add(&host) {
+            return Err(gone());
+        }
+        let listener = self.links.listener;
+        self.shards[index]
+            .insist(Control::Link { end, listener }, RELOAD_TIME)
+            .map_err(|_| gone())?;
+        Ok(host)
     }
 
     /// The way to the shards, for the admin listener.
@@ -413,6 +458,13 @@ fn settings(
             });
         }
     }
+    // Not in the configuration: the Links of whoever started this broker.
+    listeners.push(ListenerSettings {
+        peers: true,
+        in_process: true,
+        address: "link".to_owned(),
+        ..ListenerSettings::default()
+    });
     let mut access = Access::new(config.access.clone());
     if config.has_authentication() {
         access = access.for_authenticated();
@@ -436,12 +488,18 @@ fn settings(
         listeners,
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
+        board: Some(Arc::default()),
         fault: Fault::new(config.fault),
     })
 }
 
 /// The ways to the shards, and their threads.
-type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
+#[derive(Default)]
+struct Started {
+    senders: Vec<ControlSender>,
+    doors: Vec<Door>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// What it takes to start the shards' threads. They share nothing but the rings, their wakers, and the count of
 /// connections.
@@ -451,6 +509,7 @@ struct Starting<'a> {
     plan: &'a Plan,
     coalesce_us: u64,
     failed: Sender<Failure>,
+    roster: Arc<Roster>,
 }
 
 impl Starting<'_> {
@@ -555,21 +614,25 @@ impl Starting<'_> {
             .min(connections_possible);
         let population = Population::new(connections_max);
         let population = Arc::new(population.per_address(self.settings.limits.per_address_max));
-        let mut senders = Vec::new();
-        let mut threads = Vec::new();
+        let turn_bytes_max = self.settings.limits.turn_bytes_max;
+        let mut started = Started::default();
         let mut goes: Vec<Sender<()>> = Vec::new();
         let ended = WaitGroup::new();
         let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
         for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
             let id = ports.shard();
             let (sender, control) = bounded(CONTROL_WORDS_MAX);
-            let (bell, waker) = (ports.bell(), wakers[id.index()].clone());
+            let door = Door {
+                bell: ports.bell(),
+                waker: wakers[id.index()].clone(),
+            };
+            started.doors.push(door.clone());
             let wake = move || {
-                if bell.ring() {
-                    waker.wake();
+                if door.bell.ring() {
+                    door.waker.wake();
                 }
             };
-            senders.push(ControlSender {
+            started.senders.push(ControlSender {
                 channel: sender,
                 wake: Box::new(wake),
             });
@@ -577,7 +640,7 @@ impl Starting<'_> {
             let credentials = self.credentials.clone();
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
-            let ended = ended.clone();
+            let (ended, roster) = (ended.clone(), self.roster.clone());
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
@@ -599,6 +662,7 @@ impl Starting<'_> {
                     if gone.recv().is_err() {
                         return;
                     }
+                    let driver = Linked::new(driver, turn_bytes_max);
                     let mut shard = Shard::new(id, settings, driver.now());
                     shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
@@ -611,12 +675,15 @@ impl Starting<'_> {
                     if let Some(reason) = reason {
                         let _ = failed.send(Failure { shard: id, reason });
                     }
+                    roster.end();
                     // Shards send to each other's rings by descriptor. None is closed while another shard may still
                     // do so: the number could be somebody else's by then.
                     ended.wait();
                     drop(event_loop);
                 });
-            threads.push(thread.map_err(|error| error.to_string())?);
+            started
+                .threads
+                .push(thread.map_err(|error| error.to_string())?);
             goes.push(go);
             beginning
                 .recv()
@@ -625,7 +692,7 @@ impl Starting<'_> {
         for go in goes {
             let _ = go.send(());
         }
-        Ok((senders.into(), threads))
+        Ok(started)
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a shard is told at its start and never changes.
 
+use std::sync::Arc;
+
 use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::protocol::clusterws::Dialect;
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
@@ -82,6 +85,8 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
+    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
+    pub board: Option<Arc<Board>>,
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -102,6 +107,7 @@ impl Settings {
             listeners: Vec::new(),
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
+            board: None,
             fault: Fault::default(),
         }
     }

@@ -14,6 +14,10 @@ pub const TOPIC_LEVELS_MAX: usize = 32;
 pub const CHANNEL_BYTES_MAX: usize = 1024;
 /// The longest event, service or peer name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+/// The rooms that one event may be for, and those that it may leave out: each is looked up on every shard.
+pub const EMIT_ROOMS_MAX: usize = 1000;
+/// The longest regular expression for peers' names, which are shorter: compiling it takes its time, by its length.
+pub const PEER_REGEX_BYTES_MAX: usize = KIB;
 /// The longest token (JWT). It comes in a request head, which is 8 KiB; and checking a signature reads all of it.
 pub const TOKEN_BYTES_MAX: usize = 4 * KIB;
 /// The filters of one list in a token: each is looked at for every subscription and publish of its session.

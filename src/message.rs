@@ -84,16 +84,19 @@ impl Payload {
 
     /// What the bytes are.
     pub fn kind(&self) -> Kind {
+        self.known_kind().unwrap_or_else(|| {
+            let kind = Kind::detect(&self.bytes);
+            self.kind.store(kind as u8, Ordering::Relaxed);
+            kind
+        })
+    }
+
+    /// What the bytes are, if somebody has said so or found out.
+    pub fn known_kind(&self) -> Option<Kind> {
         // The bytes never change, so there is nothing that this would have to be in order with.
         let kind = self.kind.load(Ordering::Relaxed);
-        for known in [Kind::Json, Kind::Text, Kind::Binary] {
-            if kind == known as u8 {
-                return known;
-            }
-        }
-        let kind = Kind::detect(&self.bytes);
-        self.kind.store(kind as u8, Ordering::Relaxed);
-        kind
+        let kinds = [Kind::Json, Kind::Text, Kind::Binary];
+        kinds.into_iter().find(|known| kind == *known as u8)
     }
 
     /// The bytes, whatever they are.
@@ -212,8 +215,10 @@ mod tests {
             let bytes = Bytes::from_static(bytes);
             let payload = Payload::untyped(bytes.clone());
             let unasked = payload.clone();
+            assert_eq!(unasked.known_kind(), None);
             for payload in [&payload, &payload, &unasked, &payload.clone()] {
                 assert_eq!(payload.kind(), expected, "{bytes:?}");
+                assert_eq!(payload.known_kind(), Some(expected));
             }
             assert_eq!(Payload::json(bytes.clone()).kind(), Kind::Json);
             assert_eq!(Payload::text(bytes.clone()).kind(), Kind::Text);

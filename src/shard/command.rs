@@ -89,7 +89,13 @@ impl Shard {
                 Ok(())
             }
             Command::Publish { message, tag } => self.publish(id, message, tag),
-            Command::Emit { to, event, data } => self.emit(id, to, event, data),
+            Command::Emit {
+                to,
+                event,
+                data,
+                volatile,
+                tag,
+            } => self.emit(id, to, event, data, volatile, tag),
             Command::Request {
                 to,
                 event,

@@ -65,12 +65,13 @@ pub enum Parcel {
     Query { number: u64, query: Query },
     /// The answer to your question.
     Found { number: u64, found: Found },
-    /// An event for one of your sessions.
+    /// An event for one of your sessions. `volatile`: lost if it had to wait for its reader.
     Emit {
         receiver: Receiver,
         event: Bytes,
         data: Payload,
         from: Sender,
+        volatile: bool,
     },
     /// A request for one of your sessions. `number` is the asker's.
     Ask {

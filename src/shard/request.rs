@@ -156,34 +156,53 @@ impl Shard {
         }
     }
 
-    /// An event for one session that handles it, or for the one that is named.
+    /// An event for one session that handles it, or for the one that is named. `volatile`: lost if it had to wait.
     pub(super) fn emit(
         &mut self,
         id: SessionId,
         to: Address,
         event: Bytes,
         data: Payload,
+        volatile: bool,
+        tag: Option<Tag>,
     ) -> Result<(), Wait> {
         let Some((shard, receiver)) = self.locate(&to, &event) else {
-            self.stats.requests_failed += 1;
+            match tag {
+                Some(tag) => {
+                    let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+                    self.answer(id, &tag, &outcome);
+                }
+                None => self.stats.requests_failed += 1,
+            }
             return Ok(());
         };
         let from = self.sender(id);
         if shard == self.id {
-            self.take_emit(receiver, &event, &data, from);
-            return Ok(());
+            self.take_emit(receiver, &event, &data, from, volatile);
+        } else {
+            let parcel = Parcel::Emit {
+                receiver,
+                event: event.clone(),
+                data: data.clone(),
+                from,
+                volatile,
+            };
+            if self.lanes.to(shard).has_room(parcel.size()) {
+                self.stats.forwarded += 1;
+                self.lanes.to(shard).push(parcel);
+            } else if !volatile {
+                return Err(Wait::from(Command::Emit {
+                    to,
+                    event,
+                    data,
+                    volatile,
+                    tag,
+                }));
+            }
         }
-        let parcel = Parcel::Emit {
-            receiver,
-            event: event.clone(),
-            data: data.clone(),
-            from,
-        };
-        if !self.lanes.to(shard).has_room(parcel.size()) {
-            return Err(Wait::from(Command::Emit { to, event, data }));
+        if let Some(tag) = tag {
+            self.answer(id, &tag, &Outcome::Data(Payload::text(Bytes::new())));
         }
-        self.stats.forwarded += 1;
-        self.lanes.to(shard).push(parcel);
         Ok(())
     }
 
@@ -194,14 +213,22 @@ impl Shard {
         event: &Bytes,
         data: &Payload,
         from: Sender,
+        volatile: bool,
     ) {
         match self.find_receiver(&receiver, event, Protocol::has_events) {
+            Ok(session) if volatile && self.is_behind(session) => {}
             Ok(session) => {
                 let from = Some(&from);
                 self.tell(session, &Event::Emitted { event, data, from }, false);
             }
             Err(_) => self.stats.requests_failed += 1,
         }
+    }
+
+    /// Would what is said to this session now have to wait for its reader?
+    fn is_behind(&mut self, id: SessionId) -> bool {
+        let session = self.sessions.find(id);
+        session.is_some_and(|session| session.outbox.is_in_flight())
     }
 
     /// A session's request.

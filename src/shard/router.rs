@@ -194,7 +194,8 @@ impl Shard {
                 event,
                 data,
                 from,
-            } => self.take_emit(receiver, &event, &data, from),
+                volatile,
+            } => self.take_emit(receiver, &event, &data, from, volatile),
             Parcel::Ask {
                 number,
                 receiver,

@@ -40,6 +40,7 @@ use crate::shard::fault::Fault;
 use crate::shard::settings::{Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 /// Words of the control plane that may wait for one shard.
@@ -118,6 +119,8 @@ struct Links {
     listener: u16,
     /// How many were opened.
     opened: AtomicUsize,
+    /// Who listens, for those who publish.
+    board: Option<Arc<Board>>,
 }
 
 impl Broker {
@@ -151,6 +154,7 @@ impl Broker {
         let mut bindings = Bindings::new(shards);
         let mut settings = settings(config, &mut bindings, shards)?;
         prepare(&mut settings);
+        let board = settings.board.clone();
         let settings = Arc::new(settings);
         let admin = config
             .admin
@@ -197,6 +201,7 @@ impl Broker {
                 roster,
                 listener,
                 opened: AtomicUsize::new(0),
+                board,
             },
         })
     }
@@ -219,6 +224,11 @@ impl Broker {
             .insist(Control::Link { end, listener }, RELOAD_TIME)
             .map_err(|_| gone())?;
         Ok(host)
+    }
+
+    /// Where whoever publishes much may look first whether anybody listens.
+    pub fn board(&self) -> Option<&Arc<Board>> {
+        self.links.board.as_ref()
     }
 
     /// The way to the shards, for the admin listener.
@@ -298,14 +308,6 @@ impl Broker {
             }
         }
         true
-    }
-
-    /// The host's end of a new Link.
-    ///
-    /// # Errors
-    /// If there is no descriptor left.
-    pub fn open_link(&self) -> io::Result<crate::net::links::HostEnd> {
-        crate::net::links::pair().map(|(host, _)| host)
     }
 
     /// Ends the shards' threads and gives the sockets' paths back.

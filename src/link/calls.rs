@@ -26,7 +26,26 @@ impl Link {
     /// # Errors
     /// As for every call.
     pub fn subscribe(&self, filter: &Filter, answer: Answer) -> Result<Ticket, LinkError> {
-        self.call(answer, |ticket| Call::Subscribe { ticket, filter })
+        self.check_process()?;
+        let Some(hearing) = &self.inner.hearing else {
+            return self.call(answer, |ticket| Call::Subscribe { ticket, filter });
+        };
+        let ticket = self.ticket(Answer::Wanted);
+        // An answer is needed all the same.
+        let asked = match answer {
+            Answer::Wanted => ticket,
+            Answer::Unwanted => Ticket(OWN_TICKETS | ticket.0),
+        };
+        hearing.hold(asked, filter);
+        let ticket = asked.0;
+        if let Err(error) = self.tell(&Call::Subscribe { ticket, filter }) {
+            hearing.release(asked);
+            return Err(error);
+        }
+        Ok(match answer {
+            Answer::Wanted => asked,
+            Answer::Unwanted => Ticket::NONE,
+        })
     }
 
     /// After the answer, no more. Answered also if there was nothing to remove.
@@ -83,6 +102,15 @@ impl Link {
         answer: Answer,
     ) -> Result<Ticket, LinkError> {
         check_payload(payload)?;
+        self.check_process()?;
+        if let Some(hearing) = &self.inner.hearing
+            && !hearing.may_match(topic)
+        {
+            return match answer {
+                Answer::Wanted => self.done(),
+                Answer::Unwanted => self.check_open().map(|()| Ticket::NONE),
+            };
+        }
         self.call(answer, |ticket| Call::Publish {
             ticket,
             topic,
@@ -402,6 +430,7 @@ impl Link {
 impl Link {
     fn answer(&self, request: RequestId, outcome: &Outcome) -> Result<(), LinkError> {
         self.check_process()?;
+        self.check_open()?;
         let mut requests = lock(&self.inner.requests);
         let number = requests.number(request).ok_or(LinkError::NoRequest)?;
         self.tell(&Call::Reply { number, outcome })?;
@@ -411,6 +440,7 @@ impl Link {
 
     /// The ticket of a call that took effect at once.
     fn done(&self) -> Result<Ticket, LinkError> {
+        self.check_open()?;
         let ticket = self.ticket(Answer::Wanted);
         let payload = Payload::binary(Bytes::new());
         self.inner.say(Event::Done { ticket, payload })?;
@@ -435,13 +465,22 @@ impl Link {
         Ok(ticket)
     }
 
-    pub(super) fn tell(&self, call: &Call<'_>) -> Result<(), LinkError> {
-        self.check_process()?;
-        let inner = &self.inner;
-        if inner.is_leaving.load(Ordering::Relaxed) {
+    fn check_open(&self) -> Result<(), LinkError> {
+        if self.inner.is_leaving.load(Ordering::Relaxed) || self.inner.carrier.is_cut() {
             return Err(LinkError::Stopped);
         }
-        if inner.backlog.as_ref().is_some_and(|backlog| backlog.is_full()) {
+        Ok(())
+    }
+
+    pub(super) fn tell(&self, call: &Call<'_>) -> Result<(), LinkError> {
+        self.check_process()?;
+        self.check_open()?;
+        let inner = &self.inner;
+        if inner
+            .backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.is_full())
+        {
             return Err(LinkError::Full);
         }
         let called = inner.carrier.call(|out| write_call(call, out));
@@ -451,6 +490,9 @@ impl Link {
         })
     }
 }
+
+/// Tickets from here on are a Link's own; its host does not hear of them.
+pub(super) const OWN_TICKETS: u64 = 1 << 62;
 
 /// The longest user, reason or id, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -523,4 +565,3 @@ fn check_audience(to: &Audience) -> Result<(), LinkError> {
         Audience::Peers(PeerPattern::Regex(pattern)) => check_text(pattern),
     }
 }
-

@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::calls::OWN_TICKETS;
 use super::event::{self, Heard};
 use super::frames::Frames;
 use super::remote::DOWN;
-use super::{Event, Inner, LinkError, lock};
+use super::{Event, Inner, LinkError, Ticket, lock};
 use crate::net::links::Item;
 use crate::protocol::peer::call::{Call, write_call};
 use crate::protocol::peer::event::read_event;
@@ -132,8 +133,8 @@ impl Inner {
             }
             Heard::Event(event) => {
                 match &event {
-                    Event::Done { ticket, .. } => lock(&self.channels).answered(*ticket, true),
-                    Event::Failed { ticket, .. } => lock(&self.channels).answered(*ticket, false),
+                    Event::Done { ticket, .. } if !self.answered(*ticket, true) => return None,
+                    Event::Failed { ticket, .. } if !self.answered(*ticket, false) => return None,
                     Event::Down { .. } => self.forget_connection(),
                     Event::Closed { .. } => {
                         self.forget_connection();
@@ -144,6 +145,15 @@ impl Inner {
                 Some(event)
             }
         }
+    }
+
+    /// A call was answered. Is the host to know?
+    fn answered(&self, ticket: Ticket, is_done: bool) -> bool {
+        if let Some(hearing) = &self.hearing {
+            hearing.release(ticket);
+        }
+        lock(&self.channels).answered(ticket, is_done);
+        ticket.0 < OWN_TICKETS
     }
 
     /// What the broker's numbers meant is gone with the connection.

@@ -36,22 +36,27 @@ use crate::net::links::HostEnd;
 use crate::net::process::Process;
 use crate::protocol::peer::call::Call;
 use crate::secret::Secret;
+use crate::topic::board::Board;
 
 mod calls;
 mod channels;
 mod error;
 mod event;
 mod frames;
+mod hearing;
 mod intake;
 mod remote;
 mod requests;
+#[cfg(test)]
+mod tests;
 
-pub use crate::protocol::peer::{Audience, PeerPattern, Watch};
+pub use crate::protocol::peer::{Audience, FilterKind, PeerPattern, Watch};
 pub use error::LinkError;
 pub use event::{Arrival, Event, RequestId};
 pub use remote::Timings;
 
 use channels::Channels;
+use hearing::Hearing;
 use intake::{Aside, Intake};
 use remote::Backlog;
 use requests::Requests;
@@ -94,6 +99,8 @@ struct Inner {
     carrier: HostEnd,
     /// Behind `carrier` is a connection, and this waits for it.
     backlog: Option<Arc<Backlog>>,
+    /// Only of a broker in this process.
+    hearing: Option<Hearing>,
     tickets: AtomicU64,
     is_leaving: AtomicBool,
     channels: Mutex<Channels>,
@@ -115,7 +122,7 @@ impl Link {
     /// [`LinkError::System`], [`LinkError::Invalid`].
     pub fn open(broker: &Broker, name: &str) -> Result<Link, LinkError> {
         calls::check_name(name)?;
-        let link = Link::over(broker.open_link()?, None);
+        let link = Link::over(broker.open_link()?, None, broker.board());
         let (name, key) = (name.as_bytes(), &[][..]);
         link.tell(&Call::Hello { name, key })?;
         link.wait_for_welcome(Instant::now() + WELCOME_TIME)?;
@@ -149,13 +156,14 @@ impl Link {
     ) -> Result<Link, LinkError> {
         calls::check_name(name)?;
         let (carrier, backlog) = remote::start(url, name, key, timings)?;
-        Ok(Link::over(carrier, Some(backlog)))
+        Ok(Link::over(carrier, Some(backlog), None))
     }
 
-    fn over(carrier: HostEnd, backlog: Option<Arc<Backlog>>) -> Link {
+    fn over(carrier: HostEnd, backlog: Option<Arc<Backlog>>, board: Option<&Arc<Board>>) -> Link {
         let inner = Inner {
             carrier,
             backlog,
+            hearing: board.cloned().map(Hearing::new),
             tickets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
             channels: Mutex::new(Channels::default()),

@@ -95,6 +95,10 @@ mod tests {
             requests.add(at_ms, 100, now + Duration::from_millis(at_ms));
         }
         // 1.1 s of them are in time.
-        assert!(requests.waiting.len() <= 2 * 1100, "{}", requests.waiting.len());
+        assert!(
+            requests.waiting.len() <= 2 * 1100,
+            "{}",
+            requests.waiting.len()
+        );
     }
 }

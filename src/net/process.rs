@@ -6,10 +6,7 @@
 //!
 //! Unsafe is the page itself: it is mapped, advised, and never unmapped.
 
-#![allow(
-    unsafe_code,
-    reason = "maps a page that the kernel empties in a child"
-)]
+#![allow(unsafe_code, reason = "maps a page that the kernel empties in a child")]
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -61,7 +58,11 @@ fn number(page: &AtomicU64) -> u64 {
 }
 
 fn process_id() -> u64 {
-    rustix::process::getpid().as_raw_nonzero().get().unsigned_abs().into()
+    rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs()
+        .into()
 }
 
 /// The number on a page that is empty in a child; none if the kernel has no such pages.

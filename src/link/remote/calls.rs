@@ -202,7 +202,11 @@ impl Calls {
                 && matches!(waiting.what, What::Standing(_))
                 && said.binary_search(ticket).is_err()
         };
-        let mut tickets: Vec<u64> = self.waiting.extract_if(superseded).map(|(ticket, _)| ticket).collect();
+        let mut tickets: Vec<u64> = self
+            .waiting
+            .extract_if(superseded)
+            .map(|(ticket, _)| ticket)
+            .collect();
         tickets.sort_unstable();
         for ticket in tickets {
             tell(ticket, &Outcome::Data(Payload::binary(Bytes::new())), told);
@@ -239,7 +243,12 @@ impl Calls {
     }
 
     /// The broker has answered.
-    pub fn heard(&mut self, ticket: u64, answer: Result<&[u8], &[u8]>, told: &mut Vec<u8>) -> Heard {
+    pub fn heard(
+        &mut self,
+        ticket: u64,
+        answer: Result<&[u8], &[u8]>,
+        told: &mut Vec<u8>,
+    ) -> Heard {
         if ticket >= OWN_TICKETS {
             if let Err(reason) = answer {
                 let reason = String::from_utf8_lossy(reason);
@@ -413,9 +422,6 @@ fn write_standing(key: &Key, stands: &Stands, ticket: u64, out: &mut Vec<u8>) {
 /// Writes the answer to a call, as the broker would.
 fn tell(ticket: u64, outcome: &Outcome, told: &mut Vec<u8>) {
     let tag = ticket_tag(ticket).expect("a call that waits has a ticket");
-    let done = PeerEvent::Done {
-        tag: &tag,
-        outcome,
-    };
+    let done = PeerEvent::Done { tag: &tag, outcome };
     encode(&Event::Peer(&done), told);
 }

@@ -73,7 +73,10 @@ impl Place {
             }
             Place::Tcp { host, port } => {
                 let mut last = io::Error::from(io::ErrorKind::NotFound);
-                for address in (host.as_str(), *port).to_socket_addrs()?.take(ADDRESSES_MAX) {
+                for address in (host.as_str(), *port)
+                    .to_socket_addrs()?
+                    .take(ADDRESSES_MAX)
+                {
                     match TcpStream::connect_timeout(&address, CONNECT_TIME) {
                         Ok(stream) => {
                             stream.set_nodelay(true)?;
@@ -140,7 +143,10 @@ mod tests {
             })
         };
         for (url, place) in [
-            ("unix:/run/hub.sock", Some(Place::Unix("/run/hub.sock".into()))),
+            (
+                "unix:/run/hub.sock",
+                Some(Place::Unix("/run/hub.sock".into())),
+            ),
             ("tcp://hub:3001", tcp("hub", 3001)),
             ("tcp://127.0.0.1:1/", tcp("127.0.0.1", 1)),
             ("tcp://[::1]:3001", tcp("::1", 3001)),

@@ -285,11 +285,19 @@ impl Carrier {
     fn read(&mut self, connection: &mut Connection<'_>) -> Result<(), Ending> {
         let mut taken = 0;
         while taken < TURN_BYTES_MAX && self.gives.is_empty() {
-            match recv(connection.socket, &mut connection.buffer[..], RecvFlags::empty()) {
+            match recv(
+                connection.socket,
+                &mut connection.buffer[..],
+                RecvFlags::empty(),
+            ) {
                 Ok((0, _)) if connection.is_shut => return Err(Ending::Over),
-                Ok((0, _)) => return Err(Ending::Lost("the broker closed the connection".to_owned())),
+                Ok((0, _)) => {
+                    return Err(Ending::Lost("the broker closed the connection".to_owned()));
+                }
                 Ok((size, _)) => {
-                    connection.inbox.extend_from_slice(&connection.buffer[..size]);
+                    connection
+                        .inbox
+                        .extend_from_slice(&connection.buffer[..size]);
                     taken += size;
                     connection.heard_at = Instant::now();
                     if connection.is_welcome {
@@ -318,7 +326,8 @@ impl Carrier {
                 break;
             };
             let mut told = Vec::new();
-            let does_pass = self.hear_frame(connection, passed + SIZE_BYTES..passed + size, &mut told)?;
+            let does_pass =
+                self.hear_frame(connection, passed + SIZE_BYTES..passed + size, &mut told)?;
             if does_pass && told.is_empty() {
                 passed += size;
                 continue;
@@ -380,7 +389,8 @@ impl Carrier {
                 Ok(false)
             }
             Told::Goodbye { code, reason } => {
-                let is_final = !connection.is_welcome && code == Code::NotAllowed.as_str().as_bytes();
+                let is_final =
+                    !connection.is_welcome && code == Code::NotAllowed.as_str().as_bytes();
                 if is_final {
                     let whole = [&(frame.len() as u32).to_le_bytes()[..], frame].concat();
                     self.tell(whole.into());

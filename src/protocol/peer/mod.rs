@@ -22,10 +22,14 @@ use crate::secret::Secret;
 use crate::topic::{Filter, TopicError};
 
 pub mod call;
+mod decode;
 pub mod delivery;
+mod encode;
 pub mod event;
 mod fields;
 pub mod reader;
+#[cfg(test)]
+mod transcripts;
 
 pub use call::{decode, write_call};
 pub use delivery::{delivery_size, encode_delivery};

@@ -115,6 +115,7 @@ struct Links {
     /// By shard.
     doors: Vec<Door>,
     roster: Arc<Roster>,
+    board: Option<Arc<Board>>,
     /// The index of the listener that they come to.
     listener: u16,
     /// How many were opened.
@@ -168,6 +169,7 @@ impl Broker {
         let is_in_process = |listener: &ListenerSettings| listener.in_process;
         let listener = settings.listeners.iter().position(is_in_process);
         let listener = listener.expect("every broker has one for Links") as u16;
+        let board = settings.board.clone();
         let Bindings {
             mut listening,
             by_shard,
@@ -199,6 +201,7 @@ impl Broker {
             links: Links {
                 doors: started.doors,
                 roster,
+                board,
                 listener,
                 opened: AtomicUsize::new(0),
                 board,
@@ -234,6 +237,11 @@ impl Broker {
     /// The way to the shards, for the admin listener.
     pub fn shards(&self) -> Arc<[ControlSender]> {
         self.shards.clone()
+    }
+
+    /// Where a publisher in this process sees whether anybody listens.
+    pub fn board(&self) -> Option<&Arc<Board>> {
+        self.links.board.as_ref()
     }
 
     /// Shards that ended by themselves arrive here. One is enough: a broker without one of its shards must go.

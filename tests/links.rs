@@ -13,6 +13,7 @@ use pubsub::net::control::Control;
 use pubsub::net::links::{CallError, HostEnd, Item};
 use pubsub::shard::metrics::ShardStats;
 use pubsub::shard::settings::Settings;
+use pubsub::topic::Topic;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Two shards; the Links of this broker speak RESP.
@@ -151,6 +152,12 @@ fn links_on_all_shards_reach_each_other() {
         for host in &mut hosts {
             subscribe(host, "news");
         }
+        let board = broker.board().expect("every broker has one");
+        let heard = |name: &'static str| {
+            let topic = Topic::channel(name.into()).expect("it is a topic");
+            board.may_match(&topic)
+        };
+        assert!(heard("news") && !heard("weather"));
         // At once after the last ack, on whatever shard: it is a barrier for Links, too.
         publisher.say(&publish("news", "x"));
         publisher.hear(":5\r\n");

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam_utils::sync::WaitGroup;
 
 use crate::address::ShardId;
-use crate::config::{Config, Io, ListenAddr};
+use crate::config::{self, Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::mesh;
 use crate::net::Driver;
@@ -37,7 +37,7 @@ use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
-use crate::shard::settings::{Admission, ListenerSettings, Settings};
+use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
 use crate::topic::board::Board;
@@ -97,6 +97,8 @@ pub struct Broker {
     pub listening: Vec<Bound>,
     /// Where Redis clients connect, likewise.
     pub resp: Vec<Bound>,
+    /// Where application servers connect, likewise.
+    pub peers: Vec<Bound>,
     /// Where operators will connect: bound, and the caller's to serve.
     pub admin: Option<TcpListener>,
     /// Which driver runs, and why.
@@ -120,8 +122,6 @@ struct Links {
     listener: u16,
     /// How many were opened.
     opened: AtomicUsize,
-    /// Who listens, for those who publish.
-    board: Option<Arc<Board>>,
 }
 
 impl Broker {
@@ -155,7 +155,6 @@ impl Broker {
         let mut bindings = Bindings::new(shards);
         let mut settings = settings(config, &mut bindings, shards)?;
         prepare(&mut settings);
-        let board = settings.board.clone();
         let settings = Arc::new(settings);
         let admin = config
             .admin
@@ -175,10 +174,11 @@ impl Broker {
             by_shard,
             sockets,
         } = bindings;
-        // They were bound behind those of the other clients.
-        let is_resp = |listener: &ListenerSettings| listener.resp;
-        let resp = settings.listeners.iter().position(is_resp);
-        let resp = listening.split_off(resp.unwrap_or(listening.len()));
+        // They were bound behind those of the other clients, and these are all.
+        let resp = count(&settings, |listener| listener.resp);
+        let peers = count(&settings, |listener| listener.peers && !listener.in_process);
+        let peers = listening.split_off(listening.len() - peers);
+        let resp = listening.split_off(listening.len() - resp);
         let starting = Starting {
             settings,
             credentials: Arc::new(credentials),
@@ -191,6 +191,7 @@ impl Broker {
         Ok(Broker {
             listening,
             resp,
+            peers,
             admin,
             driver,
             pinning: plan.reason,
@@ -201,7 +202,6 @@ impl Broker {
             links: Links {
                 doors: started.doors,
                 roster,
-                board,
                 listener,
                 opened: AtomicUsize::new(0),
                 board,
@@ -227,11 +227,6 @@ impl Broker {
             .insist(Control::Link { end, listener }, RELOAD_TIME)
             .map_err(|_| gone())?;
         Ok(host)
-    }
-
-    /// Where whoever publishes much may look first whether anybody listens.
-    pub fn board(&self) -> Option<&Arc<Board>> {
-        self.links.board.as_ref()
     }
 
     /// The way to the shards, for the admin listener.
@@ -398,6 +393,11 @@ impl Bindings {
     }
 }
 
+/// How many of the listeners are of a kind.
+fn count(settings: &Settings, is_it: impl Fn(&&ListenerSettings) -> bool) -> usize {
+    settings.listeners.iter().filter(is_it).count()
+}
+
 fn port_of(bound: &Bound) -> u16 {
     match bound {
         Bound::Tcp(address) => address.port(),
@@ -468,6 +468,18 @@ fn settings(
             });
         }
     }
+    for (addr, is_optional) in config.peers.iter().flat_map(ListenAddr::expand) {
+        let index = listeners.len() as u16;
+        if let Some(bound) = bindings.bind_unless_skipped(index, &addr, is_optional)? {
+            listeners.push(ListenerSettings {
+                peers: true,
+                address: bound.to_string(),
+                port: port_of(&bound),
+                dealt: matches!(addr, ListenAddr::Unix(_)),
+                ..ListenerSettings::default()
+            });
+        }
+    }
     // Not in the configuration: the Links of whoever started this broker.
     listeners.push(ListenerSettings {
         peers: true,
@@ -486,6 +498,8 @@ fn settings(
     }
     let mut broker = [0; 8];
     getrandom::fill(&mut broker[2..]).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut token_key = [0; 32];
+    getrandom::fill(&mut token_key).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
         process_id: std::process::id(),
@@ -499,6 +513,12 @@ fn settings(
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
         board: Some(Arc::default()),
+        accept_peers: match config.accept_peers {
+            config::AcceptPeers::Any => AcceptPeers::Any,
+            config::AcceptPeers::Listed => AcceptPeers::Listed,
+        },
+        accepted: Vec::new(),
+        token_key,
         fault: Fault::new(config.fault),
     })
 }

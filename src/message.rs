@@ -127,7 +127,7 @@ impl Eq for Payload {}
 pub struct Targets {
     /// Topics: one delivery for each subscription that matches, with its context.
     pub topics: SmallVec<[Topic; 1]>,
-    /// Rooms (exact names): one delivery for each session that is in any of them.
+    /// Rooms: one delivery for each session that is in any of them. Without topics and rooms: for every client.
     pub rooms: Vec<Bytes>,
     /// Rooms whose members get nothing of what goes to `rooms`.
     pub except: Vec<Bytes>,
@@ -189,7 +189,8 @@ pub struct Message {
 impl Message {
     /// The bytes that this message holds, for the byte bounds of the rings.
     pub fn size(&self) -> usize {
-        let names = |names: &[Bytes]| names.iter().map(Bytes::len).sum::<usize>();
+        let name_size = |name: &Bytes| size_of::<Bytes>() + name.len();
+        let names = |names: &[Bytes]| names.iter().map(name_size).sum::<usize>();
         size_of::<Message>()
             + self
                 .targets
@@ -200,6 +201,7 @@ impl Message {
             + names(&self.targets.rooms)
             + names(&self.targets.except)
             + names(&self.attachments)
+            + self.event.as_ref().map_or(0, Bytes::len)
             + self.payload.bytes().len()
             + self.envelope.as_ref().map_or(0, Bytes::len)
     }

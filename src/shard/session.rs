@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::address::{LINK_SLOTS, RemoteAddress, SessionId};
 use crate::error::CloseReason;
-use crate::limits::{Limits, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
+use crate::limits::{Limits, PEER_PROBE_MS, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
 use crate::protocol::resp::OwnedArguments;
 use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
 use crate::topic::Filter;
@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::credentials::Identity;
 use super::outbox::Outbox;
-use super::peer::{Hosted, PeerSession};
+use super::peer::{Clog, Hosted, PeerSession};
 use super::resp::RespSession;
 use super::settings::Settings;
 use super::subscriptions::Subscriptions;
@@ -71,8 +71,12 @@ pub struct Stall {
     pub held: Option<Held>,
     /// Taken from the connection, not yet decoded.
     pub bytes: Vec<u8>,
-    /// Until when the command waits for its rate, if that is what it waits for.
+    /// Until when the command waits at most, if it waits for its rate or for a peer that is behind.
     pub until: Since,
+    /// The peer, or those who handle its event, that the command waits for: they are behind.
+    pub clog: Option<Clog>,
+    /// When a request that has waited for them is over.
+    pub busy: Since,
 }
 
 impl Stall {
@@ -321,6 +325,10 @@ impl Session {
             dead_ms.unwrap_or(u64::MAX)
         };
         match self.protocol {
+            // It is there for as long as its process has it; a host that is busy for long is not gone.
+            Protocol::Peer if self.peer.as_ref().is_some_and(|peer| peer.is_in_process) => {
+                (u64::MAX, Due::Dead)
+            }
             Protocol::Native | Protocol::Echo | Protocol::Peer if self.is_paused => {
                 (paused_dead_ms(), Due::Dead)
             }
@@ -363,6 +371,10 @@ impl Session {
         }
     }
 
+    fn probed_ms(&self) -> Option<u64> {
+        self.peer.as_ref()?.probed.ms()
+    }
+
     fn throttled_ms(&self) -> Option<u64> {
         self.stall.as_ref()?.until.ms()
     }
@@ -394,6 +406,7 @@ impl Session {
                 (self.leave.ms(), 0, Due::Leave),
                 (self.expires_ms(), 0, Due::Expired),
                 (self.throttled_ms(), 0, Due::Rate),
+                (self.probed_ms(), PEER_PROBE_MS, Due::Probe),
             ];
             for (since, after, due) in others {
                 if let Some(since) = since
@@ -426,6 +439,8 @@ pub enum Due {
     Expired,
     /// Its rate lets it go on.
     Rate,
+    /// Somebody else wants its name, and it does not say that it is there.
+    Probe,
     /// The last words did not go out.
     Reset,
     /// Discarded long enough.

@@ -45,6 +45,8 @@ enum Place<'a> {
     /// A counter, and those of its kind.
     Leveled(usize, &'a AtomicU32),
     Globs,
+    /// Nobody publishes to it.
+    Nowhere,
 }
 
 impl Default for Board {
@@ -115,6 +117,7 @@ impl Board {
                 change(of_kind);
             }
             Place::Globs => change(&self.globs),
+            Place::Nowhere => {}
         }
     }
 
@@ -123,6 +126,7 @@ impl Board {
             Filter::Exact(name) => Place::Counter(index(self.hash(Kind::Name, name))),
             Filter::Shard(name) => Place::Counter(index(self.hash(Kind::Shard, name))),
             Filter::Glob(_) => Place::Globs,
+            Filter::Room(_) => Place::Nowhere,
             Filter::Dotted(dotted) => {
                 let has_stars = dotted.literal() != dotted.path();
                 let (kind, of_kind) = match (has_stars, dotted.is_one_depth()) {

@@ -179,6 +179,8 @@ pub enum FilterKind {
     Glob = 3,
     /// A shard channel of Redis clients.
     Shard = 4,
+    /// A room. Nobody subscribes to one, so no frame has it.
+    Room = 5,
 }
 
 impl FilterKind {
@@ -189,6 +191,7 @@ impl FilterKind {
             Filter::Exact(_) => FilterKind::Exact,
             Filter::Glob(_) => FilterKind::Glob,
             Filter::Shard(_) => FilterKind::Shard,
+            Filter::Room(_) => FilterKind::Room,
         }
     }
 
@@ -213,6 +216,7 @@ impl FilterKind {
             FilterKind::Exact => Filter::exact(written),
             FilterKind::Glob => Filter::glob(written),
             FilterKind::Shard => Filter::shard(written),
+            FilterKind::Room => Filter::room(written),
         }
     }
 }
@@ -247,6 +251,10 @@ impl Watch {
     /// All bits that mean something.
     pub const ALL: Watch = Watch((1 << 10) - 1);
 
+    /// What makes who watches any of it a host.
+    pub const HOSTS: Watch =
+        Watch(Watch::CONNECT.0 | Watch::ADMIT.0 | Watch::EVENT.0 | Watch::DISCONNECT.0);
+
     /// Are all bits of `other` set?
     pub fn has(self, other: Watch) -> bool {
         self.0 & other.0 == other.0
@@ -259,9 +267,7 @@ impl Watch {
 
     /// Does who watches this host clients?
     pub fn hosts(self) -> bool {
-        self.has_any(Watch(
-            Watch::CONNECT.0 | Watch::ADMIT.0 | Watch::EVENT.0 | Watch::DISCONNECT.0,
-        ))
+        self.has_any(Watch::HOSTS)
     }
 }
 

@@ -144,7 +144,7 @@ impl Broker {
         let plan = affinity::plan(
             config.shards,
             config.cores.as_deref(),
-            false,
+            config.embedded,
             &Facts::read(),
         )
         .map_err(StartError::Usage)?;

@@ -144,7 +144,7 @@ impl Broker {
         let plan = affinity::plan(
             config.shards,
             config.cores.as_deref(),
-            false,
+            config.embedded,
             &Facts::read(),
         )
         .map_err(StartError::Usage)?;
@@ -202,9 +202,9 @@ impl Broker {
             links: Links {
                 doors: started.doors,
                 roster,
-                board,
                 listener,
                 opened: AtomicUsize::new(0),
+                board,
             },
         })
     }

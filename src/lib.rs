@@ -15,6 +15,7 @@ pub mod console;
 pub mod error;
 pub mod failures;
 pub mod limits;
+pub mod link;
 pub mod mesh;
 pub mod message;
 pub mod net;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::Code;
 use crate::shard::Credentials;
@@ -80,6 +80,16 @@ impl ControlSender {
     /// [`Unreachable`] if the channel is full or the shard has ended.
     pub fn send(&self, control: Control) -> Result<(), Unreachable> {
         self.channel.try_send(control).map_err(|_| Unreachable)?;
+        (self.wake)();
+        Ok(())
+    }
+
+    /// As [`ControlSender::send`], for a word that is to be had back.
+    ///
+    /// # Errors
+    /// Which of both it is, and the word.
+    pub fn offer(&self, control: Control) -> Result<(), TrySendError<Control>> {
+        self.channel.try_send(control)?;
         (self.wake)();
         Ok(())
     }

@@ -418,6 +418,7 @@ fn a_name_goes_to_the_next_when_its_holder_is_silent() {
         handle(&mut house, first, "e");
         assert_eq!(house.told(watcher), ["peer up one"]);
         let second = house.say_hello(at(2), PEERS, "one", "");
+        house.settle();
         let third = house.say_hello(0, PEERS, "one", "");
         house.settle();
         house.pass(1_999);

@@ -150,6 +150,8 @@ pub struct Tokens {
     by_peer: BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>,
     /// Ids made so far.
     made: u64,
+    /// May the list not change now?
+    is_held: bool,
 }
 
 impl fmt::Debug for Tokens {
@@ -268,12 +270,30 @@ impl Shard {
         Ok(())
     }
 
+    /// Accept and reject no more, or again: what changed before is still to be written.
+    pub fn hold_tokens(&mut self, is_held: bool) {
+        self.peers.tokens.is_held = is_held;
+    }
+
     pub(super) fn take_token_word(&mut self, from: ShardId, word: TokenWord) {
         let at = |session| Place {
             shard: from,
             session,
         };
         match word {
+            TokenWord::Accept { caller, ticket, .. } | TokenWord::Reject { caller, ticket, .. }
+                if self.peers.tokens.is_held =>
+            {
+                let result = Err((Code::Busy, "what was accepted before is not written yet"));
+                self.send_token(
+                    from,
+                    TokenWord::Done {
+                        caller,
+                        ticket,
+                        result,
+                    },
+                );
+            }
             TokenWord::Accept {
                 peer,
                 token,

@@ -169,6 +169,12 @@ impl Tokens {
         }
     }
 
+    /// How many have a client. Of the rest nothing is left of anybody.
+    pub fn clients(&self) -> usize {
+        let accepted = self.by_id.values();
+        accepted.filter(|one| one.client.is_some()).count()
+    }
+
     fn insert(&mut self, peer: Bytes, token: Bytes, id: Bytes) {
         let of_peer = self.by_peer.entry(peer.clone()).or_default();
         of_peer.insert(token.clone(), id.clone());
@@ -640,3 +646,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,6 +81,7 @@ mod wants;
 
 pub use credentials::{Credentials, Identity};
 pub use peer::Arriving;
+pub use settings::Acceptance;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,7 +268,10 @@ impl Shard {
 
     /// Could another turn move something on right now, without any news?
     pub fn has_work(&self) -> bool {
-        self.has_leftovers || !self.dirty.is_empty() || !self.effects.is_empty()
+        self.has_leftovers
+            || !self.dirty.is_empty()
+            || !self.effects.is_empty()
+            || self.has_answers_for_joins()
     }
 
     /// Which shard this is.
@@ -288,6 +292,7 @@ impl Shard {
         );
         self.logs.next_turn();
         self.take_urgent();
+        self.answer_joins();
         self.stats.turns += 1;
     }
 

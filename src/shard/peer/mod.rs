@@ -45,6 +45,8 @@ mod http;
 mod names;
 mod occupied;
 mod rooms;
+#[cfg(test)]
+mod testing;
 mod tokens;
 
 pub use admission::Arriving;
@@ -158,6 +160,7 @@ impl Peers {
             + self.remote_masters.len()
             + self.remote_any_peers.len()
             + self.registrar.len()
+            + self.tokens.clients()
             + self.outgoing.len()
     }
 }

@@ -265,3 +265,6 @@ impl Shard {
         self.admit(client, verdict);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam_utils::sync::WaitGroup;
 
+use crate::accepted::{self, CHANGES_MAX, Keeper};
 use crate::address::ShardId;
 use crate::config::{self, Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
@@ -35,6 +36,7 @@ use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
+use crate::shard::peer::TokenChange;
 use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
@@ -106,6 +108,8 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
+    /// Dropped last: what was accepted in the last moments is written.
+    keeper: Option<Keeper>,
 }
 
 impl Broker {
@@ -135,9 +139,14 @@ impl Broker {
         let credentials = config
             .credentials(&|path| std::fs::read_to_string(path))
             .map_err(|error| StartError::Usage(error.to_string()))?;
+        let accepted = match &config.accept_list {
+            Some(path) => accepted::read(path).map_err(StartError::Usage)?,
+            None => Vec::new(),
+        };
         let shards = plan.shards.len();
         let mut bindings = Bindings::new(shards);
         let mut settings = settings(config, &mut bindings, shards)?;
+        settings.accepted = accepted.clone();
         prepare(&mut settings);
         let settings = Arc::new(settings);
         let admin = config
@@ -158,15 +167,17 @@ impl Broker {
         let peers = count(&settings, |listener| listener.peers && !listener.in_process);
         let peers = listening.split_off(listening.len() - peers);
         let resp = listening.split_off(listening.len() - resp);
+        let (keeping, changes) = bounded(CHANGES_MAX);
         let starting = Starting {
             settings,
             credentials: Arc::new(credentials),
             plan: &plan,
             coalesce_us: config.coalesce_us,
             failed,
+            keeping: config.accept_list.is_some().then_some(keeping),
         };
         let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
-        Ok(Broker {
+        let mut broker = Broker {
             listening,
             resp,
             peers,
@@ -177,7 +188,20 @@ impl Broker {
             threads,
             failures,
             sockets,
-        })
+            keeper: None,
+        };
+        if let Some(path) = &config.accept_list {
+            let has_ring = broker.driver.starts_with("io_uring");
+            match Keeper::start(path, accepted, changes, has_ring) {
+                Ok(keeper) => broker.keeper = Some(keeper),
+                Err(error) => {
+                    broker.stop();
+                    let reason = format!("accept-list {}: {error}", path.display());
+                    return Err(StartError::Usage(reason));
+                }
+            }
+        }
+        Ok(broker)
     }
 
     /// The way to the shards, for the admin listener.
@@ -472,6 +496,8 @@ struct Starting<'a> {
     plan: &'a Plan,
     coalesce_us: u64,
     failed: Sender<Failure>,
+    /// Where changes of the list of accepted tokens go, if it is kept.
+    keeping: Option<Sender<TokenChange>>,
 }
 
 impl Starting<'_> {
@@ -598,6 +624,7 @@ impl Starting<'_> {
             let credentials = self.credentials.clone();
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
+            let keeping = self.keeping.clone();
             let ended = ended.clone();
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
@@ -623,6 +650,9 @@ impl Starting<'_> {
                     let mut shard = Shard::new(id, settings, driver.now());
                     shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
+                    if let Some(keeping) = keeping {
+                        event_loop.keep_tokens(keeping);
+                    }
                     // The state of a shard that panicked is not to be trusted: its loop is never entered again.
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                         Ok(Ok(())) => None,

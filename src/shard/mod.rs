@@ -79,6 +79,7 @@ mod timer;
 
 pub use credentials::{Credentials, Identity};
 pub use peer::Arriving;
+pub use settings::Acceptance;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -40,6 +40,7 @@ use super::PeerParcel;
 use super::admission::Arriving;
 use super::feed::Clog;
 use super::rooms::RoomParcel;
+use super::tokens::ShownId;
 
 /// What only a client has that a peer hosts, or has put into rooms.
 #[derive(Debug, Default)]
@@ -53,7 +54,7 @@ pub struct Hosted {
     /// How its connection ends, for DISCONNECT.
     pub farewell: Option<(u16, Bytes)>,
     /// The id that it has shown, if it has.
-    pub shown: Option<Box<super::ShownId>>,
+    pub shown: Option<Box<ShownId>>,
     /// The rooms that it is in, with its place among the members of each.
     pub rooms: Subscriptions,
 }

@@ -38,6 +38,7 @@ use super::{PeerParcel, REGISTRAR};
 
 /// The event that says to a client that its token is not, or no longer, accepted; as PubSub.js has it.
 const TERMINATION: &[u8] = b"termination";
+const TERMINATION_REASON: &[u8] = b"forced disconnection";
 const TERMINATION_DATA: &[u8] = br#"{"data":"forced disconnection"}"#;
 /// How many clients one word to a peer's shard names, so that it fits beside others.
 const WORD_CLIENTS_MAX: usize = 256;
@@ -149,6 +150,8 @@ pub struct Tokens {
     by_peer: BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>,
     /// Ids made so far.
     made: u64,
+    /// May the list not change now?
+    is_held: bool,
 }
 
 impl fmt::Debug for Tokens {
@@ -164,6 +167,12 @@ impl Tokens {
         for Acceptance { peer, token, id } in list {
             self.insert(peer.clone(), token.clone(), id.clone());
         }
+    }
+
+    /// How many have a client. Of the rest nothing is left of anybody.
+    pub fn clients(&self) -> usize {
+        let accepted = self.by_id.values();
+        accepted.filter(|one| one.client.is_some()).count()
     }
 
     fn insert(&mut self, peer: Bytes, token: Bytes, id: Bytes) {
@@ -267,12 +276,30 @@ impl Shard {
         Ok(())
     }
 
+    /// Accept and reject no more, or again: what changed before is still to be written.
+    pub fn hold_tokens(&mut self, is_held: bool) {
+        self.peers.tokens.is_held = is_held;
+    }
+
     pub(super) fn take_token_word(&mut self, from: ShardId, word: TokenWord) {
         let at = |session| Place {
             shard: from,
             session,
         };
         match word {
+            TokenWord::Accept { caller, ticket, .. } | TokenWord::Reject { caller, ticket, .. }
+                if self.peers.tokens.is_held =>
+            {
+                let result = Err((Code::Busy, "what was accepted before is not written yet"));
+                self.send_token(
+                    from,
+                    TokenWord::Done {
+                        caller,
+                        ticket,
+                        result,
+                    },
+                );
+            }
             TokenWord::Accept {
                 peer,
                 token,
@@ -565,7 +592,7 @@ impl Shard {
             return;
         }
         if !is_known {
-            // It is none of the registrar's.
+            // It is none of the registrar's, and its host, if it has one, has nothing of it.
             if let Some(hosted) = self.sessions.find(id).and_then(|one| one.hosted.as_mut()) {
                 hosted.shown = None;
                 hosted.arriving = None;
@@ -596,7 +623,7 @@ impl Shard {
     fn terminate(&mut self, id: SessionId) {
         if !self.sessions.find(id).is_some_and(|one| one.is_open()) {
             // It is still on its way in, if it is there at all.
-            let reason = Bytes::from_static(b"refused");
+            let reason = Bytes::from_static(TERMINATION_REASON);
             return self.admit(id, Verdict::Refused { reason });
         }
         let termination = Event::Emitted {
@@ -619,3 +646,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

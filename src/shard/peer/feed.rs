@@ -292,3 +292,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

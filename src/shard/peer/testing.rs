@@ -123,7 +123,7 @@ impl House {
     pub fn handle(&mut self, peer: Who, event: &str) {
         let event = event.as_bytes();
         let told = self.ask_peer(peer, &Call::Handle { ticket: 9, event });
-        assert_eq!(told, ["done 9"]);
+        assert!(told.iter().any(|one| one == "done 9"), "{told:?}");
     }
 
     /// The events that a native client was told of.

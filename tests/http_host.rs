@@ -41,7 +41,10 @@ impl House {
         };
         let link = Link::open(&broker, "web").expect("a link opens");
         link.watch(Watch::HTTP, Answer::Wanted).expect("a call");
-        assert!(matches!(link.next(Some(DEADLINE)), Some(Event::Done { .. })));
+        assert!(matches!(
+            link.next(Some(DEADLINE)),
+            Some(Event::Done { .. })
+        ));
         let is_over = Arc::new(AtomicBool::new(false));
         let host = std::thread::spawn({
             let is_over = is_over.clone();
@@ -57,7 +60,10 @@ impl House {
                         other => panic!("{other:?}"),
                     }
                 }
-                assert!(is_over.load(Ordering::Acquire), "the broker has stopped by itself");
+                assert!(
+                    is_over.load(Ordering::Acquire),
+                    "the broker has stopped by itself"
+                );
                 taken
             }
         });
@@ -108,7 +114,9 @@ fn serve(link: &Link, connection: HttpConnection) {
             let socket = OwnedFd::from(socket);
             return link.adopt(listener, socket, bytes).expect("it is taken");
         }
-        let length = text.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Content-Length: "));
         let body = length.map_or(0, |length| length.parse().expect("a number"));
         while bytes.len() < head + body {
             assert!(receive(&mut socket, &mut bytes), "a body ends early");
@@ -116,7 +124,10 @@ fn serve(link: &Link, connection: HttpConnection) {
         let body: Vec<u8> = bytes.drain(..head + body).skip(head).collect();
         let line = text.lines().next().expect("a request line");
         let said = format!("{line} +{}", body.len());
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}",
+            said.len()
+        );
         socket.write_all(answer.as_bytes()).expect("it is sent");
     }
 }
@@ -134,7 +145,9 @@ fn answer(client: &mut TcpStream) -> String {
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Length: "));
             let length: usize = length.expect("a length").parse().expect("a number");
             if body.len() == length {
                 return body.to_owned();
@@ -177,7 +190,10 @@ fn page_upload_and_upgrade_go_over_one_connection() {
             let mut client = house.connect();
             let page = format!("GET /page/{number} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
             client.write_all(page.as_bytes()).expect("it is sent");
-            assert_eq!(answer(&mut client), format!("GET /page/{number} HTTP/1.1 +0"));
+            assert_eq!(
+                answer(&mut client),
+                format!("GET /page/{number} HTTP/1.1 +0")
+            );
             let body = "x".repeat(100_000);
             let upload = format!(
                 "POST /up HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
@@ -186,20 +202,30 @@ fn page_upload_and_upgrade_go_over_one_connection() {
             client.write_all(upload.as_bytes()).expect("it is sent");
             assert_eq!(answer(&mut client), "POST /up HTTP/1.1 +100000");
             // The host reads on until the upgrade, which goes back with what came behind it.
-            client.write_all(&[UPGRADE.as_bytes(), &ping()].concat()).expect("it is sent");
+            client
+                .write_all(&[UPGRADE.as_bytes(), &ping()].concat())
+                .expect("it is sent");
             pong(&mut client);
         }
         // Everything at once: the first request decides whose it is, the host gets the rest.
         let mut client = house.connect();
         let page = "GET /a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-        let all = [page.as_bytes(), page.as_bytes(), UPGRADE.as_bytes(), &ping()].concat();
+        let all = [
+            page.as_bytes(),
+            page.as_bytes(),
+            UPGRADE.as_bytes(),
+            &ping(),
+        ]
+        .concat();
         client.write_all(&all).expect("it is sent");
         assert_eq!(answer(&mut client), "GET /a HTTP/1.1 +0");
         assert_eq!(answer(&mut client), "GET /a HTTP/1.1 +0");
         pong(&mut client);
         // A connection that begins with an upgrade is never the host's.
         let mut client = house.connect();
-        client.write_all(&[UPGRADE.as_bytes(), &ping()].concat()).expect("it is sent");
+        client
+            .write_all(&[UPGRADE.as_bytes(), &ping()].concat())
+            .expect("it is sent");
         pong(&mut client);
         assert_eq!(house.stop(), 9);
     }

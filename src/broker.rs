@@ -194,6 +194,7 @@ impl Broker {
             credentials: Arc::new(credentials),
             plan: &plan,
             coalesce_us: config.coalesce_us,
+            has_host: config.embedded,
             failed,
             roster: roster.clone(),
             keeping: config.accept_list.is_some().then_some(keeping),
@@ -562,6 +563,8 @@ struct Starting<'a> {
     credentials: Arc<Credentials>,
     plan: &'a Plan,
     coalesce_us: u64,
+    /// Is the broker a part of another program?
+    has_host: bool,
     failed: Sender<Failure>,
     roster: Arc<Roster>,
     /// Where changes of the list of accepted tokens go, if it is kept.
@@ -630,6 +633,7 @@ impl Starting<'_> {
             slots_max,
             turn_bytes_max: self.settings.limits.turn_bytes_max,
             addresses_first: self.settings.addresses_matter(),
+            has_host: self.has_host,
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);

@@ -239,6 +239,8 @@ pub struct Wanted {
     pub turn_bytes_max: usize,
     /// Tell of a connection only when its address is known. Without, an address is known some time later, or never.
     pub addresses_first: bool,
+    /// A host may want connections as ordinary descriptors.
+    pub has_host: bool,
     /// How long a turn waits for more after a full one; zero for not at all.
     pub coalesce: Duration,
 }
@@ -262,6 +264,10 @@ impl UringDriver {
         let (ring, features) = features::set_up(&wanted.features)?;
         if wanted.addresses_first && !features.install {
             let why = "--trust-proxy and --max-per-ip need the addresses of clients, which rings tell from Linux 6.8 on";
+            return Err(why.to_owned());
+        }
+        if wanted.has_host && !features.install {
+            let why = "a host gets its connections from rings from Linux 6.8 on";
             return Err(why.to_owned());
         }
         let indexes: Vec<u16> = listeners.iter().map(Listening::index).collect();

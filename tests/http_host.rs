@@ -5,11 +5,13 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use common::DEADLINE;
+use common::server::{blocks, replaced};
+use common::{Client, DEADLINE, Server};
 use pubsub::broker::Broker;
 use pubsub::config::{Config, Io, ListenAddr, Listener};
 use pubsub::link::{Answer, Event, HttpConnection, Link, Watch};
@@ -228,5 +230,78 @@ fn page_upload_and_upgrade_go_over_one_connection() {
             .expect("it is sent");
         pong(&mut client);
         assert_eq!(house.stop(), 9);
+    }
+}
+
+/// nginx by the block of `docs/proxies.md`, as that page says for a host with a server of its own.
+fn nginx(upstream: &str) -> Option<Server> {
+    let configure = |port: u16, folder: &Path| {
+        let block = blocks("proxies.md", "nginx").remove(0);
+        let keeping = format!("server {upstream};\n    keepalive 16;");
+        let block = replaced(
+            block,
+            &[
+                ("server 127.0.0.1:8000;", &keeping),
+                ("''      close;", "''      '';"),
+                ("listen 443 ssl;", &format!("listen 127.0.0.1:{port};")),
+                ("ssl_certificate ", "# "),
+                ("ssl_certificate_key ", "# "),
+            ],
+        );
+        let folder = folder.display().to_string();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("    {name}_temp_path {folder}/{name};\n"))
+            .concat();
+        let whole = format!(
+            "daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n\
+             http {{\n    access_log off;\n{temporary}{block}}}\n"
+        );
+        let path = format!("{folder}/nginx.conf");
+        std::fs::write(&path, whole).expect("it can be written");
+        ["-p", &folder, "-c", &path, "-e", "stderr"]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let nginx = Server::start("nginx", configure);
+    if nginx.is_none() {
+        common::skip(
+            "nginx",
+            "there is no nginx: run cargo xtask test --only setup",
+        );
+    }
+    nginx
+}
+
+#[test]
+fn behind_nginx_one_kept_connection_has_pages_and_then_the_upgrade() {
+    for io in [Io::Auto, Io::Epoll] {
+        let house = House::start(2, io);
+        let Some(nginx) = nginx(&house.address) else {
+            house.stop();
+            return;
+        };
+        for round in 0..3 {
+            // Different clients of nginx, one connection of its own to the host: each waits for its answer.
+            for number in 0..5 {
+                let mut client = TcpStream::connect(&nginx.address).expect("a connection");
+                client.set_read_timeout(Some(DEADLINE)).expect("an option");
+                let body = "x".repeat(20_000);
+                let upload = format!(
+                    "POST /up/{number} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                client.write_all(upload.as_bytes()).expect("it is sent");
+                let said = answer(&mut client);
+                assert_eq!(
+                    said,
+                    format!("POST /up/{number} HTTP/1.1 +20000"),
+                    "{round}"
+                );
+            }
+            let mut client = Client::connect_to(&nginx.address, "/");
+            assert!(!client.whoami().is_empty());
+        }
+        // Each upgrade took the kept connection with it.
+        assert_eq!(house.stop(), 3);
     }
 }

@@ -62,8 +62,6 @@ pub const JOINS_MAX: usize = 1_024;
 /// What may wait for a peer before what clients send to it waits with them, their reading paused; they go on at half
 /// of it. Less than [`SERVER_OUTBOX_BYTES_SOFT`], so that no client costs a peer its topics.
 pub const FEED_BYTES_MAX: usize = MIB;
-/// The longest reason of a refusal or a close that a peer may give; what is longer is cut.
-pub const REASON_BYTES_MAX: usize = 255;
 /// Arguments of a RESP command before its client has said who it is.
 pub const RESP_ARGUMENTS_BEFORE_AUTH_MAX: usize = 10;
 /// The longest of these arguments.

@@ -284,6 +284,7 @@ impl Shard {
             }
             self.host_handles(id, &event, true);
             self.look_at_handlers(&event);
+            self.wake_for_event(&event);
             self.announce();
         }
         let mut keys = kind

@@ -26,7 +26,6 @@ use smallvec::SmallVec;
 
 use crate::address::{ClientId, SessionId, ShardId};
 use crate::error::{CloseReason, Code};
-use crate::limits::REASON_BYTES_MAX;
 use crate::message::Payload;
 use crate::protocol::peer::{Admitted, PeerCommand, PeerEvent, Watch};
 use crate::protocol::{Command, Event, Protocol, Tag};
@@ -571,7 +570,6 @@ impl Shard {
             self.done(id, tag.as_ref(), Err(refused));
             return Ok(());
         }
-        let reason = cut(reason);
         if client.shard == self.id {
             let result = self.take_disconnect(client.session, code, reason);
             self.done(id, tag.as_ref(), result.map(|()| empty()));
@@ -706,7 +704,5 @@ pub(super) fn empty() -> Payload {
     Payload::binary(Bytes::new())
 }
 
-/// A reason that is not too long.
-pub(super) fn cut(reason: Bytes) -> Bytes {
-    reason.slice(..reason.len().min(REASON_BYTES_MAX))
-}
+#[cfg(test)]
+mod tests;

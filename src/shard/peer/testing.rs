@@ -41,7 +41,7 @@ impl House {
     /// A peer watches this from now on.
     pub fn watch(&mut self, host: Who, mask: Watch) {
         let told = self.ask_peer(host, &Call::Watch { ticket: 7, mask });
-        assert_eq!(told, ["done 7"]);
+        assert_eq!(told.last().map(String::as_str), Some("done 7"), "{told:?}");
     }
 
     /// A host's word on a client, and the turns that it takes.
@@ -203,7 +203,7 @@ impl House {
     pub fn handle(&mut self, peer: Who, event: &str) {
         let event = event.as_bytes();
         let told = self.ask_peer(peer, &Call::Handle { ticket: 9, event });
-        assert_eq!(told, ["done 9"]);
+        assert!(told.iter().any(|one| one == "done 9"), "{told:?}");
     }
 
     /// The events that a native client was told of.

@@ -371,9 +371,9 @@ impl Shard {
     /// A session ends: a peer, or a client that one hosts.
     pub(super) fn release_peer(&mut self, id: SessionId, reason: CloseReason) {
         let _ = reason;
-        self.release_name(id);
         self.release_token(id);
         self.release_hosting(id);
+        self.release_name(id);
     }
 
     /// Reads one call, and carries it out; the bytes that it took.

@@ -263,7 +263,11 @@ fn what_a_service_is_asked_goes_to_who_is_not_behind() {
             let two = house.connect_link(shard, "two");
             house.handle(two, "e");
             house.settle();
-            assert!(!house.is_paused(client));
+            assert!(
+                !house.is_paused(client),
+                "{shards} {home} {there}: {shard} {:?}",
+                house.session(client).stall
+            );
             for number in 2..5 {
                 house.ask(client, &request(number, 60_000));
             }

@@ -194,9 +194,11 @@ impl Shard {
                     self.open(id, &response);
                     self.come_in(id);
                 }
-                if let Some(mut stall) = stall {
-                    self.read_messages(id, &mut stall.bytes);
+                // The word may have come from another shard, and nothing is routed before all that these say is heard.
+                if let Some(session) = self.sessions.find(id) {
+                    session.stall = stall;
                 }
+                self.resume_later(id);
                 self.update_reading(id);
             }
             Verdict::Refused { reason } => {

@@ -15,7 +15,8 @@
 //!
 //! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
 //! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
-//! `request`, `peer`, `resp` (with `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! `request` (with `handlers`), `peer`, `resp` (with `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained
+//! when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -55,6 +56,7 @@ mod command;
 mod credentials;
 mod fanout;
 pub mod fault;
+mod handlers;
 mod handshake;
 mod input;
 mod log;
@@ -145,7 +147,9 @@ pub struct Shard {
     /// Active subscriptions of this shard's sessions.
     subscriptions: TopicTree<Subscribers>,
     /// Sessions of this shard that handle an event.
-    handlers: HashMap<bytes::Bytes, request::Handlers, foldhash::fast::RandomState>,
+    handlers: HashMap<bytes::Bytes, handlers::Handlers, foldhash::fast::RandomState>,
+    /// Which of the shards that could serve is next.
+    next_shard: usize,
     /// What this shard's sessions want of other shards, and who has been told.
     interest: Interest<Key>,
     /// What other shards told us that they want.
@@ -210,6 +214,7 @@ impl Shard {
             sessions: Sessions::default(),
             subscriptions: TopicTree::default(),
             handlers: HashMap::default(),
+            next_shard: 0,
             interest: Interest::new(peers),
             remote_filters: TopicTree::default(),
             remote_services: HashMap::default(),

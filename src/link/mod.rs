@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::address::ClientId;
-use crate::broker::Broker;
+use crate::broker::{Broker, Log};
 use crate::net::links::HostEnd;
 use crate::net::process::Process;
 use crate::protocol::peer::call::Call;
@@ -91,6 +91,8 @@ pub enum Answer {
 pub struct Link {
     inner: Arc<Inner>,
     process: Process,
+    /// Of a broker in this process.
+    log: Option<Arc<Log>>,
 }
 
 /// What a Link's threads share.
@@ -103,12 +105,21 @@ struct Inner {
     hearing: Option<Hearing>,
     tickets: AtomicU64,
     is_leaving: AtomicBool,
+    log: Mutex<LogWatch>,
     channels: Mutex<Channels>,
     requests: Mutex<Requests>,
     /// By whom others know this Link, while it is in.
     client: Mutex<Option<ClientId>>,
     aside: Aside,
     intake: Mutex<Intake>,
+}
+
+/// Does a Link watch the log?
+#[derive(Debug, Default)]
+struct LogWatch {
+    is_on: bool,
+    /// Has the log been told of this Link? Once is enough.
+    is_listening: bool,
 }
 
 /// Making a Link.
@@ -122,7 +133,8 @@ impl Link {
     /// [`LinkError::System`], [`LinkError::Invalid`].
     pub fn open(broker: &Broker, name: &str) -> Result<Link, LinkError> {
         calls::check_name(name)?;
-        let link = Link::over(broker.open_link()?, None, broker.board());
+        let mut link = Link::over(broker.open_link()?, None, broker.board());
+        link.log = Some(broker.log().clone());
         let (name, key) = (name.as_bytes(), &[][..]);
         link.tell(&Call::Hello { name, key })?;
         link.wait_for_welcome(Instant::now() + WELCOME_TIME)?;
@@ -166,6 +178,7 @@ impl Link {
             hearing: board.cloned().map(Hearing::new),
             tickets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
+            log: Mutex::default(),
             channels: Mutex::new(Channels::default()),
             requests: Mutex::new(Requests::new()),
             client: Mutex::new(None),
@@ -175,6 +188,7 @@ impl Link {
         Link {
             inner: Arc::new(inner),
             process: Process::this(),
+            log: None,
         }
     }
 
@@ -207,6 +221,31 @@ impl Link {
     pub fn client(&self) -> Option<ClientId> {
         self.check_process().ok()?;
         *lock(&self.inner.client)
+    }
+
+    /// Has lines of the broker's log told from now on, or told no more.
+    fn watch_log(&self, is_on: bool) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        let mut watch = lock(&self.inner.log);
+        watch.is_on = is_on;
+        let begins = is_on && !std::mem::replace(&mut watch.is_listening, is_on);
+        // The log calls its listeners under a lock of its own.
+        drop(watch);
+        if begins {
+            let inner = Arc::downgrade(&self.inner);
+            log.listen(move |level, line| {
+                let Some(inner) = inner.upgrade() else {
+                    return false;
+                };
+                let is_on = lock(&inner.log).is_on;
+                if is_on {
+                    inner.say_log(level, line);
+                }
+                true
+            });
+        }
     }
 
     fn check_process(&self) -> Result<(), LinkError> {

@@ -180,7 +180,7 @@ impl Broker {
             })
             .transpose()?;
         let (failed, failures) = bounded(shards);
-        let roster = Arc::new(Roster::new());
+        let roster = Arc::<Roster>::default();
         let log = Arc::new(Log::default());
         let is_in_process = |listener: &ListenerSettings| listener.in_process;
         let listener = settings.listeners.iter().position(is_in_process);

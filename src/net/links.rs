@@ -277,44 +277,44 @@ impl Door {
 
 /// The Links of a broker, to end them all when a shard is gone: its own could wait for ever, and those of the others
 /// are in a broker that has to go.
-#[derive(Debug)]
-pub struct Roster {
-    /// None when they were ended.
-    hosts: Mutex<Option<Vec<Weak<HostSide>>>>,
+#[derive(Debug, Default)]
+pub struct Roster(Mutex<Hosts>);
+
+#[derive(Debug, Default)]
+struct Hosts {
+    open: Vec<Weak<HostSide>>,
+    /// They were ended.
+    is_over: bool,
 }
 
 impl Roster {
-    /// A roster of no Links.
-    pub fn new() -> Roster {
-        Roster {
-            hosts: Mutex::new(Some(Vec::new())),
-        }
-    }
-
     /// One more; false if all were ended, and then this one is, too.
     pub fn add(&self, host: &HostEnd) -> bool {
         let mut hosts = self.lock();
-        match hosts.as_mut() {
-            Some(hosts) => {
-                hosts.retain(|host| host.strong_count() > 0);
-                hosts.push(Arc::downgrade(&host.0));
-            }
-            None => host.0.end(),
+        if hosts.is_over {
+            host.0.end();
+        } else {
+            hosts.open.retain(|host| host.strong_count() > 0);
+            hosts.open.push(Arc::downgrade(&host.0));
         }
-        hosts.is_some()
+        !hosts.is_over
     }
 
     /// Ends all Links, and those to come. Hosts get what was sent before.
     pub fn end(&self) {
-        let hosts = self.lock().take();
-        for host in hosts.iter().flatten().filter_map(Weak::upgrade) {
+        let open = {
+            let mut hosts = self.lock();
+            hosts.is_over = true;
+            std::mem::take(&mut hosts.open)
+        };
+        for host in open.iter().filter_map(Weak::upgrade) {
             host.end();
         }
     }
 
     /// Nothing in here can be left half done by a panic.
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Weak<HostSide>>>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Hosts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_roster_ends_all_links_and_those_to_come() {
-        let roster = Roster::new();
+        let roster = Roster::default();
         let (host, far) = pair().expect("descriptors");
         let (gone, _far) = pair().expect("descriptors");
         assert!(roster.add(&host) && roster.add(&gone));

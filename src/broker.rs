@@ -31,6 +31,7 @@ use crate::net::linked::Linked;
 use crate::net::links::{Door, HostEnd, Roster};
 use crate::net::listener::{self, Bound, Listening};
 use crate::net::population::Population;
+use crate::net::process::Process;
 use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
@@ -44,6 +45,10 @@ use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
 use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
+
+mod log;
+
+pub use log::Log;
 
 /// Words of the control plane that may wait for one shard.
 const CONTROL_WORDS_MAX: usize = 1024;
@@ -114,6 +119,8 @@ pub struct Broker {
     /// Dropped last: what was accepted in the last moments is written.
     keeper: Option<Keeper>,
     links: Links,
+    log: Arc<Log>,
+    process: Process,
 }
 
 /// What it takes to open a Link.
@@ -174,6 +181,7 @@ impl Broker {
             .transpose()?;
         let (failed, failures) = bounded(shards);
         let roster = Arc::<Roster>::default();
+        let log = Arc::new(Log::default());
         let is_in_process = |listener: &ListenerSettings| listener.in_process;
         let listener = settings.listeners.iter().position(is_in_process);
         let listener = listener.expect("every broker has one for Links") as u16;
@@ -197,6 +205,7 @@ impl Broker {
             has_host: config.embedded,
             failed,
             roster: roster.clone(),
+            log: log.clone(),
             keeping: config.accept_list.is_some().then_some(keeping),
         };
         let (started, driver) = starting.start(config.io, by_shard)?;
@@ -218,6 +227,8 @@ impl Broker {
                 opened: AtomicUsize::new(0),
                 board,
             },
+            log,
+            process: Process::this(),
             keeper: None,
         };
         if let Some(path) = &config.accept_list {
@@ -252,6 +263,11 @@ impl Broker {
             .insist(Control::Link { end, listener }, RELOAD_TIME)
             .map_err(|_| gone())?;
         Ok(host)
+    }
+
+    /// What its threads say, for Links that watch it.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// The way to the shards, for the admin listener.
@@ -338,8 +354,13 @@ impl Broker {
         true
     }
 
-    /// Ends the shards' threads and gives the sockets' paths back.
+    /// Ends the shards' threads and gives the sockets' paths back. In a child process, which has none of the threads, it
+    /// does nothing.
     pub fn stop(self) {
+        if !self.process.is_this() {
+            std::mem::forget(self);
+            return;
+        }
         for shard in self.shards.iter() {
             let _ = shard.insist(Control::Stop, DRAIN_TIME);
         }
@@ -567,6 +588,7 @@ struct Starting<'a> {
     has_host: bool,
     failed: Sender<Failure>,
     roster: Arc<Roster>,
+    log: Arc<Log>,
     /// Where changes of the list of accepted tokens go, if it is kept.
     keeping: Option<Sender<TokenChange>>,
 }
@@ -702,11 +724,13 @@ impl Starting<'_> {
                 (population.clone(), self.failed.clone(), make.clone());
             let keeping = self.keeping.clone();
             let (ended, roster) = (ended.clone(), self.roster.clone());
+            let logging = self.log.dispatch();
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
                 .spawn(move || {
+                    let _logging = tracing::dispatcher::set_default(&logging);
                     if let Some(cpu) = cpu
                         && !affinity::pin_current_thread(cpu)
                     {

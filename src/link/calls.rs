@@ -259,7 +259,9 @@ impl Link {
         if !Watch::ALL.has(mask) {
             return Err(LinkError::Invalid("the mask has a bit that means nothing"));
         }
-        self.call(answer, |ticket| Call::Watch { ticket, mask })
+        let ticket = self.call(answer, |ticket| Call::Watch { ticket, mask })?;
+        self.watch_log(mask.has(Watch::LOG));
+        Ok(ticket)
     }
 
     /// Lets a client in that [`Event::Admit`] asked about; as this user, or as whom its token says.

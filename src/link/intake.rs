@@ -23,12 +23,17 @@ use crate::protocol::peer::event::read_event;
 /// Events of a Link's own that may wait; past it [`LinkError::Full`].
 const ASIDE_EVENTS_MAX: usize = 65_536;
 
+/// Lines of the log that may wait; what comes while they do is counted, and told as one line.
+const LOG_LINES_MAX: usize = 1024;
+
 /// Events that no carrier brings.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     events: Mutex<VecDeque<Event>>,
     /// As long as `events`, to be asked without the lock.
     count: AtomicUsize,
+    /// Lines of the log that found no room.
+    lost_lines: AtomicUsize,
 }
 
 impl Aside {
@@ -67,6 +72,25 @@ impl Inner {
         // An eventfd: readable from now on. It fails only when it is full, and then it is readable already.
         let _ = rustix::io::write(self.carrier.fd(), &1u64.to_ne_bytes());
         Ok(())
+    }
+
+    /// Tells the host a line of the log.
+    pub fn say_log(&self, level: u8, text: &str) {
+        let lost = &self.aside.lost_lines;
+        if self.aside.count.load(Ordering::Relaxed) >= LOG_LINES_MAX {
+            lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let line = |level, text: &str| Event::Log {
+            level,
+            text: Bytes::copy_from_slice(text.as_bytes()),
+        };
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let _ = self.say(line(2, &format!("{lost} lines of the log were lost")));
+        }
+        // There is room for these two.
+        let _ = self.say(line(level, text));
     }
 
     /// The next event, if there is one.

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::address::ClientId;
-use crate::broker::Broker;
+use crate::broker::{Broker, Log};
 use crate::net::links::HostEnd;
 use crate::net::process::Process;
 use crate::protocol::peer::call::Call;
@@ -92,6 +92,8 @@ pub enum Answer {
 pub struct Link {
     inner: Arc<Inner>,
     process: Process,
+    /// Of a broker in this process.
+    log: Option<Arc<Log>>,
 }
 
 /// What a Link's threads share.
@@ -106,6 +108,7 @@ struct Inner {
     adoptions: Option<Adoptions>,
     tickets: AtomicU64,
     is_leaving: AtomicBool,
+    log: Mutex<LogWatch>,
     channels: Mutex<Channels>,
     requests: Mutex<Requests>,
     /// By whom others know this Link, while it is in.
@@ -119,6 +122,14 @@ struct Inner {
 struct Near {
     hearing: Option<Hearing>,
     adoptions: Option<Adoptions>,
+}
+
+/// Does a Link watch the log?
+#[derive(Debug, Default)]
+struct LogWatch {
+    is_on: bool,
+    /// Has the log been told of this Link? Once is enough.
+    is_listening: bool,
 }
 
 /// Making a Link.
@@ -136,7 +147,8 @@ impl Link {
             hearing: broker.board().cloned().map(Hearing::new),
             adoptions: Some(Adoptions::new(broker)),
         };
-        let link = Link::over(broker.open_link()?, None, near);
+        let mut link = Link::over(broker.open_link()?, None, near);
+        link.log = Some(broker.log().clone());
         let (name, key) = (name.as_bytes(), &[][..]);
         link.tell(&Call::Hello { name, key })?;
         link.wait_for_welcome(Instant::now() + WELCOME_TIME)?;
@@ -182,6 +194,7 @@ impl Link {
             adoptions,
             tickets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
+            log: Mutex::default(),
             channels: Mutex::new(Channels::default()),
             requests: Mutex::new(Requests::new()),
             client: Mutex::new(None),
@@ -191,6 +204,7 @@ impl Link {
         Link {
             inner: Arc::new(inner),
             process: Process::this(),
+            log: None,
         }
     }
 
@@ -223,6 +237,31 @@ impl Link {
     pub fn client(&self) -> Option<ClientId> {
         self.check_process().ok()?;
         *lock(&self.inner.client)
+    }
+
+    /// Has lines of the broker's log told from now on, or told no more.
+    fn watch_log(&self, is_on: bool) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        let mut watch = lock(&self.inner.log);
+        watch.is_on = is_on;
+        let begins = is_on && !std::mem::replace(&mut watch.is_listening, is_on);
+        // The log calls its listeners under a lock of its own.
+        drop(watch);
+        if begins {
+            let inner = Arc::downgrade(&self.inner);
+            log.listen(move |level, line| {
+                let Some(inner) = inner.upgrade() else {
+                    return false;
+                };
+                let is_on = lock(&inner.log).is_on;
+                if is_on {
+                    inner.say_log(level, line);
+                }
+                true
+            });
+        }
     }
 
     fn check_process(&self) -> Result<(), LinkError> {

@@ -452,3 +452,40 @@ fn whoever_drops_a_link_says_so_behind_its_calls() {
     assert_eq!(kinds[1..], [Command::Peer(Box::new(PeerCommand::Bye))]);
     assert!(far.is_closed());
 }
+
+#[test]
+fn in_a_child_every_call_says_so_and_nothing_that_the_parent_uses_is_touched() {
+    let mut scene = Scene::new();
+    scene.give(&protocol::Event::Gap {
+        topic: b"news",
+        count: 1,
+    });
+    scene.link.process = Process::another();
+    // Whoever had a lock when the process was forked will never give it back.
+    let inner = scene.link.inner.clone();
+    let locks = (
+        lock(&inner.intake),
+        lock(&inner.requests),
+        lock(&inner.channels),
+    );
+    let link = &scene.link;
+    let forked = Err(LinkError::Forked);
+    assert_eq!(
+        link.publish(&topic("a"), &json("1"), true, Answer::Wanted),
+        forked
+    );
+    assert_eq!(link.subscribe(&filter("a"), Answer::Wanted), forked);
+    assert_eq!(link.maybe_subscribe("a"), forked);
+    assert_eq!(link.maybe_unsubscribe("a"), forked);
+    assert_eq!(link.watch(Watch::LOG, Answer::Wanted), forked);
+    assert_eq!(link.reply(RequestId(1), json("1")), Err(LinkError::Forked));
+    assert_eq!(link.close(), Err(LinkError::Forked));
+    assert_eq!(link.client(), None);
+    assert_eq!(link.drain(&mut Vec::new(), 1), 0);
+    let Scene { link, mut far, .. } = scene;
+    drop(link);
+    drop(locks);
+    drop(inner);
+    assert!(!far.is_closed());
+    assert_eq!(far.take(&mut Vec::new()), 0);
+}

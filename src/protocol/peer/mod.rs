@@ -271,6 +271,15 @@ impl Watch {
     }
 }
 
+impl std::ops::BitOr for Watch {
+    type Output = Watch;
+
+    /// Both.
+    fn bitor(self, other: Watch) -> Watch {
+        Watch(self.0 | other.0)
+    }
+}
+
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Watch({:#x})", self.0)

@@ -202,7 +202,6 @@ impl Broker {
             credentials: Arc::new(credentials),
             plan: &plan,
             coalesce_us: config.coalesce_us,
-            has_host: config.embedded,
             failed,
             roster: roster.clone(),
             log: log.clone(),
@@ -558,6 +557,7 @@ fn settings(
         listeners,
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
+        is_embedded: config.embedded,
         board: Some(Arc::default()),
         accept_peers: match config.accept_peers {
             config::AcceptPeers::Any => AcceptPeers::Any,
@@ -584,8 +584,6 @@ struct Starting<'a> {
     credentials: Arc<Credentials>,
     plan: &'a Plan,
     coalesce_us: u64,
-    /// Is the broker a part of another program?
-    has_host: bool,
     failed: Sender<Failure>,
     roster: Arc<Roster>,
     log: Arc<Log>,
@@ -655,7 +653,7 @@ impl Starting<'_> {
             slots_max,
             turn_bytes_max: self.settings.limits.turn_bytes_max,
             addresses_first: self.settings.addresses_matter(),
-            has_host: self.has_host,
+            has_host: self.settings.is_embedded,
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);

@@ -115,6 +115,8 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
+    /// Is the broker a part of another program?
+    pub is_embedded: bool,
     /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
     pub board: Option<Arc<Board>>,
     /// Which peers may come in.
@@ -143,6 +145,7 @@ impl Settings {
             listeners: Vec::new(),
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
+            is_embedded: false,
             board: None,
             accept_peers: AcceptPeers::Any,
             accepted: Vec::new(),
@@ -151,9 +154,14 @@ impl Settings {
         }
     }
 
-    /// Can peers come, from outside or as Links of this process? Only then the ids that clients show mean something.
+    /// Can peers come, from outside or as Links of the program that the broker is a part of? Only then the ids that
+    /// clients show mean something.
     pub fn has_peers(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.peers)
+        let mut outside = self
+            .listeners
+            .iter()
+            .filter(|listener| !listener.in_process);
+        self.is_embedded || outside.any(|listener| listener.peers)
     }
 
     /// Does a peer's address decide anything? Then it has to be known before its first byte is looked at.

@@ -810,7 +810,11 @@ impl Shard {
             ("sessions", self.sessions.len()),
             ("filters", self.subscriptions.len()),
             ("handled events", self.handlers.len()),
-            ("keys of interest", self.interest.entry_count()),
+            // That ids mean something stays so.
+            (
+                "keys of interest",
+                self.interest.entry_count() - self.interest.count(&Key::Tokens),
+            ),
             ("filters of others", self.remote_filters.len()),
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),

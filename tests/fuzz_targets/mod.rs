@@ -8,6 +8,7 @@ pub mod clusterws;
 pub mod filters;
 pub mod frames;
 pub mod handshake;
+pub mod host;
 pub mod input;
 pub mod interest;
 pub mod native;

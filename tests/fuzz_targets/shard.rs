@@ -390,6 +390,11 @@ fn settings(input: &mut Input<'_>) -> (Settings, Option<Secret>) {
         client_services: false,
         ..open.clone()
     };
+    let links = ListenerSettings {
+        peers: true,
+        in_process: true,
+        ..ListenerSettings::default()
+    };
     let password = has_password.then(|| Secret::new(PASSWORD).expect("a password"));
     let settings = Settings {
         broker: BROKER,
@@ -398,7 +403,7 @@ fn settings(input: &mut Input<'_>) -> (Settings, Option<Secret>) {
             slow("d", SlowPolicy::DropOldest),
             slow("c", SlowPolicy::Conflate),
         ]),
-        listeners: vec![open, dealt, strict, resp(false), resp(true)],
+        listeners: vec![open, dealt, strict, resp(false), resp(true), links],
         trusted: TrustedProxies::default(),
         server_limits: Limits {
             subscriptions_max: 1000,

@@ -15,10 +15,11 @@ use pubsub::message::Payload;
 use pubsub::secret::Secret;
 use pubsub::shard::auth::Access;
 use pubsub::shard::parcel::Parcel;
-use pubsub::shard::settings::Settings;
-use pubsub::shard::{Credentials, Effect, Ending, Now, Shard, Verdict};
+use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
+use pubsub::shard::{Credentials, Effect, Ending, Now, Shard};
 use pubsub::topic::Topic;
 
+use super::host::Host;
 use super::received::{self, News, Received, Series, Speech};
 use super::speakers::{Known, Way};
 use super::values::Answer;
@@ -75,7 +76,6 @@ enum Taken {
     },
     Sent(SessionId),
     Ended(SessionId, Ending),
-    Admit(SessionId, Verdict),
     Publish(Topic, Payload),
     Quiesce,
     CloseAll(u64),
@@ -101,7 +101,8 @@ pub struct World {
     /// The next generation of each slot, and whether it is taken.
     slots: Vec<Vec<(u32, bool)>>,
     pub clients: Vec<Option<Client>>,
-    asked: VecDeque<(usize, SessionId)>,
+    /// Who is asked about clients, where nobody comes in unasked.
+    host: Option<Host>,
     now_ms: u64,
     next_number: u64,
     deliveries: u64,
@@ -131,7 +132,7 @@ impl World {
             entries_max: RING_ENTRIES_MAX,
             bytes_max: RING_BYTES_MAX,
         };
-        World {
+        let mut world = World {
             shards: (0..count)
                 .map(|index| {
                     let mut shard = Shard::new(ShardId(index as u8), settings.clone(), now);
@@ -146,7 +147,7 @@ impl World {
             arrivals: vec![Vec::new(); count],
             slots: vec![Vec::new(); count],
             clients: (0..clients).map(|_| None).collect(),
-            asked: VecDeque::new(),
+            host: None,
             now_ms: 0,
             next_number: 0,
             deliveries: 0,
@@ -154,7 +155,31 @@ impl World {
             is_quiet: false,
             has_password,
             settings,
+        };
+        world.open_host();
+        world
+    }
+
+    /// The host comes in before anybody else, on the last shard.
+    fn open_host(&mut self) {
+        let links = |listener: &ListenerSettings| listener.in_process;
+        let listener = self.settings.listeners.iter().position(links);
+        let Some(listener) = listener.filter(|_| self.settings.admission == Admission::Host) else {
+            return;
+        };
+        let shard = self.shards.len() - 1;
+        let session = self.new_session(shard);
+        self.host = Some(Host::new(shard, session));
+        self.inputs[shard].push(Taken::Accepted {
+            session,
+            listener: listener as u16,
+            refused: false,
+        });
+        for _ in 0..8 {
+            self.turn_all();
         }
+        let is_in = self.host.as_ref().is_some_and(|host| host.is_in);
+        assert!(is_in, "it is welcome, and watches");
     }
 
     // What happens to the world: for the next turns.
@@ -328,14 +353,8 @@ impl World {
 
     /// The host's word on the session that asked first.
     pub fn admit(&mut self, is_admitted: bool) {
-        if let Some((shard, session)) = self.asked.pop_front() {
-            let identity = Some(Box::new(pubsub::shard::Identity::named("somebody")));
-            let verdict = if is_admitted {
-                Verdict::Admitted { identity }
-            } else {
-                Verdict::Refused
-            };
-            self.inputs[shard].push(Taken::Admit(session, verdict));
+        if let Some(host) = &mut self.host {
+            host.admit(is_admitted);
         }
     }
 
@@ -418,6 +437,12 @@ impl World {
 
     /// What the driver takes from the connections of this shard.
     fn take(&mut self, at: usize) {
+        if let Some(host) = self.host.as_mut().filter(|host| host.shard == at)
+            && let Some(bytes) = host.say()
+        {
+            let session = host.session;
+            self.inputs[at].push(Taken::Received { session, bytes });
+        }
         for client in self.clients.iter_mut().flatten() {
             let Some((_, session)) = client.place.filter(|place| place.0 == at) else {
                 continue;
@@ -447,7 +472,6 @@ impl World {
             Taken::Received { session, mut bytes } => shard.receive(session, &mut bytes),
             Taken::Sent(session) => shard.sent(session),
             Taken::Ended(session, ending) => shard.ended(session, ending),
-            Taken::Admit(session, verdict) => shard.admit(session, verdict),
             // A full ring refuses it, whole.
             Taken::Publish(topic, payload) => drop(shard.publish_as_host(topic, payload)),
             Taken::Quiesce => shard.quiesce(),
@@ -517,6 +541,11 @@ impl World {
             let size: usize = chunks.iter().map(Bytes::len).sum();
             assert!(size <= SEND_BYTES_MAX, "a send of {size} bytes");
             flushed += size;
+            if let Some(host) = self.host.as_mut().filter(|host| host.is_at(at, session)) {
+                host.hear(&chunks);
+                self.shards[at].sent(session);
+                continue;
+            }
             let index = self.index_of(at, session);
             let client = self.clients[index].as_mut().expect("it has a session");
             assert!(!client.is_shut_down, "bytes after the last");
@@ -545,11 +574,20 @@ impl World {
             match effect {
                 Effect::PauseReading(session) | Effect::ResumeReading(session) => {
                     let is_reading = matches!(effect, Effect::ResumeReading(_));
-                    if let Some(index) = self.find(at, session)
+                    if let Some(host) = self.host.as_mut().filter(|host| host.is_at(at, session)) {
+                        host.is_reading = is_reading;
+                    } else if let Some(index) = self.find(at, session)
                         && let Some(client) = &mut self.clients[index]
                     {
                         client.is_reading = is_reading;
                     }
+                }
+                Effect::ShutdownWrite(session) if self.is_host(at, session) => {
+                    self.inputs[at].push(Taken::Ended(session, Ending::EndOfInput));
+                }
+                Effect::Close { session, .. } if self.is_host(at, session) => {
+                    self.host = None;
+                    self.slots[at][session.slot as usize].1 = false;
                 }
                 Effect::ShutdownWrite(session) => {
                     let index = self.index_of(at, session);
@@ -586,9 +624,15 @@ impl World {
                     self.arrivals[to.index()].push((index, listener, bytes));
                 }
                 Effect::AskSeat { .. } => unreachable!("no bound per address is set"),
-                Effect::AskHost(asked) => self.asked.push_back((at, asked.session)),
+                Effect::Tokens(_) => {}
             }
         }
+    }
+
+    fn is_host(&self, at: usize, session: SessionId) -> bool {
+        self.host
+            .as_ref()
+            .is_some_and(|host| host.is_at(at, session))
     }
 
     fn hear(&mut self, index: usize, chunks: &[Bytes]) {
@@ -666,7 +710,8 @@ impl World {
             .iter()
             .flatten()
             .filter(|client| client.place.is_some_and(|(shard, _)| shard == at));
-        assert!(stats.connections <= here.count() as u64);
+        let hosts = self.host.iter().filter(|host| host.shard == at);
+        assert!(stats.connections <= (here.count() + hosts.count()) as u64);
         assert!(stats.delivered + stats.announced <= stats.deliveries_due);
         // An empty outbox takes one message of any size; frames that wait get an entry each at the turn's end,
         // and no delivery is shorter than an entry.
@@ -696,8 +741,8 @@ impl World {
                     client.is_fast = true;
                 }
             }
-            while !self.asked.is_empty() {
-                self.admit(true);
+            if let Some(host) = &mut self.host {
+                host.admit_all();
             }
             self.turn_all();
             if self.is_settled() {
@@ -718,7 +763,7 @@ impl World {
                 .all(|ring| ring.parcels.is_empty())
             && self.inputs.iter().all(Vec::is_empty)
             && self.arrivals.iter().all(Vec::is_empty)
-            && self.asked.is_empty()
+            && self.host.as_ref().is_none_or(Host::is_settled)
             && !self.clients.iter().flatten().any(is_unread)
     }
 
@@ -767,8 +812,11 @@ impl World {
     /// Turns and time until nobody is left; then all accounts are closed.
     pub fn finish(&mut self) {
         self.unbound();
-        // Whoever still asks the host has gone, or will be too late.
-        self.asked.clear();
+        // Whoever still waits for its word has gone, or will be too late.
+        if let Some(host) = &mut self.host {
+            host.forget();
+            self.inputs[host.shard].push(Taken::Ended(host.session, Ending::Failed));
+        }
         if self.is_quiet {
             // Nothing is read any more, not even an end: a drain goes on to close.
             self.close_all(0);
@@ -780,7 +828,9 @@ impl World {
             let deadlines = self.shards.iter().filter_map(Shard::next_deadline_ms);
             self.now_ms = deadlines.min().unwrap_or(0).max(self.now_ms + 1);
             self.turn_all();
-            self.asked.clear();
+            if let Some(host) = &mut self.host {
+                host.forget();
+            }
         }
         self.pass(10_000_000);
         self.turn_all();

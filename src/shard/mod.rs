@@ -798,7 +798,7 @@ impl Shard {
             subscriptions,
             outbox_bytes: self.outbox_bytes as u64,
             requests_pending: self.requests.pending() as u64,
-            peers: self.peers.len() as u64,
+            peers: self.peers.count() as u64,
             ..self.stats.clone()
         }
     }

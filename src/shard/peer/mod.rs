@@ -143,7 +143,7 @@ impl Peers {
     }
 
     /// How many have their names here.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.names.len()
     }
 

@@ -95,8 +95,6 @@ fn order_twin(filter: &Filter) -> impl Ord {
             )
         }
         Filter::Glob(_) => (3, Reverse(0), false, vec![], written),
-        // No topic matches one.
-        Filter::Room(_) => (4, Reverse(0), false, vec![], written),
     }
 }
 

@@ -798,7 +798,7 @@ impl Shard {
             subscriptions,
             outbox_bytes: self.outbox_bytes as u64,
             requests_pending: self.requests.pending() as u64,
-            peers: self.peers.len() as u64,
+            peers: self.peers.count() as u64,
             ..self.stats.clone()
         }
     }
@@ -810,7 +810,11 @@ impl Shard {
             ("sessions", self.sessions.len()),
             ("filters", self.subscriptions.len()),
             ("handled events", self.handlers.len()),
-            ("keys of interest", self.interest.entry_count()),
+            // That ids mean something stays so.
+            (
+                "keys of interest",
+                self.interest.entry_count() - self.interest.count(&Key::Tokens),
+            ),
             ("filters of others", self.remote_filters.len()),
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),

@@ -146,9 +146,12 @@ impl Settings {
         }
     }
 
-    /// Can peers come, from outside or as Links of this process? Only then the ids that clients show mean something.
-    pub fn has_peers(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.peers)
+    /// Do the ids that clients show mean something from the start? Where peers can come from outside, or tokens were
+    /// accepted before.
+    pub fn has_tokens(&self) -> bool {
+        let mut listeners = self.listeners.iter();
+        let from_outside = listeners.any(|listener| listener.peers && !listener.in_process);
+        from_outside || !self.accepted.is_empty()
     }
 
     /// Does a peer's address decide anything? Then it has to be known before its first byte is looked at.

@@ -627,6 +627,10 @@ impl House {
         for name in shard.peers.names() {
             interest.insert(Key::Peer(name.clone()), 1);
         }
+        let tokens = shard.interest.count(&Key::Tokens);
+        if tokens > 0 {
+            interest.insert(Key::Tokens, tokens);
+        }
         for (key, count) in &interest {
             assert_eq!(shard.interest.count(key), *count, "{key:?}");
         }

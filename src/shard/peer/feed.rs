@@ -275,6 +275,7 @@ impl Shard {
             | Key::Master(_)
             | Key::AnyPeer(_)
             | Key::Peer(_)
+            | Key::Tokens
             | Key::Host(..)
             | Key::HostEvent(..) => {}
         }

@@ -370,6 +370,7 @@ impl Shard {
             | Key::Master(_)
             | Key::AnyPeer(_)
             | Key::Peer(_)
+            | Key::Tokens
             | Key::Behind(..)
             | Key::Clogged(..) => {}
         }

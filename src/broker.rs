@@ -556,7 +556,10 @@ fn settings(
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         trusted: config.trust_proxy.clone(),
-        admission: Admission::Open,
+        admission: match config.admission {
+            config::Admission::Open => Admission::Open,
+            config::Admission::Host => Admission::Host,
+        },
         is_embedded: config.embedded,
         board: Some(Arc::default()),
         accept_peers: match config.accept_peers {

@@ -831,7 +831,7 @@ impl Shard {
             // That ids mean something stays so.
             (
                 "keys of interest",
-                self.interest.entry_count() - self.interest.count(&Key::Tokens),
+                self.interest.entry_count() - self.interest.count(&parcel::Key::Tokens),
             ),
             ("filters of others", self.remote_filters.len()),
             ("services of others", self.remote_services.len()),

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-use crate::client::{Client, ClientIndex};
+use crate::client::{Client, ClientIndex, Protocol};
 use crate::names::{Filter, TOPICS, Topic};
 use crate::oracle::{Moment, Publication, Publisher};
 use crate::stage::{Emitted, Request, Stage};
 
 pub const SERVICES: [&str; 3] = ["add", "mul", "rare"];
 
-/// What only a native client has.
+/// What only a native client has, and of it a peer what it takes to serve.
 #[derive(Default)]
 pub struct Native {
     pub expected: VecDeque<Expected>,
@@ -259,6 +259,9 @@ impl Client {
 
     /// Answers what it was asked, once, twice, or with an error.
     pub fn reply(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
+        if self.protocol == Protocol::Peer {
+            return self.reply_as_peer(stage, frames);
+        }
         let Some((theirs, number)) = self.native.asked.pop_front() else {
             return;
         };

@@ -92,6 +92,8 @@ pub struct Outcome {
     pub closed_slow: u64,
     pub counts: u64,
     pub answers: u64,
+    pub emitted: u64,
+    pub disconnects: u64,
     pub handed_over: u64,
     pub stalls: u64,
     pub turns: u64,
@@ -138,6 +140,12 @@ impl World {
             dealt,
             ..ListenerSettings::default()
         };
+        let peers = |dealt| ListenerSettings {
+            peers: true,
+            client_services: true,
+            dealt,
+            ..ListenerSettings::default()
+        };
         let rule = |prefix: &'static str, policy| SlowRule {
             prefix: Bytes::from_static(prefix.as_bytes()),
             policy,
@@ -148,7 +156,14 @@ impl World {
                 rule("d", SlowPolicy::DropOldest),
                 rule("k", SlowPolicy::Conflate),
             ]),
-            listeners: vec![listener(false), listener(true), resp(false), resp(true)],
+            listeners: vec![
+                listener(false),
+                listener(true),
+                resp(false),
+                resp(true),
+                peers(false),
+                peers(true),
+            ],
             server_limits: profile.server_limits.clone(),
             ..Settings::plain(profile.shards, profile.limits.clone())
         });
@@ -186,6 +201,8 @@ impl World {
                 oracle: Oracle::default(),
                 requests: Vec::new(),
                 emits: Vec::new(),
+                emissions: Default::default(),
+                let_in: Default::default(),
                 rng,
                 moment: 0,
                 cues: Vec::new(),
@@ -252,7 +269,10 @@ impl World {
 
     fn outcome(mut self) -> Outcome {
         let stats: Vec<_> = self.stats().collect();
+        let (emitted, disconnects) = self.stage.emissions.sums();
         Outcome {
+            emitted,
+            disconnects,
             violations: std::mem::take(&mut self.stage.oracle.violations),
             trace: self.stage.trace.take().unwrap_or_default().into(),
             digest: self.stage.digest,
@@ -397,6 +417,10 @@ impl World {
         } else {
             self.stage.rng.usize(..self.profile.shards)
         };
+        let peers = self.profile.peers;
+        if peers > 0 && self.stage.rng.u8(..10) < peers {
+            return self.connect_as(Protocol::Peer, shard, is_dealt);
+        }
         let protocol = match self.stage.rng.u8(..10) {
             drawn if drawn < self.profile.resp => Protocol::Resp,
             drawn if drawn < self.profile.resp + self.profile.clusterws => {

@@ -1,0 +1,145 @@
+//! What peers emit to clients, and put them into rooms for: whom it must reach, in which order, and whom it must not.
+//!
+//! Each room is filled by one peer alone, so who is in it is decided by the order of that peer's calls and nothing else:
+//! who joined before an event was emitted gets it, on whatever shard, and who has left does not. Nobody waits for an
+//! answer in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::client::ClientIndex;
+use crate::oracle::{Kind, Oracle, Standing};
+
+/// An event for one client, or for many.
+#[derive(Debug)]
+pub struct Emission {
+    pub by: ClientIndex,
+    /// Who must get it, as long as the connection lasts.
+    pub must: BTreeSet<ClientIndex>,
+    /// Who else may: any client that comes and goes meanwhile, but the one that is left out.
+    pub is_for_all: bool,
+    pub left_out: Option<ClientIndex>,
+    /// For many, it is counted as a delivery to each.
+    pub is_counted: bool,
+    pub is_volatile: bool,
+    /// Its answer was read.
+    pub is_done: bool,
+    pub came: BTreeSet<ClientIndex>,
+}
+
+/// All of them, in the order in which they were sent.
+#[derive(Debug, Default)]
+pub struct Emissions {
+    all: Vec<Emission>,
+    /// By peer and client: the last that came.
+    last: BTreeMap<(ClientIndex, ClientIndex), usize>,
+    /// By close code: which peer disconnects whom by it, and how many emissions there were before.
+    disconnects: BTreeMap<u16, (ClientIndex, ClientIndex, usize)>,
+}
+
+/// The first of the close codes of disconnects.
+const CODE_MIN: u16 = 4100;
+const CODE_MAX: u16 = 4999;
+
+impl Emissions {
+    /// Another one; its number.
+    pub fn push(&mut self, emission: Emission) -> usize {
+        self.all.push(emission);
+        self.all.len() - 1
+    }
+
+    /// Its answer was read.
+    pub fn done(&mut self, number: usize) {
+        self.all[number].is_done = true;
+    }
+
+    /// A client heard one.
+    pub fn hear(&mut self, client: ClientIndex, number: u64, oracle: &mut Oracle) {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let Some(emission) = self.all.get_mut(number) else {
+            let text = format!("client {client} hears emission {number}, which is none");
+            return oracle.violate(Kind::Content, text);
+        };
+        let may = emission.must.contains(&client)
+            || emission.is_for_all && emission.left_out != Some(client);
+        if !may {
+            let text = format!("client {client} hears emission {number}: {emission:?}");
+            return oracle.violate(Kind::Stray, text);
+        }
+        if !emission.came.insert(client) {
+            let text = format!("client {client} hears emission {number} twice");
+            return oracle.violate(Kind::Twice, text);
+        }
+        let last = self.last.insert((emission.by, client), number);
+        if last.is_some_and(|last| last > number) {
+            let text = format!("client {client} hears emission {number} behind {last:?}");
+            oracle.violate(Kind::Order, text);
+        }
+    }
+
+    /// A peer disconnects a client: the code by which it is known, unless there were too many.
+    pub fn disconnect(&mut self, by: ClientIndex, client: ClientIndex) -> Option<u16> {
+        let code = CODE_MIN + u16::try_from(self.disconnects.len()).ok()?;
+        (code <= CODE_MAX).then(|| {
+            let before = self.all.len();
+            self.disconnects.insert(code, (by, client, before));
+            code
+        })
+    }
+
+    /// A client was closed with this code: what was emitted to it before has come.
+    pub fn closed(&self, client: ClientIndex, code: u16, oracle: &mut Oracle) {
+        if !(CODE_MIN..=CODE_MAX).contains(&code) {
+            return;
+        }
+        let Some(&(by, who, before)) = self.disconnects.get(&code) else {
+            let text = format!("client {client} is closed with {code}");
+            return oracle.violate(Kind::Ending, text);
+        };
+        if who != client {
+            let text = format!("client {client} is closed with {code}, which is for {who}");
+            return oracle.violate(Kind::Ending, text);
+        }
+        for (number, emission) in self.all[..before].iter().enumerate() {
+            if emission.by == by && emission.lacks(client) {
+                let text = format!("client {client} is closed before emission {number} came");
+                oracle.violate(Kind::Missing, text);
+            }
+        }
+    }
+
+    /// What must have come by now.
+    pub fn reckon(&self, standings: &[Standing], oracle: &mut Oracle) {
+        for (number, emission) in self.all.iter().enumerate().filter(|(_, one)| one.is_done) {
+            for &client in &emission.must {
+                if standings[client] == Standing::Open && emission.lacks(client) {
+                    let text = format!("client {client} misses emission {number}: {emission:?}");
+                    oracle.violate(Kind::Missing, text);
+                }
+            }
+        }
+    }
+
+    /// How many deliveries were due, at least and at most, where so many clients came in all.
+    pub fn due(&self, clients: usize) -> (u64, u64) {
+        let counted = || self.all.iter().filter(|emission| emission.is_counted);
+        let most = |emission: &Emission| match emission.is_for_all {
+            true => clients,
+            false => emission.must.len(),
+        };
+        let least: usize = counted().map(|emission| emission.came.len()).sum();
+        let most: usize = counted().map(most).sum();
+        (least as u64, most as u64)
+    }
+
+    /// How many came, and how many close frames were asked for.
+    pub fn sums(&self) -> (u64, u64) {
+        let came: usize = self.all.iter().map(|emission| emission.came.len()).sum();
+        (came as u64, self.disconnects.len() as u64)
+    }
+}
+
+impl Emission {
+    fn lacks(&self, client: ClientIndex) -> bool {
+        !self.is_volatile && self.must.contains(&client) && !self.came.contains(&client)
+    }
+}

@@ -455,7 +455,7 @@ fn in_a_child_every_call_says_so_and_nothing_that_the_parent_uses_is_touched() {
     scene.link.process = Process::another();
     // Whoever had a lock when the process was forked will never give it back.
     let inner = scene.link.inner.clone();
-    let _locks = (
+    let locks = (
         lock(&inner.intake),
         lock(&inner.requests),
         lock(&inner.channels),

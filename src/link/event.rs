@@ -93,8 +93,8 @@ pub enum Event {
     Log { level: u8, text: Bytes },
     /// A plain HTTP connection that is now the host's, with what was read of it so far.
     Http { socket: OwnedFd, head: Bytes },
-    /// A remote Link is connected; `client` is its id until it breaks. What it watches, subscribes to and handles holds
-    /// again.
+    /// A remote Link is connected; `client` is its id until it breaks. What it watches, subscribes to and handles is said
+    /// again, before all calls that wait: the `Done` of any of these, or of a later one, says that it holds.
     Up { client: ClientId },
     /// A remote Link has lost its connection, or could not connect, and tries again. Calls wait meanwhile.
     Down { reason: Bytes },
@@ -142,6 +142,8 @@ pub(super) enum Heard {
     Request(u64, Event),
     Welcome(ClientId),
     Probe,
+    /// What was read of the connection that comes next.
+    Head(Bytes),
 }
 
 /// What a frame says, with slices of it. `told` must have been read of `frame`.

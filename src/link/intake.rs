@@ -17,6 +17,7 @@ use super::frames::Frames;
 use super::remote::DOWN;
 use super::{Event, Inner, LinkError, Ticket, lock};
 use crate::net::links::Item;
+use crate::protocol::peer::EventType;
 use crate::protocol::peer::call::{Call, write_call};
 use crate::protocol::peer::event::read_event;
 
@@ -62,6 +63,8 @@ impl Aside {
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     frames: Frames,
+    /// What was read of a connection that comes behind it.
+    head: Bytes,
     is_over: bool,
 }
 
@@ -117,7 +120,7 @@ impl Inner {
             match self.carrier.next() {
                 Some(Item::Bytes(chunk)) => intake.frames.push(chunk),
                 Some(Item::Socket(socket)) => {
-                    let head = Bytes::new();
+                    let head = mem::take(&mut intake.head);
                     return Some(Event::Http { socket, head });
                 }
                 None if self.carrier.is_closed() => return self.end(intake, None),
@@ -153,6 +156,10 @@ impl Inner {
             Heard::Probe => {
                 // If there is no room for it, it is one of many calls, and each of them says the same.
                 let _ = self.carrier.call(|out| write_call(&Call::Alive, out));
+                None
+            }
+            Heard::Head(head) => {
+                intake.head = head;
                 None
             }
             Heard::Event(event) => {
@@ -210,6 +217,9 @@ fn read(owner: &Bytes, frame: &[u8]) -> Option<Heard> {
     if frame.first() == Some(&DOWN) {
         let reason = owner.slice_ref(&frame[1..]);
         return Some(Heard::Event(Event::Down { reason }));
+    }
+    if frame.first() == Some(&(EventType::Http as u8)) {
+        return Some(Heard::Head(owner.slice_ref(&frame[1..])));
     }
     let told = read_event(frame).ok()?;
     Some(event::owned(owner, &told))

@@ -401,6 +401,26 @@ fn the_last_event_is_the_last_and_every_call_says_so() {
 }
 
 #[test]
+fn a_connection_comes_with_what_was_read_of_it() {
+    let mut scene = Scene::new();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    let mut frame = b"\x0f\0\0\0".to_vec();
+    frame.push(crate::protocol::peer::EventType::Http as u8);
+    frame.extend_from_slice(b"GET / HTTP/1.1");
+    scene.give_bytes(frame);
+    scene.far.give(Item::Socket(theirs.into())).expect("room");
+    let Some(Event::Http { socket, head }) = scene.drain().pop() else {
+        panic!("a connection");
+    };
+    assert_eq!(head, "GET / HTTP/1.1");
+    let mut theirs = std::os::unix::net::UnixStream::from(socket);
+    std::io::Write::write_all(&mut theirs, b"200").expect("it is open");
+    let mut answer = [0; 3];
+    std::io::Read::read_exact(&mut &ours, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"200");
+}
+
+#[test]
 fn a_full_queue_does_nothing_and_says_so() {
     let mut scene = Scene::new();
     let payload = Payload::binary(vec![7; 100_000].into());

@@ -250,6 +250,7 @@ fn what_stands_is_said_again_and_calls_wait_for_the_next_connection() {
     assert_eq!((payload, &context[..]), (json("1"), &b"room"[..]));
     assert!(answer(&link, waiting).is_ok());
     let left = Topic::channel(bytes("left")).expect("a topic");
+    // All that stands came before this.
     done(&link, link.publish(&left, &json("1"), true, Answer::Wanted));
     let mut client = Client::connect(&broker);
     client.send_json(&json!({"type": "request", "event": "add", "data": 1, "id": 1}));
@@ -370,6 +371,8 @@ fn a_connection_that_swallows_everything_is_given_up() {
     assert!(why.contains("does not answer"), "{why}");
     proxy.swallows.store(false, Ordering::SeqCst);
     wait_up(&link);
+    // Behind what stands.
+    done(&link, link.publish(&room, &json("2"), true, Answer::Wanted));
     let mut client = Client::connect(&broker);
     client.send_json(&json!({"type": "request", "event": "add", "data": 1, "id": 1}));
     let Event::Request { request, .. } = next(&link) else {

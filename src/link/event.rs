@@ -94,8 +94,8 @@ pub enum Event {
     /// A plain HTTP connection that is now the host's, with what was read of it so far. [`Link::adopt`](super::Link::adopt)
     /// gives it back.
     Http(Box<HttpConnection>),
-    /// A remote Link is connected; `client` is its id until it breaks. What it watches, subscribes to and handles holds
-    /// again.
+    /// A remote Link is connected; `client` is its id until it breaks. What it watches, subscribes to and handles is said
+    /// again, before all calls that wait: the `Done` of any of these, or of a later one, says that it holds.
     Up { client: ClientId },
     /// A remote Link has lost its connection, or could not connect, and tries again. Calls wait meanwhile.
     Down { reason: Bytes },

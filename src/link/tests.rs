@@ -409,6 +409,30 @@ fn the_last_event_is_the_last_and_every_call_says_so() {
 }
 
 #[test]
+fn a_connection_comes_with_what_was_read_of_it() {
+    let mut scene = Scene::new();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    let connection = HttpConnection {
+        socket: theirs.into(),
+        listener: 1,
+        address: "here".to_owned(),
+        bytes: b"GET / HTTP/1.1".to_vec(),
+    };
+    let given = scene.far.give(Item::Socket(Box::new(connection)));
+    given.expect("room");
+    let Some(Event::Http(connection)) = scene.drain().pop() else {
+        panic!("a connection");
+    };
+    assert_eq!(connection.bytes, b"GET / HTTP/1.1");
+    let socket = connection.socket;
+    let mut theirs = std::os::unix::net::UnixStream::from(socket);
+    std::io::Write::write_all(&mut theirs, b"200").expect("it is open");
+    let mut answer = [0; 3];
+    std::io::Read::read_exact(&mut &ours, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"200");
+}
+
+#[test]
 fn a_full_queue_does_nothing_and_says_so() {
     let mut scene = Scene::new();
     let payload = Payload::binary(vec![7; 100_000].into());

@@ -45,6 +45,8 @@ pub struct Config {
     pub admin: Option<HostPort>,
     /// What `POST /publish` asks for when the admin listener is beyond loopback.
     pub admin_key: Option<Secret>,
+    /// Is the broker a part of another program? Then it has one shard, pinned to no CPU, unless told.
+    pub embedded: bool,
     /// The number of shards; `None` for one per CPU ([`crate::net::affinity::plan`]).
     pub shards: Option<usize>,
     /// The CPUs that the shards are pinned to.
@@ -96,6 +98,7 @@ impl Default for Config {
                 port: 8001,
             }),
             admin_key: None,
+            embedded: false,
             shards: None,
             cores: None,
             io: Io::Auto,
@@ -120,6 +123,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The defaults of a broker in another program: one shard, pinned to no CPU, no listener for operators.
+    pub fn embedded() -> Config {
+        Config {
+            embedded: true,
+            admin: None,
+            ..Config::default()
+        }
+    }
+
     /// Do the parts fit together?
     ///
     /// # Errors

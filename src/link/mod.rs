@@ -498,6 +498,12 @@ impl Link {
         self.carrier.fd()
     }
 
+    /// Makes the descriptor readable until the next drain, for a host that has events of its own to give with those of the
+    /// Link.
+    pub fn wake(&self) {
+        self.carrier.wake();
+    }
+
     /// Ends the Link after all calls made so far, as the drop does; the events that are left can still be drained, and
     /// the last is [`Event::Closed`].
     ///

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
+use crate::limits::NAME_BYTES_MAX;
 use crate::topic::Topic;
 
 pub mod proxies;
@@ -153,16 +154,37 @@ pub struct ClientId {
 impl ClientId {
     /// The length of the written form, in bytes.
     pub const WRITTEN_SIZE: usize = 20;
-}
 
-impl fmt::Display for ClientId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What the written form is made of.
+    pub fn to_bytes(self) -> [u8; 15] {
         let mut raw = [0; 15];
         raw[..6].copy_from_slice(&self.broker.to_be_bytes()[2..]);
         raw[6] = self.shard.0;
         raw[7..11].copy_from_slice(&self.session.slot.to_be_bytes());
         raw[11..].copy_from_slice(&self.session.generation.to_be_bytes());
-        f.write_str(&URL_SAFE_NO_PAD.encode(raw))
+        raw
+    }
+
+    /// The client of these bytes; none if they name a shard that no broker has.
+    pub fn from_bytes(raw: [u8; 15]) -> Option<ClientId> {
+        if usize::from(raw[6]) >= SHARDS_MAX {
+            return None;
+        }
+        let word = |at: usize| u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+        Some(ClientId {
+            broker: u64::from(word(0)) << 16 | u64::from(raw[4]) << 8 | u64::from(raw[5]),
+            shard: ShardId(raw[6]),
+            session: SessionId {
+                slot: word(7),
+                generation: word(11),
+            },
+        })
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.to_bytes()))
     }
 }
 
@@ -187,18 +209,7 @@ impl FromStr for ClientId {
             Ok(15) => {}
             _ => return Err(NotAClientId),
         }
-        if usize::from(raw[6]) >= SHARDS_MAX {
-            return Err(NotAClientId);
-        }
-        let word = |at: usize| u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
-        Ok(ClientId {
-            broker: u64::from(word(0)) << 16 | u64::from(raw[4]) << 8 | u64::from(raw[5]),
-            shard: ShardId(raw[6]),
-            session: SessionId {
-                slot: word(7),
-                generation: word(11),
-            },
-        })
+        ClientId::from_bytes(raw).ok_or(NotAClientId)
     }
 }
 
@@ -330,6 +341,12 @@ pub enum Address {
     Token(Bytes),
 }
 
+/// Is this a name for an event, a service or a peer: text of 1 to [`NAME_BYTES_MAX`] bytes without control characters?
+pub fn is_name(name: &[u8]) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && std::str::from_utf8(name).is_ok_and(|name| !name.contains(char::is_control))
+}
+
 /// Who asks, or says something.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sender {
@@ -443,5 +460,21 @@ mod tests {
         assert!(set.remove(ShardId(127)) && !set.remove(ShardId(127)));
         assert_eq!(set.len(), 1);
         assert_eq!(ShardSet::first(3).len(), 3);
+    }
+
+    #[test]
+    fn names_are_bounded_text() {
+        for (name, expected) in [
+            ("a", true),
+            ("", false),
+            ("a b", true),
+            ("é", true),
+            ("a\n", false),
+            ("\u{7f}", false),
+            ("\u{85}", false),
+        ] {
+            assert_eq!(is_name(name.as_bytes()), expected, "{name:?}");
+        }
+        assert!(is_name(&[b'x'; 255]) && !is_name(&[b'x'; 256]) && !is_name(b"\xff"));
     }
 }

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crossbeam_utils::sync::WaitGroup;
 
 use crate::address::ShardId;
 use crate::admin::{self, AdminHandle, AdminState, BrokerInfo, Key, Readiness};
-use crate::config::{Config, Io, ListenAddr};
+use crate::config::{self, Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::mesh;
 use crate::net::Driver;
@@ -27,6 +27,8 @@ use crate::net::clock::Clock;
 use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
 use crate::net::event_loop::EventLoop;
+use crate::net::linked::Linked;
+use crate::net::links::{Door, HostEnd, Roster};
 use crate::net::listener::{self, Bound, Listening};
 use crate::net::population::Population;
 use crate::net::uring::features::Features;
@@ -36,9 +38,10 @@ use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
-use crate::shard::settings::{Admission, ListenerSettings, Settings};
+use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 /// Words of the control plane that may wait for one shard.
@@ -95,6 +98,8 @@ pub struct Broker {
     pub listening: Vec<Bound>,
     /// Where Redis clients connect, likewise.
     pub resp: Vec<Bound>,
+    /// Where application servers connect, likewise.
+    pub peers: Vec<Bound>,
     /// Where operators will connect: bound, and the caller's to serve.
     pub admin: Option<TcpListener>,
     /// Which driver runs, and why.
@@ -105,6 +110,19 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
+    links: Links,
+}
+
+/// What it takes to open a Link.
+struct Links {
+    /// By shard.
+    doors: Vec<Door>,
+    roster: Arc<Roster>,
+    board: Option<Arc<Board>>,
+    /// The index of the listener that they come to.
+    listener: u16,
+    /// How many were opened.
+    opened: AtomicUsize,
 }
 
 impl Broker {
@@ -147,33 +165,48 @@ impl Broker {
             })
             .transpose()?;
         let (failed, failures) = bounded(shards);
+        let roster = Arc::new(Roster::new());
+        let is_in_process = |listener: &ListenerSettings| listener.in_process;
+        let listener = settings.listeners.iter().position(is_in_process);
+        let listener = listener.expect("every broker has one for Links") as u16;
+        let board = settings.board.clone();
         let Bindings {
             mut listening,
             by_shard,
             sockets,
         } = bindings;
-        // They were bound behind those of the other clients.
-        let is_resp = |listener: &ListenerSettings| listener.resp;
-        let resp = settings.listeners.iter().position(is_resp);
-        let resp = listening.split_off(resp.unwrap_or(listening.len()));
+        // They were bound behind those of the other clients, and these are all.
+        let resp = count(&settings, |listener| listener.resp);
+        let peers = count(&settings, |listener| listener.peers && !listener.in_process);
+        let peers = listening.split_off(listening.len() - peers);
+        let resp = listening.split_off(listening.len() - resp);
         let starting = Starting {
             settings,
             credentials: Arc::new(credentials),
             plan: &plan,
             coalesce_us: config.coalesce_us,
             failed,
+            roster: roster.clone(),
         };
-        let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
+        let (started, driver) = starting.start(config.io, by_shard)?;
         Ok(Broker {
             listening,
             resp,
+            peers,
             admin,
             driver,
             pinning: plan.reason,
-            shards: senders,
-            threads,
+            shards: started.senders.into(),
+            threads: started.threads,
             failures,
             sockets,
+            links: Links {
+                doors: started.doors,
+                roster,
+                listener,
+                opened: AtomicUsize::new(0),
+                board,
+            },
         })
     }
 
@@ -204,9 +237,34 @@ impl Broker {
         admin::start(listener, state).map(Some)
     }
 
+    /// Opens a Link: a session of the peer protocol whose connection is in memory. Links are spread over the shards, one
+    /// after the other; they count for no limit of connections. They end with the broker, and a drain leaves them to the
+    /// last: with the end of the last shard's thread, or of the first that fails.
+    ///
+    /// # Errors
+    /// If there is no descriptor left, or the broker has failed.
+    pub fn open_link(&self) -> io::Result<HostEnd> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the broker is gone");
+        let index = self.links.opened.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let (host, end) = self.links.doors[index].link()?;
+        if !self.links.roster.add(&host) {
+            return Err(gone());
+        }
+        let listener = self.links.listener;
+        self.shards[index]
+            .insist(Control::Link { end, listener }, RELOAD_TIME)
+            .map_err(|_| gone())?;
+        Ok(host)
+    }
+
     /// The way to the shards, for the admin listener.
     pub fn shards(&self) -> Arc<[ControlSender]> {
         self.shards.clone()
+    }
+
+    /// Where a publisher in this process sees whether anybody listens.
+    pub fn board(&self) -> Option<&Arc<Board>> {
+        self.links.board.as_ref()
     }
 
     /// Shards that ended by themselves arrive here. One is enough: a broker without one of its shards must go.
@@ -281,14 +339,6 @@ impl Broker {
             }
         }
         true
-    }
-
-    /// The host's end of a new Link.
-    ///
-    /// # Errors
-    /// If there is no descriptor left.
-    pub fn open_link(&self) -> io::Result<crate::net::links::HostEnd> {
-        crate::net::links::pair().map(|(host, _)| host)
     }
 
     /// Ends the shards' threads and gives the sockets' paths back.
@@ -371,6 +421,11 @@ impl Bindings {
     }
 }
 
+/// How many of the listeners are of a kind.
+fn count(settings: &Settings, is_it: impl Fn(&&ListenerSettings) -> bool) -> usize {
+    settings.listeners.iter().filter(is_it).count()
+}
+
 fn port_of(bound: &Bound) -> u16 {
     match bound {
         Bound::Tcp(address) => address.port(),
@@ -441,6 +496,25 @@ fn settings(
             });
         }
     }
+    for (addr, is_optional) in config.peers.iter().flat_map(ListenAddr::expand) {
+        let index = listeners.len() as u16;
+        if let Some(bound) = bindings.bind_unless_skipped(index, &addr, is_optional)? {
+            listeners.push(ListenerSettings {
+                peers: true,
+                address: bound.to_string(),
+                port: port_of(&bound),
+                dealt: matches!(addr, ListenAddr::Unix(_)),
+                ..ListenerSettings::default()
+            });
+        }
+    }
+    // Not in the configuration: the Links of whoever started this broker.
+    listeners.push(ListenerSettings {
+        peers: true,
+        in_process: true,
+        address: "link".to_owned(),
+        ..ListenerSettings::default()
+    });
     let mut access = Access::new(config.access.clone());
     if config.has_authentication() {
         access = access.for_authenticated();
@@ -452,6 +526,8 @@ fn settings(
     }
     let mut broker = [0; 8];
     getrandom::fill(&mut broker[2..]).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut token_key = [0; 32];
+    getrandom::fill(&mut token_key).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Settings {
         broker: u64::from_be_bytes(broker),
         process_id: std::process::id(),
@@ -464,12 +540,24 @@ fn settings(
         listeners,
         trusted: config.trust_proxy.clone(),
         admission: Admission::Open,
+        board: Some(Arc::default()),
+        accept_peers: match config.accept_peers {
+            config::AcceptPeers::Any => AcceptPeers::Any,
+            config::AcceptPeers::Listed => AcceptPeers::Listed,
+        },
+        accepted: Vec::new(),
+        token_key,
         fault: Fault::new(config.fault),
     })
 }
 
 /// The ways to the shards, and their threads.
-type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
+#[derive(Default)]
+struct Started {
+    senders: Vec<ControlSender>,
+    doors: Vec<Door>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// What it takes to start the shards' threads. They share nothing but the rings, their wakers, and the count of
 /// connections.
@@ -479,6 +567,7 @@ struct Starting<'a> {
     plan: &'a Plan,
     coalesce_us: u64,
     failed: Sender<Failure>,
+    roster: Arc<Roster>,
 }
 
 impl Starting<'_> {
@@ -583,21 +672,25 @@ impl Starting<'_> {
             .min(connections_possible);
         let population = Population::new(connections_max);
         let population = Arc::new(population.per_address(self.settings.limits.per_address_max));
-        let mut senders = Vec::new();
-        let mut threads = Vec::new();
+        let turn_bytes_max = self.settings.limits.turn_bytes_max;
+        let mut started = Started::default();
         let mut goes: Vec<Sender<()>> = Vec::new();
         let ended = WaitGroup::new();
         let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
         for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
             let id = ports.shard();
             let (sender, control) = bounded(CONTROL_WORDS_MAX);
-            let (bell, waker) = (ports.bell(), wakers[id.index()].clone());
+            let door = Door {
+                bell: ports.bell(),
+                waker: wakers[id.index()].clone(),
+            };
+            started.doors.push(door.clone());
             let wake = move || {
-                if bell.ring() {
-                    waker.wake();
+                if door.bell.ring() {
+                    door.waker.wake();
                 }
             };
-            senders.push(ControlSender {
+            started.senders.push(ControlSender {
                 channel: sender,
                 wake: Box::new(wake),
             });
@@ -605,7 +698,7 @@ impl Starting<'_> {
             let credentials = self.credentials.clone();
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
-            let ended = ended.clone();
+            let (ended, roster) = (ended.clone(), self.roster.clone());
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
@@ -627,6 +720,7 @@ impl Starting<'_> {
                     if gone.recv().is_err() {
                         return;
                     }
+                    let driver = Linked::new(driver, turn_bytes_max);
                     let mut shard = Shard::new(id, settings, driver.now());
                     shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
@@ -639,12 +733,15 @@ impl Starting<'_> {
                     if let Some(reason) = reason {
                         let _ = failed.send(Failure { shard: id, reason });
                     }
+                    roster.end();
                     // Shards send to each other's rings by descriptor. None is closed while another shard may still
                     // do so: the number could be somebody else's by then.
                     ended.wait();
                     drop(event_loop);
                 });
-            threads.push(thread.map_err(|error| error.to_string())?);
+            started
+                .threads
+                .push(thread.map_err(|error| error.to_string())?);
             goes.push(go);
             beginning
                 .recv()
@@ -653,7 +750,7 @@ impl Starting<'_> {
         for go in goes {
             let _ = go.send(());
         }
-        Ok((senders.into(), threads))
+        Ok(started)
     }
 }
 

@@ -78,11 +78,17 @@ pub enum CloseReason {
     PingTimeout,
     /// The token that the client came in with has expired.
     TokenExpired,
+    /// The application server that the client was given to has gone.
+    HostGone,
+    /// An application server closed it, with a code of its own.
+    Disconnected,
+    /// Somebody who may has ended it: the peer that had accepted it, or a newer connection took its place.
+    Terminated,
 }
 
 impl CloseReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [CloseReason; 13] = [
+    pub const ALL: [CloseReason; 16] = [
         CloseReason::ClientClosed,
         CloseReason::ConnectionLost,
         CloseReason::GoingAway,
@@ -96,6 +102,9 @@ impl CloseReason {
         CloseReason::TooSlow,
         CloseReason::PingTimeout,
         CloseReason::TokenExpired,
+        CloseReason::HostGone,
+        CloseReason::Disconnected,
+        CloseReason::Terminated,
     ];
 
     /// The WebSocket close code, where one is sent.
@@ -103,7 +112,8 @@ impl CloseReason {
         match self {
             CloseReason::ClientClosed
             | CloseReason::ConnectionLost
-            | CloseReason::HandshakeRefused => None,
+            | CloseReason::HandshakeRefused
+            | CloseReason::Disconnected => None,
             CloseReason::GoingAway => Some(1001),
             CloseReason::ProtocolError => Some(1002),
             CloseReason::Unsupported => Some(1003),
@@ -111,9 +121,11 @@ impl CloseReason {
             CloseReason::TooLate => Some(1008),
             CloseReason::TooBig => Some(1009),
             CloseReason::Internal => Some(1011),
+            CloseReason::HostGone => Some(1012),
             CloseReason::TooSlow => Some(4008),
             CloseReason::PingTimeout => Some(4009),
             CloseReason::TokenExpired => Some(4010),
+            CloseReason::Terminated => Some(4001),
         }
     }
 
@@ -133,6 +145,9 @@ impl CloseReason {
             CloseReason::TooSlow => "too slow",
             CloseReason::PingTimeout => "ping timeout",
             CloseReason::TokenExpired => "token expired",
+            CloseReason::HostGone => "service restart",
+            CloseReason::Disconnected => "disconnected",
+            CloseReason::Terminated => "forced disconnection",
         }
     }
 
@@ -145,6 +160,7 @@ impl CloseReason {
             | CloseReason::Internal
             | CloseReason::TooSlow
             | CloseReason::PingTimeout
+            | CloseReason::HostGone
             // With a new token.
             | CloseReason::TokenExpired => true,
             CloseReason::ClientClosed
@@ -152,7 +168,9 @@ impl CloseReason {
             | CloseReason::Unsupported
             | CloseReason::BadPayload
             | CloseReason::HandshakeRefused
-            | CloseReason::TooBig => false,
+            | CloseReason::Disconnected
+            | CloseReason::TooBig
+            | CloseReason::Terminated => false,
         }
     }
 }

@@ -14,6 +14,10 @@ pub const TOPIC_LEVELS_MAX: usize = 32;
 pub const CHANNEL_BYTES_MAX: usize = 1024;
 /// The longest event, service or peer name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+/// The rooms that one event may be for, and those that it may leave out: each is looked up on every shard.
+pub const EMIT_ROOMS_MAX: usize = 1000;
+/// The longest regular expression for peers' names, which are shorter: compiling it takes its time, by its length.
+pub const PEER_REGEX_BYTES_MAX: usize = KIB;
 /// The longest token (JWT). It comes in a request head, which is 8 KiB; and checking a signature reads all of it.
 pub const TOKEN_BYTES_MAX: usize = 4 * KIB;
 /// The filters of one list in a token: each is looked at for every subscription and publish of its session.
@@ -59,6 +63,16 @@ pub const SERVER_OUTBOX_BYTES_SOFT: usize = 8 * MIB;
 pub const SERVER_OUTBOX_SOFT_MS: u64 = 60_000;
 /// Subscriptions of a connection of the server class: one for each room of a large application.
 pub const SERVER_SUBSCRIPTIONS_MAX: usize = 1_000_000;
+/// The rooms that one client may be in: as many as its subscriptions by default. Past it a JOIN is refused with `limit`.
+pub const ROOMS_MAX: usize = 1_000;
+/// Joins of one peer that other shards have not confirmed yet: each is remembered where it was asked for and where it is
+/// carried out. The next one waits.
+pub const JOINS_MAX: usize = 1_024;
+/// What may wait for a peer before what clients send to it waits with them, their reading paused; they go on at half
+/// of it. Less than [`SERVER_OUTBOX_BYTES_SOFT`], so that no client costs a peer its topics.
+pub const FEED_BYTES_MAX: usize = MIB;
+/// The longest reason of a refusal or a close that a peer may give; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 255;
 /// Arguments of a RESP command before its client has said who it is.
 pub const RESP_ARGUMENTS_BEFORE_AUTH_MAX: usize = 10;
 /// The longest of these arguments.
@@ -77,6 +91,24 @@ pub const RESP_COMMAND_BYTES_SPARE_BEFORE_AUTH: usize =
 pub const RESP_WAITING_MAX: usize = 1024;
 /// What a client may say about itself (`CLIENT SETNAME`, `SETINFO`), in bytes of each.
 pub const RESP_CLIENT_NAME_BYTES_MAX: usize = 255;
+
+/// What a frame of the peer protocol may have beside the payload of a message: names, rooms, numbers.
+pub const PEER_FRAME_BYTES_SPARE: usize = 64 * KIB;
+/// The longest first call (HELLO) of a peer: nobody knows yet who it is.
+pub const PEER_HELLO_BYTES_MAX: usize = 2 * KIB;
+/// The longest key of peers: a HELLO with the longest name has room for it.
+pub const PEER_KEY_BYTES_MAX: usize = KIB;
+/// How long a peer whose name somebody else wants may take to say that it is there, as PubSub.js has it.
+pub const PEER_PROBE_MS: u64 = 2_000;
+/// What a regular expression for peers' names may be compiled to: it is made for one event.
+pub const PEER_REGEX_PROGRAM_BYTES_MAX: usize = 64 * KIB;
+/// Names on the list of peers that may come in. The broker's own host makes it; it is no place for one per user.
+pub const PEER_NAMES_LISTED_MAX: usize = 10_000;
+
+/// Tokens that one peer may have accepted: one for each user of a large application. They are kept while it is away.
+pub const ACCEPTED_PER_PEER_MAX: usize = 100_000;
+/// Those of all peers together: names cost a peer nothing, and what it accepts under each is kept.
+pub const ACCEPTED_MAX: usize = 500_000;
 
 /// The limits of one broker, as far as they are a session's own: of the sessions of one class. Sizes in bytes,
 /// times in milliseconds.

@@ -84,16 +84,19 @@ impl Payload {
 
     /// What the bytes are.
     pub fn kind(&self) -> Kind {
+        self.known_kind().unwrap_or_else(|| {
+            let kind = Kind::detect(&self.bytes);
+            self.kind.store(kind as u8, Ordering::Relaxed);
+            kind
+        })
+    }
+
+    /// What the bytes are, if somebody has said so or found out.
+    pub fn known_kind(&self) -> Option<Kind> {
         // The bytes never change, so there is nothing that this would have to be in order with.
         let kind = self.kind.load(Ordering::Relaxed);
-        for known in [Kind::Json, Kind::Text, Kind::Binary] {
-            if kind == known as u8 {
-                return known;
-            }
-        }
-        let kind = Kind::detect(&self.bytes);
-        self.kind.store(kind as u8, Ordering::Relaxed);
-        kind
+        let kinds = [Kind::Json, Kind::Text, Kind::Binary];
+        kinds.into_iter().find(|known| kind == *known as u8)
     }
 
     /// The bytes, whatever they are.
@@ -124,7 +127,7 @@ impl Eq for Payload {}
 pub struct Targets {
     /// Topics: one delivery for each subscription that matches, with its context.
     pub topics: SmallVec<[Topic; 1]>,
-    /// Rooms (exact names): one delivery for each session that is in any of them.
+    /// Rooms: one delivery for each session that is in any of them. Without topics and rooms: for every client.
     pub rooms: Vec<Bytes>,
     /// Rooms whose members get nothing of what goes to `rooms`.
     pub except: Vec<Bytes>,
@@ -186,7 +189,8 @@ pub struct Message {
 impl Message {
     /// The bytes that this message holds, for the byte bounds of the rings.
     pub fn size(&self) -> usize {
-        let names = |names: &[Bytes]| names.iter().map(Bytes::len).sum::<usize>();
+        let name_size = |name: &Bytes| size_of::<Bytes>() + name.len();
+        let names = |names: &[Bytes]| names.iter().map(name_size).sum::<usize>();
         size_of::<Message>()
             + self
                 .targets
@@ -197,6 +201,7 @@ impl Message {
             + names(&self.targets.rooms)
             + names(&self.targets.except)
             + names(&self.attachments)
+            + self.event.as_ref().map_or(0, Bytes::len)
             + self.payload.bytes().len()
             + self.envelope.as_ref().map_or(0, Bytes::len)
     }
@@ -212,8 +217,10 @@ mod tests {
             let bytes = Bytes::from_static(bytes);
             let payload = Payload::untyped(bytes.clone());
             let unasked = payload.clone();
+            assert_eq!(unasked.known_kind(), None);
             for payload in [&payload, &payload, &unasked, &payload.clone()] {
                 assert_eq!(payload.kind(), expected, "{bytes:?}");
+                assert_eq!(payload.known_kind(), Some(expected));
             }
             assert_eq!(Payload::json(bytes.clone()).kind(), Kind::Json);
             assert_eq!(Payload::text(bytes.clone()).kind(), Kind::Text);

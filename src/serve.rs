@@ -93,6 +93,9 @@ fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode,
     for bound in &broker.resp {
         line += &format!(" resp={bound}");
     }
+    for bound in &broker.peers {
+        line += &format!(" peers={bound}");
+    }
     line.push('\n');
     // Nobody may be there to read it; that is no reason not to serve.
     let _ = io::stdout()
@@ -161,7 +164,7 @@ fn attend(
 
 /// Reads the files of keys again, and tells the shards. What can't be read changes nothing.
 fn reload(config: &Config, broker: &Broker) {
-    if !config.has_authentication() {
+    if !config.has_authentication() && config.resp_password.is_none() && config.peer_key.is_none() {
         tracing::info!("SIGHUP: no keys are configured, so there is nothing to read again");
         return;
     }

@@ -470,6 +470,7 @@ fn as_naive(command: Command) -> Naive {
             to,
             event,
             data: payload,
+            ..
         } => Naive::Emit {
             to: address(to),
             event: text(&event),

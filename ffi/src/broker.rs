@@ -69,7 +69,7 @@ pub unsafe extern "C" fn pubsub_broker_start(
 ) -> pubsub_status {
     boundary(|| {
         let output = Output::new(broker, "broker")?;
-        prepare()?;
+        prepare();
         log::listen();
         let config = config(options)?;
         log::set_level(config.log.into());
@@ -176,6 +176,7 @@ impl Hosted {
         let mut addresses = Vec::new();
         addresses.extend(broker.listening.iter().map(|at| ("listen", at.to_string())));
         addresses.extend(broker.resp.iter().map(|at| ("resp", at.to_string())));
+        addresses.extend(broker.peers.iter().map(|at| ("peers", at.to_string())));
         let at = admin.iter().map(|admin| admin.address().to_string());
         addresses.extend(at.map(|at| ("admin", at)));
         Ok(Hosted {

@@ -48,12 +48,16 @@ const CHANNEL: u32 = pubsub_flag::PUBSUB_CHANNEL as u32;
 #[repr(C)]
 pub enum pubsub_filter {
     /// `a.b` is `a.b` and everything below it, `*` stands for one level, and a leading `=` means exactly this depth.
-    PUBSUB_DOTTED = 0,
-    /// The topic of this name, any bytes.
-    PUBSUB_EXACT = 1,
-    /// Names of a shape, as in Redis: `*`, `?`, `[a-z]`, `\x`.
-    PUBSUB_GLOB = 2,
+    PUBSUB_DOTTED = 1,
+    /// The topic of this name, any bytes up to 1024.
+    PUBSUB_EXACT = 2,
+    /// Topics whose names have this shape, as in Redis: `*`, `?`, `[a-z]`, `\x`; up to 255 bytes.
+    PUBSUB_GLOB = 3,
+    /// The shard channel of this name: a space of its own, of Redis clients (SPUBLISH).
+    PUBSUB_SHARD = 4,
 }
+
+use pubsub_filter::{PUBSUB_DOTTED, PUBSUB_EXACT, PUBSUB_GLOB, PUBSUB_SHARD};
 
 /// Whom an event or a request is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,7 +220,7 @@ pub unsafe extern "C" fn pubsub_subscribe(
     ticket: *mut u64,
 ) -> pubsub_status {
     // SAFETY: the caller's, the same.
-    unsafe { pubsub_subscribe_with(link, 0, filter, filter_size, ticket) }
+    unsafe { pubsub_subscribe_with(link, PUBSUB_DOTTED as u32, filter, filter_size, ticket) }
 }
 
 /// The same with a filter of any kind (`pubsub_filter`).
@@ -252,7 +256,7 @@ pub unsafe extern "C" fn pubsub_unsubscribe(
     ticket: *mut u64,
 ) -> pubsub_status {
     // SAFETY: the caller's, the same.
-    unsafe { pubsub_unsubscribe_with(link, 0, filter, filter_size, ticket) }
+    unsafe { pubsub_unsubscribe_with(link, PUBSUB_DOTTED as u32, filter, filter_size, ticket) }
 }
 
 /// The same with a filter of any kind (`pubsub_filter`).
@@ -953,9 +957,10 @@ unsafe fn filter_of(kind: u32, filter: *const c_char, size: usize) -> Result<Fil
     // SAFETY: the caller's.
     let written = unsafe { copied(filter.cast(), size, "filter")? };
     let filter = match kind {
-        dotted if dotted == pubsub_filter::PUBSUB_DOTTED as u32 => Filter::dotted(written),
-        exact if exact == pubsub_filter::PUBSUB_EXACT as u32 => Filter::exact(written),
-        glob if glob == pubsub_filter::PUBSUB_GLOB as u32 => Filter::glob(written),
+        dotted if dotted == PUBSUB_DOTTED as u32 => Filter::dotted(written),
+        exact if exact == PUBSUB_EXACT as u32 => Filter::exact(written),
+        glob if glob == PUBSUB_GLOB as u32 => Filter::glob(written),
+        shard if shard == PUBSUB_SHARD as u32 => Filter::shard(written),
         _ => return Err(Failure::invalid("there is no such kind of filter")),
     };
     Ok(filter.map_err(LinkError::from)?)

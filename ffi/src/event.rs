@@ -40,7 +40,7 @@ use crate::status::pubsub_status::{self, PUBSUB_OK};
 /// | `PEER_DOWN`     | it has gone                                              | name |
 /// | `LOG`           | a line of the broker's log (in this process)             | code (1: error, to 5: trace), data |
 /// | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you), data (read so far) |
-/// | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the filter), data, kind |
+/// | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the subscription), filter, data, kind |
 /// | `GAP`           | messages were dropped, since this link was behind        | topic, count |
 /// | `REQUEST`       | a request: `pubsub_reply` or `pubsub_reply_error`, once  | request, timeout_ms, client, name (a peer), event, data, kind |
 /// | `DONE`          | the answer to a call with this ticket                    | ticket, status; if that is `PUBSUB_OK`: data, kind (of a request, an accept); else error, reason |
@@ -164,13 +164,15 @@ pub struct pubsub_event {
     pub count: u64,
     /// What `data` is: `PUBSUB_JSON`, `PUBSUB_TEXT` or `PUBSUB_BINARY`.
     pub kind: u32,
+    /// What `context` is: a `pubsub_filter`.
+    pub filter: u32,
     pub code: u32,
     /// In milliseconds.
     pub timeout_ms: u32,
     /// A descriptor, else -1.
     pub fd: c_int,
     /// Nothing yet.
-    pub reserved: [u64; 2],
+    pub reserved: [u32; 5],
 }
 
 /// Nothing has happened.
@@ -197,10 +199,11 @@ const NOTHING: pubsub_event = pubsub_event {
     arrival: null(),
     count: 0,
     kind: 0,
+    filter: 0,
     code: 0,
     timeout_ms: 0,
     fd: -1,
-    reserved: [0; 2],
+    reserved: [0; 5],
 };
 
 impl pubsub_client {
@@ -485,10 +488,12 @@ fn flat(event: &Event) -> pubsub_event {
         .reason(reason),
         Event::Message {
             topic,
+            filter,
             context,
             payload,
         } => {
             let mut message = of_type(PUBSUB_EV_MESSAGE).topic(topic).data(payload);
+            message.filter = *filter as u32;
             (message.context, message.context_size) = parts(context);
             message
         }
@@ -585,7 +590,7 @@ fn flat(event: &Event) -> pubsub_event {
 
 #[cfg(test)]
 mod tests {
-    use broker::link::{RequestId, Ticket};
+    use broker::link::{FilterKind, RequestId, Ticket};
 
     use super::*;
 
@@ -685,6 +690,7 @@ mod tests {
 
         let (event, texts) = told(Event::Message {
             topic: b("news.uk"),
+            filter: FilterKind::Dotted,
             context: b("news"),
             payload: Payload::binary(b("x")),
         });

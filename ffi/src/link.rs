@@ -92,7 +92,7 @@ pub unsafe extern "C" fn pubsub_connect(
                 optional_text(key, "key")?,
             )
         };
-        prepare()?;
+        prepare();
         log::listen();
         // The reason does not quote it.
         let key = key.map(Secret::text).transpose();
@@ -157,8 +157,8 @@ pub extern "C" fn pubsub_link_events(link: *mut pubsub_link, mask: u32) -> pubsu
 /// Takes the events that have come, at most `capacity`, into your array; how many. Never waits; 0 if there is none.
 ///
 /// What the events of the call before point to is gone with this one. One thread at a time: another gets `-PUBSUB_EBUSY`.
-/// Negative is a status: `-PUBSUB_ESTOPPED` after the last event (`PUBSUB_EV_STOPPED` or `PUBSUB_EV_CLOSED`), from when on the
-/// descriptor stays readable; `-PUBSUB_EINVAL`.
+/// Negative is a status: `-PUBSUB_ESTOPPED` after the last event (`PUBSUB_EV_STOPPED` or `PUBSUB_EV_CLOSED`);
+/// `-PUBSUB_EINVAL`.
 ///
 /// # Safety
 /// `events` points to room for `capacity` events.

@@ -33,7 +33,7 @@ static ALL: Table<Options> = Table::new(0, "a pubsub_options");
 #[unsafe(no_mangle)]
 pub extern "C" fn pubsub_options_new() -> *mut pubsub_options {
     making(|| {
-        prepare()?;
+        prepare();
         Ok(ALL.insert(Options::default())?.pointer())
     })
 }

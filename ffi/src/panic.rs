@@ -1,16 +1,11 @@
 //! The boundary that every function of the header runs in: no unwinding leaves it, and in a child process nothing enters.
-//!
-//! A home of unsafe, for `pthread_atfork`.
-
-#![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
-use crate::status::pubsub_status::{
-    self, PUBSUB_EFORK, PUBSUB_EINTERNAL, PUBSUB_EPANIC, PUBSUB_OK,
-};
+use broker::net::process::Process;
+
+use crate::status::pubsub_status::{self, PUBSUB_EFORK, PUBSUB_EPANIC, PUBSUB_OK};
 use crate::status::{Failure, remember};
 
 /// Runs a call; its failure is remembered for `pubsub_last_error`.
@@ -62,44 +57,24 @@ pub fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("a panic without words").to_owned()
 }
 
-static IS_CHILD: AtomicBool = AtomicBool::new(false);
+/// The process that first had a broker or a link.
+static PROCESS: OnceLock<Process> = OnceLock::new();
 
-/// Is this a child of the process that first had a broker or a link?
-pub fn is_child() -> bool {
-    // Set before the child has a second thread.
-    IS_CHILD.load(Ordering::Relaxed)
+fn is_child() -> bool {
+    PROCESS.get().is_some_and(|process| !process.is_this())
 }
 
-/// Before the first broker or link: a panic is told to the log instead of standard error, and a child is known as one.
-///
-/// # Errors
-/// The system has no memory left.
-pub fn prepare() -> Result<(), Failure> {
-    static ONCE: Once = Once::new();
-    static IS_PREPARED: AtomicBool = AtomicBool::new(false);
-    ONCE.call_once(|| {
+/// Before the first broker or link: a child of this process is known as one, and a panic is told to the log instead of
+/// standard error.
+pub fn prepare() {
+    PROCESS.get_or_init(|| {
         std::panic::set_hook(Box::new(|panic| {
             let text = panic.payload_as_str().unwrap_or("without words");
             let at = panic.location().map(ToString::to_string);
             tracing::error!(at, "panic: {text}");
         }));
-        // SAFETY: the function only stores to an atomic, which a child may do before anything else. It is forgotten by the C
-        // library when this one is unloaded.
-        let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        IS_PREPARED.store(refused == 0, Ordering::Release);
+        Process::this()
     });
-    if IS_PREPARED.load(Ordering::Acquire) {
-        Ok(())
-    } else {
-        Err(Failure::new(
-            PUBSUB_EINTERNAL,
-            "there is no way to learn of a fork",
-        ))
-    }
-}
-
-extern "C" fn in_child() {
-    IS_CHILD.store(true, Ordering::Relaxed);
 }
 
 #[cfg(test)]

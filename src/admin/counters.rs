@@ -46,6 +46,7 @@ macro_rules! table {
 pub const COUNTERS: &[Counter] = table! {
     Gauge connections "Connections now."
     Gauge sessions "Sessions now that are through the handshake."
+    Gauge peers "Peers now: application servers, and the Links of the broker's own process."
     Gauge subscriptions "Subscriptions now."
     Counter accepted "Connections accepted."
     Counter refused "Connections refused because there were too many."
@@ -65,7 +66,9 @@ pub const COUNTERS: &[Counter] = table! {
     Gauge outbox_bytes "Bytes that wait in outboxes now."
     Gauge requests_pending "Requests that wait for an answer now."
     Counter requests_failed "Requests answered no_handler, timeout or busy, and events that nobody handled."
+    Counter volatile_dropped "Volatile events dropped for peers and clients that were not ready."
     Counter stalls "Commands that waited because a ring to another shard was full."
+    Counter feeds_paused "Times an application server was behind, so that what clients send to it waited."
     Counter throttled "Commands that waited because their connection was faster than it may be."
     Counter handed_over "Connections handed over to another shard."
     Counter forwarded "Parcels sent to other shards."
@@ -149,7 +152,7 @@ mod tests {
         macro_rules! fill { ($($field:ident)*) => { $(stats.$field = number();)* } }
         fill! { connections sessions subscriptions accepted refused handshakes_refused received_bytes sent_bytes
         sends commands refusals publishes deliveries_due delivered announced dropped closed_slow outbox_bytes
-        requests_pending requests_failed stalls handed_over forwarded turns wakeups cq_overflow }
+        requests_pending requests_failed peers volatile_dropped stalls handed_over forwarded turns wakeups cq_overflow }
         stats.closed = std::array::from_fn(|_| number());
         let value = serde_json::to_value(&stats).unwrap();
         (stats, value)

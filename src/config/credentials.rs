@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::load::ConfigError;
 use super::options::KeySource;
 use super::{Config, Secret};
+use crate::limits::PEER_KEY_BYTES_MAX;
 use crate::shard::Credentials;
 use crate::token::{KeyError, Keys};
 
@@ -102,7 +103,26 @@ impl Config {
                 .clone()
                 .map(|source| source.secret("resp-password-file", read_file))
                 .transpose()?,
+            peer_key: self.peer_key(read_file)?,
         })
+    }
+}
+
+impl Config {
+    /// The key of peers. One that no HELLO has room for would let nobody in.
+    fn peer_key(
+        &self,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Option<Secret>, ConfigError> {
+        let Some(source) = self.peer_key.clone() else {
+            return Ok(None);
+        };
+        let key = source.secret("peer-key-file", read_file)?;
+        if key.reveal().len() > PEER_KEY_BYTES_MAX {
+            let reason = format!("peer-key: is longer than {PEER_KEY_BYTES_MAX} bytes");
+            return Err(ConfigError::new(reason));
+        }
+        Ok(Some(key))
     }
 }
 

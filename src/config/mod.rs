@@ -41,6 +41,12 @@ pub struct Config {
     pub resp: Vec<ListenAddr>,
     /// What they have to say first (`AUTH`).
     pub resp_password: Option<KeySource>,
+    /// Where application servers connect; nowhere by default.
+    pub peers: Vec<ListenAddr>,
+    /// What they have to show.
+    pub peer_key: Option<KeySource>,
+    /// Which of those that have it may come in.
+    pub accept_peers: AcceptPeers,
     /// Where operators connect; `None` for nowhere.
     pub admin: Option<HostPort>,
     /// What `POST /publish` asks for when the admin listener is beyond loopback.
@@ -93,6 +99,9 @@ impl Default for Config {
             listeners: Listener::defaults(),
             resp: Vec::new(),
             resp_password: None,
+            peers: Vec::new(),
+            peer_key: None,
+            accept_peers: AcceptPeers::Any,
             admin: Some(HostPort {
                 host: "127.0.0.1".to_owned(),
                 port: 8001,
@@ -188,7 +197,7 @@ impl Config {
             }
             taken.push(addr.clone());
         }
-        for addr in &self.resp {
+        for addr in self.resp.iter().chain(&self.peers) {
             let shared = !matches!(addr, ListenAddr::Tcp { port: 0, .. });
             if shared && taken.contains(addr) {
                 return Err(format!("{addr} is given to two listeners"));
@@ -200,7 +209,18 @@ impl Config {
 
     /// Promise 22.
     fn check_protected_mode(&self) -> Result<(), String> {
-        if self.insecure_open || self.has_authentication() {
+        if self.insecure_open {
+            return Ok(());
+        }
+        // Tokens say nothing of peers, who may do everything.
+        let open = self.peers.iter().find(|addr| !addr.is_loopback());
+        if let (Some(open), None) = (open, &self.peer_key) {
+            return Err(format!(
+                "protected mode: {open} can be reached from other machines, and peers are asked for no key. Set one \
+                 with --peer-key-file, listen on 127.0.0.1, [::1] or a Unix socket, or allow it with --insecure-open"
+            ));
+        }
+        if self.has_authentication() {
             return Ok(());
         }
         if let Some(open) = self
@@ -312,6 +332,16 @@ impl From<LogLevel> for tracing::level_filters::LevelFilter {
 }
 
 words! {
+    /// Which peers may come in.
+    AcceptPeers {
+        /// All that have the key.
+        Any = "any",
+        /// Of these, those that the broker's own process has named.
+        Listed = "listed",
+    }
+}
+
+words! {
     /// How a log line is written.
     LogFormat {
         /// For a person.
@@ -375,6 +405,27 @@ mod tests {
         config.insecure_open = true;
         check(&config, None);
         config.resp.push(config.resp[0].clone());
+        check(&config, Some("two listeners"));
+        // Peers have a key of their own, which no token stands for.
+        let mut config = Config {
+            peers: vec!["0.0.0.0:7000".parse().unwrap()],
+            ..Config::default()
+        };
+        check(&config, Some("--peer-key-file"));
+        config.tokens.key_files = vec!["key.pem".into()];
+        check(&config, Some("--peer-key-file"));
+        config.peer_key = Some(KeySource::File("key".into()));
+        check(&config, None);
+        config.peer_key = None;
+        config.insecure_open = true;
+        check(&config, None);
+        config.insecure_open = false;
+        config.peers = vec![
+            "unix:/run/x".parse().unwrap(),
+            "127.0.0.1:7000".parse().unwrap(),
+        ];
+        check(&config, None);
+        config.resp = vec![config.peers[0].clone()];
         check(&config, Some("two listeners"));
         // There a key guards what changes anything.
         let config = Config {

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 use super::Secret;
 use super::listen::{HostPort, ListenAddr, check_origin};
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
-use super::{Config, Io, LogFormat, LogLevel};
+use super::{AcceptPeers, Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;
 use crate::address::proxies::TrustedProxies;
 use crate::limits::TURN_BYTES_MAX;
@@ -490,6 +490,69 @@ pub static OPTIONS: &[Opt] = &[
                 Some(KeySource::Given(_)) | None => Value::Unset,
             },
         },
+    },
+    Opt {
+        name: "peers",
+        placeholder: "ADDR",
+        section: Section::Listeners,
+        help: "Where application servers connect: `host:port`, `:port` or `unix:/path`; nowhere unless given; repeatable",
+        more: "They speak the protocol of docs/protocols/peer.md, as `pubsub_connect` does. Whoever is let in there may \
+               publish and subscribe to everything, and decide on clients.",
+        example: r#"["unix:/run/pubsub.sock"]"#,
+        kind: Kind::List {
+            read: |draft, texts| {
+                let addresses: Result<Vec<ListenAddr>, String> =
+                    texts.iter().map(|text| text.trim().parse()).collect();
+                draft.config.peers = addresses?;
+                Ok(())
+            },
+            show: |config| Value::List(config.peers.iter().map(ListenAddr::to_string).collect()),
+        },
+    },
+    Opt {
+        name: "peer-key",
+        placeholder: "KEY",
+        section: Section::Listeners,
+        help: "What application servers have to show; without it anybody who reaches the listener may come in",
+        more: "Everybody on this machine can read a command line: prefer the file or the environment.",
+        example: r#""a long random text""#,
+        kind: Kind::Secret {
+            read: |draft, text| {
+                draft.config.peer_key = Some(KeySource::Given(Secret::new(text)?));
+                Ok(())
+            },
+            show: |config| match config.peer_key {
+                Some(KeySource::Given(_)) => Value::Hidden,
+                Some(KeySource::File(_)) | None => Value::Unset,
+            },
+        },
+    },
+    Opt {
+        name: "peer-key-file",
+        placeholder: "FILE",
+        section: Section::Listeners,
+        help: "A file whose first line is that key",
+        more: "It is read again at SIGHUP; who is in stays in.",
+        example: r#""/run/secrets/pubsub_peer_key""#,
+        kind: Kind::Text {
+            read: |draft, text| {
+                draft.config.peer_key = Some(KeySource::File(read_path(text)?));
+                Ok(())
+            },
+            show: |config| match &config.peer_key {
+                Some(KeySource::File(path)) => Value::Text(path.display().to_string()),
+                Some(KeySource::Given(_)) | None => Value::Unset,
+            },
+        },
+    },
+    Opt {
+        name: "accept-peers",
+        placeholder: "WHO",
+        section: Section::Listeners,
+        help: "`any` that has the key, or `listed`: only those that the process the broker runs in has named",
+        more: "Of use where the broker is embedded: its host names them by a Link.",
+        example: "",
+        kind: word!(accept_peers: AcceptPeers),
     },
     Opt {
         name: "insecure-open",

@@ -132,7 +132,8 @@ fn describe_rule(page: &mut String, rule: &AccessRule) {
         .map_or("nobody", |(_, word)| word);
     let key = match filter {
         Filter::Dotted(_) => "filter",
-        Filter::Exact(_) | Filter::Shard(_) => "channel",
+        // No rule is about rooms: they are not a client's to name.
+        Filter::Exact(_) | Filter::Shard(_) | Filter::Room(_) => "channel",
         Filter::Glob(_) => "pattern",
     };
     let filter = String::from_utf8_lossy(filter.written());

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 
-use super::Ticket;
+use super::{FilterKind, Ticket};
 use crate::address::ClientId;
 use crate::message::{Kind, Payload};
 use crate::protocol::peer::event::{self, Arrived, Data, Told};
@@ -29,9 +29,11 @@ pub enum Event {
         code: Bytes,
         reason: Bytes,
     },
-    /// A message to a topic that this Link subscribes to; `context` is the filter as it was written.
+    /// A message to a topic that this Link subscribes to; `filter` and `context` say by which subscription, as it was
+    /// written.
     Message {
         topic: Bytes,
+        filter: FilterKind,
         context: Bytes,
         payload: Payload,
     },
@@ -209,10 +211,12 @@ pub(super) fn owned(frame: &Bytes, told: &Told<'_>) -> Heard {
         },
         Told::Message {
             topic,
+            filter,
             context,
             payload: data,
         } => Event::Message {
             topic: bytes(topic),
+            filter,
             context: bytes(context),
             payload: payload(data),
         },

@@ -187,6 +187,11 @@ impl<T: Send> Host<T> {
         !has_news
     }
 
+    /// Is the far end gone? Items that it sent may be left to take.
+    pub fn is_far_gone(&self) -> bool {
+        self.shared.is_far_gone.load(Ordering::Acquire)
+    }
+
     /// Is the far end gone, and everything taken that it sent?
     pub fn is_closed(&self) -> bool {
         // In this order: what was sent before the close is seen by whoever sees the close.
@@ -325,4 +330,351 @@ impl Drop for Appending<'_> {
 /// Nothing behind these locks can be left half done by a panic.
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, not(pubsub_loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        calls_bytes_max: 4,
+        entries_max: 4,
+        bytes_max: 10,
+    };
+
+    fn never() {
+        panic!("nobody sleeps");
+    }
+
+    fn taken<T: Send>(far: &mut Far<T>) -> Vec<u8> {
+        let mut calls = Vec::new();
+        assert_eq!(far.take(&mut calls), !calls.is_empty());
+        calls
+    }
+
+    fn call<T: Send>(host: &Host<T>, bytes: &[u8]) -> Result<(), CallError> {
+        host.call(|calls| calls.extend_from_slice(bytes), never)
+    }
+
+    #[test]
+    fn calls_are_whole_or_not_there() {
+        let (host, mut far) = link::<u8>(BOUNDS, Bell::default());
+        assert!(!far.has_calls() && taken(&mut far).is_empty());
+        assert_eq!(call(&host, b"123456"), Ok(()), "an empty buffer takes it");
+        assert_eq!(call(&host, b"7"), Err(CallError::Full));
+        assert!(far.has_calls());
+        assert_eq!(taken(&mut far), b"123456");
+        assert_eq!(call(&host, b"12"), Ok(()));
+        assert_eq!(call(&host, b"345"), Err(CallError::Full));
+        assert_eq!(call(&host, b"34"), Ok(()));
+        assert_eq!(taken(&mut far), b"1234", "the refused one left nothing");
+        assert_eq!(call(&host, b""), Ok(()));
+        assert!(!far.has_calls());
+        let panicking = || {
+            host.call(
+                |calls| {
+                    calls.push(1);
+                    panic!("in the middle of a frame");
+                },
+                never,
+            )
+        };
+        assert!(catch_unwind(AssertUnwindSafe(panicking)).is_err());
+        assert!(!far.has_calls());
+        assert_eq!(call(&host, b"5"), Ok(()));
+        assert_eq!(taken(&mut far), b"5");
+    }
+
+    #[test]
+    fn a_taken_lock_is_waited_for_by_nobody() {
+        let (host, mut far) = link::<u8>(BOUNDS, Bell::default());
+        assert_eq!(call(&host, b"1"), Ok(()));
+        let woken = Cell::new(0);
+        let within = |_: &mut Vec<u8>| {
+            let mut calls = Vec::new();
+            assert!(!far.has_calls() && !far.take(&mut calls));
+            assert!(far.announce_sleep(|| {}), "it will be rung");
+        };
+        assert_eq!(host.call(within, || woken.set(1)), Ok(()));
+        assert_eq!(woken.get(), 1, "though nothing was called");
+        assert_eq!(taken(&mut far), b"1");
+    }
+
+    #[test]
+    fn items_come_in_order_and_wake_a_sleeper_once() {
+        let (host, mut far) = link::<u8>(BOUNDS, Bell::default());
+        let woken = Cell::new(0);
+        let wake = || woken.set(woken.get() + 1);
+        for item in 0..4 {
+            assert_eq!(far.push(item, 1), Ok(()));
+            far.publish(wake);
+        }
+        assert_eq!(woken.get(), 1);
+        assert_eq!(far.push(4, 1), Err(4));
+        assert!(!host.announce_sleep(|| {}), "there are items");
+        far.publish(never);
+        assert!(!far.has_more_room());
+        assert!(far.announce_sleep(|| {}));
+        let got: Vec<u8> = std::iter::from_fn(|| host.next(wake)).collect();
+        assert_eq!(got, [0, 1, 2, 3]);
+        assert_eq!(woken.get(), 2, "the far end waits for room");
+        assert!(far.has_more_room() && !far.announce_sleep(|| {}));
+        assert_eq!(far.push(4, 11), Ok(()), "an empty ring takes it");
+        assert!(!far.has_more_room());
+        assert!(host.announce_sleep(|| {}), "it is not published");
+        far.publish(wake);
+        assert_eq!((woken.get(), host.next(never)), (3, Some(4)));
+        assert_eq!(host.next(never), None);
+    }
+
+    #[test]
+    fn each_end_sees_the_other_go_behind_what_it_left() {
+        let (host, mut far) = link::<u8>(BOUNDS, Bell::default());
+        let woken = Cell::new(0);
+        let wake = || woken.set(woken.get() + 1);
+        assert!(far.announce_sleep(|| {}));
+        assert!(host.call(|calls| calls.push(1), wake).is_ok());
+        host.close(wake);
+        assert_eq!(woken.get(), 1, "it had been rung");
+        assert!(far.is_host_gone());
+        assert_eq!(taken(&mut far), [1]);
+        assert!(!far.announce_sleep(|| {}), "a host that is gone is news");
+
+        far.push(7, 1).unwrap();
+        far.publish(|| {});
+        assert!(!host.is_closed() && !far.is_closed());
+        far.close(wake);
+        assert!(far.is_closed() && !host.is_closed(), "an item is left");
+        assert_eq!(call(&host, b"x"), Err(CallError::Closed));
+        assert_eq!(host.next(never), Some(7));
+        assert!(host.is_closed() && !host.announce_sleep(|| {}));
+    }
+
+    #[test]
+    fn what_nobody_took_is_dropped() {
+        let item = Arc::new(());
+        let (host, mut far) = link(BOUNDS, Bell::default());
+        for _ in 0..3 {
+            far.push(item.clone(), 1).unwrap();
+        }
+        far.publish(|| {});
+        drop(host.next(never));
+        drop(far);
+        assert_eq!(Arc::strong_count(&item), 3, "they are the host's");
+        drop(host);
+        assert_eq!(Arc::strong_count(&item), 1);
+        let (host, mut far) = link(BOUNDS, Bell::default());
+        drop(host);
+        far.push(item.clone(), 1).unwrap();
+        far.publish(|| {});
+        drop(far);
+        assert_eq!(Arc::strong_count(&item), 1);
+    }
+}
+
+#[cfg(all(test, pubsub_loom))]
+mod models {
+    use loom::sync::{Condvar, Mutex};
+    use loom::thread;
+
+    use super::*;
+
+    /// What a thread waits on: readable from a wake to the next clearing, as an eventfd is. If a wake is missing, all
+    /// threads end up waiting, which loom reports as a deadlock.
+    #[derive(Default)]
+    struct Readable(Mutex<bool>, Condvar);
+
+    impl Readable {
+        fn wake(&self) {
+            *self.0.lock().unwrap() = true;
+            self.1.notify_one();
+        }
+
+        fn clear(&self) {
+            *self.0.lock().unwrap() = false;
+        }
+
+        fn wait(&self) {
+            let mut readable = self.0.lock().unwrap();
+            while !*readable {
+                readable = self.1.wait(readable).unwrap();
+            }
+        }
+    }
+
+    struct Ends {
+        host: Arc<Host<u32>>,
+        far: Far<u32>,
+        host_fd: Arc<Readable>,
+        far_fd: Arc<Readable>,
+    }
+
+    fn ends(entries_max: usize) -> Ends {
+        let bounds = Bounds {
+            calls_bytes_max: 2,
+            entries_max,
+            bytes_max: 100,
+        };
+        let (host, far) = link(bounds, Bell::default());
+        Ends {
+            host: Arc::new(host),
+            far,
+            host_fd: Arc::default(),
+            far_fd: Arc::default(),
+        }
+    }
+
+    /// The loop of a far end until it has `count` bytes, or the host is gone.
+    fn take(far: &mut Far<u32>, fd: &Readable, count: usize) -> Vec<u8> {
+        let mut got = Vec::new();
+        loop {
+            let mut calls = Vec::new();
+            // In this order: see `Far::is_host_gone`.
+            let is_gone = far.is_host_gone();
+            far.take(&mut calls);
+            let is_idle = calls.is_empty();
+            got.append(&mut calls);
+            if got.len() == count || is_gone && is_idle {
+                return got;
+            }
+            if is_idle && far.announce_sleep(|| fd.clear()) {
+                fd.wait();
+            }
+        }
+    }
+
+    /// The loop of a host until it has `count` items, or the far end is gone.
+    fn read(host: &Host<u32>, fd: &Readable, far_fd: &Readable, count: usize) -> Vec<u32> {
+        let mut got = Vec::new();
+        loop {
+            while let Some(item) = host.next(|| far_fd.wake()) {
+                got.push(item);
+            }
+            if got.len() == count || host.is_closed() {
+                return got;
+            }
+            if !host.announce_sleep(|| fd.clear()) {
+                fd.wake();
+            }
+            fd.wait();
+        }
+    }
+
+    fn model(preemptions_max: usize, f: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(preemptions_max));
+        builder.check(f);
+    }
+
+    #[test]
+    fn the_far_end_is_woken_for_every_call() {
+        model(3, || {
+            let mut ends = ends(1);
+            let threads: Vec<_> = (0..2u8)
+                .map(|caller| {
+                    let (host, fd) = (ends.host.clone(), ends.far_fd.clone());
+                    thread::spawn(move || {
+                        let write = |calls: &mut Vec<u8>| calls.push(caller);
+                        host.call(write, || fd.wake()).unwrap();
+                    })
+                })
+                .collect();
+            let mut got = take(&mut ends.far, &ends.far_fd, 2);
+            got.sort_unstable();
+            assert_eq!(got, [0, 1]);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn calls_of_one_thread_keep_their_order() {
+        model(4, || {
+            let mut ends = ends(1);
+            let (host, fd) = (ends.host.clone(), ends.far_fd.clone());
+            let thread = thread::spawn(move || {
+                let call = |byte| host.call(|calls| calls.push(byte), || fd.wake());
+                (call(0).unwrap(), call(1).unwrap());
+            });
+            assert_eq!(take(&mut ends.far, &ends.far_fd, 2), [0, 1]);
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_refused_call_rings_for_the_lock_that_it_had() {
+        model(4, || {
+            let mut ends = ends(1);
+            let (host, fd) = (ends.host.clone(), ends.far_fd.clone());
+            let thread = thread::spawn(move || {
+                let call = |bytes: &'static [u8]| {
+                    host.call(|calls| calls.extend_from_slice(bytes), || fd.wake())
+                };
+                call(b"ab").unwrap();
+                // Refused or not, by what the far end has taken.
+                let _ = call(b"c");
+            });
+            assert_eq!(take(&mut ends.far, &ends.far_fd, 2)[..2], *b"ab");
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_host_is_woken_for_every_item_and_the_far_end_for_room() {
+        model(3, || {
+            let ends = ends(1);
+            let (host_fd, far_fd) = (ends.host_fd.clone(), ends.far_fd.clone());
+            let mut far = ends.far;
+            let thread = thread::spawn(move || {
+                let mut item = 0;
+                while item < 2 {
+                    let pushed = far.push(item, 1).is_ok();
+                    item += u32::from(pushed);
+                    far.publish(|| host_fd.wake());
+                    if !pushed && far.announce_sleep(|| far_fd.clear()) {
+                        far_fd.wait();
+                    }
+                }
+                far
+            });
+            let got = read(&ends.host, &ends.host_fd, &ends.far_fd, 2);
+            assert_eq!(got, [0, 1]);
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_host_takes_all_that_a_far_end_leaves() {
+        model(4, || {
+            let ends = ends(2);
+            let host_fd = ends.host_fd.clone();
+            let mut far = ends.far;
+            let thread = thread::spawn(move || {
+                far.push(7, 1).unwrap();
+                far.publish(|| host_fd.wake());
+                far.close(|| host_fd.wake());
+            });
+            let got = read(&ends.host, &ends.host_fd, &ends.far_fd, usize::MAX);
+            assert_eq!(got, [7]);
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_far_end_takes_all_that_a_host_leaves() {
+        model(4, || {
+            let mut ends = ends(1);
+            let (host, fd) = (ends.host, ends.far_fd.clone());
+            let thread = thread::spawn(move || {
+                host.call(|calls| calls.push(7), || fd.wake()).unwrap();
+                host.close(|| fd.wake());
+            });
+            assert_eq!(take(&mut ends.far, &ends.far_fd, usize::MAX), [7]);
+            thread.join().unwrap();
+        });
+    }
 }

@@ -19,16 +19,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use hashbrown::HashMap;
 
-use crate::address::{RemoteAddress, SessionId, ShardId, ShardSet};
+use crate::address::{LINK_SLOTS, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::Code;
 use crate::limits::SEND_BYTES_MAX;
 use crate::mesh::Ports;
 use crate::message::Payload;
 use crate::shard::parcel::Parcel;
-use crate::shard::{AdmissionAsked, Effect, Ending, Shard};
+use crate::shard::peer::TokenChange;
+use crate::shard::{Arriving, Effect, Ending, Shard};
 
 use super::control::{Control, Reply};
 use super::population::{Population, Seat};
@@ -68,7 +69,7 @@ struct Leaving {
 struct Seating {
     session: SessionId,
     is_seated: bool,
-    host: Option<Box<AdmissionAsked>>,
+    host: Option<Arc<Arriving>>,
 }
 
 /// Bytes that one turn flushes to one connection, if its socket takes them at once: a few sends, so that a
@@ -95,6 +96,8 @@ pub struct EventLoop<D: Driver> {
     ports: Ports<Freight<D::Socket>>,
     control: Receiver<Control>,
     population: Arc<Population>,
+    /// Where changes of the list of accepted tokens are kept, if they are.
+    keeper: Option<Sender<TokenChange>>,
     /// Of sessions whose address is counted.
     seats: HashMap<SessionId, Seat>,
     /// What the last turn found out, to be told in this one's third step.
@@ -139,6 +142,7 @@ impl<D: Driver> EventLoop<D> {
             ports,
             control,
             population,
+            keeper: None,
             seats: HashMap::new(),
             seatings: Vec::new(),
             input: Vec::new(),
@@ -155,6 +159,11 @@ impl<D: Driver> EventLoop<D> {
             closed: None,
             is_stopped: false,
         }
+    }
+
+    /// Tells this one of changes of the list of accepted tokens.
+    pub fn keep_tokens(&mut self, keeper: Sender<TokenChange>) {
+        self.keeper = Some(keeper);
     }
 
     /// Turns until it is told to stop.
@@ -455,6 +464,13 @@ impl<D: Driver> EventLoop<D> {
             Control::Stats { reply } => reply(self.shard.stats()),
             Control::Connections { count, reply } => reply(self.shard.connection_views(count)),
             Control::Reload { credentials } => self.shard.set_credentials(credentials),
+            Control::Link { end, listener } => {
+                // It is no connection, and counts for none.
+                if let Some(session) = self.driver.attach_link(end) {
+                    let address = RemoteAddress::known("link");
+                    self.shard.accept(session, listener, address, false);
+                }
+            }
             Control::StopAccepting { reply } => {
                 self.driver.stop_accepting();
                 reply(());
@@ -614,7 +630,9 @@ impl<D: Driver> EventLoop<D> {
                 Effect::Close { session, reset } => {
                     self.driver.close(session, reset);
                     self.seats.remove(&session);
-                    self.left();
+                    if session.slot < LINK_SLOTS {
+                        self.left();
+                    }
                 }
                 Effect::HandOver {
                     session,
@@ -644,10 +662,12 @@ impl<D: Driver> EventLoop<D> {
                         host,
                     });
                 }
-                // No host is linked: the settings ask none.
-                Effect::AskHost(asked) => self
-                    .shard
-                    .admit(asked.session, crate::shard::Verdict::Refused),
+                Effect::Tokens(change) => {
+                    if let Some(keeper) = &self.keeper {
+                        // Its thread has ended with the broker's last moments.
+                        let _ = keeper.send(change);
+                    }
+                }
             }
         }
     }

@@ -37,11 +37,14 @@ pub enum Command {
         message: Arc<Message>,
         tag: Option<Tag>,
     },
-    /// Tell `to`, or one session that handles `event`; no answer.
+    /// Tell `to`, or one session that handles `event`; no answer. `volatile`: may be dropped for whoever is not ready.
+    /// A tag is acked when the event is on its way.
     Emit {
         to: Address,
         event: Bytes,
         data: Payload,
+        volatile: bool,
+        tag: Option<Tag>,
     },
     /// Ask `to` and give its answer back under `tag`.
     Request {

@@ -11,7 +11,6 @@ use crate::protocol::Protocol;
 use crate::ws::close;
 
 use super::fanout::mark_dirty;
-use super::parcel::Key;
 use super::session::{Session, State};
 use super::{Effect, Shard};
 
@@ -29,6 +28,7 @@ impl Shard {
         code: Option<u16>,
         text: &[u8],
     ) {
+        self.note_farewell(id, code, text);
         let is_resp = |session: &mut Session| session.protocol == Protocol::Resp;
         let words = if self.sessions.find(id).is_some_and(is_resp) {
             Shard::resp_words(reason, text)
@@ -104,14 +104,17 @@ impl Shard {
         let encoding = session.encoding;
         let subscriptions = std::mem::take(&mut session.subscriptions);
         let stall = session.stall.take();
-        for (filter, place) in subscriptions.iter() {
-            let key = Key::Filter(self.subscriptions.filter(filter).clone());
-            self.leave_group(filter, encoding, place);
-            self.interest.remove(&key);
+        for (number, place) in subscriptions.iter() {
+            let filter = self.subscriptions.filter(number).clone();
+            self.leave_group(number, encoding, place);
+            self.unwant(&filter);
         }
         if let Some(stall) = stall {
+            if let Some(clog) = &stall.clog {
+                self.feeds.leave(clog, id);
+            }
             for (filter, _) in stall.subscribes {
-                self.interest.remove(&Key::Filter(filter));
+                self.unwant(&filter);
             }
         }
         self.release_requests(id);

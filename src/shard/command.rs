@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::address::SessionId;
 use crate::error::Code;
 use crate::message::{Message, Origin};
+use crate::protocol::peer::Watch;
 use crate::protocol::{Action, Command, Event, Protocol, Refusal, Tag};
 use crate::topic::Filter;
 
@@ -40,7 +41,8 @@ impl Shard {
         if let Some(session) = self.sessions.find(id) {
             let stall = session.stall.get_or_insert_default();
             stall.held = Some(held);
-            self.stats.stalls += u64::from(stall.until == Since::NEVER);
+            let is_throttled = stall.until != Since::NEVER && stall.clog.is_none();
+            self.stats.stalls += u64::from(!is_throttled);
         }
     }
 
@@ -83,13 +85,22 @@ impl Shard {
         match command {
             Command::Subscribe { filter, tag } => self.subscribe(id, filter, tag),
             command if self.has_waiting_subscribes(id) => Err(Wait::from(command)),
+            command @ Command::Unsubscribe { .. } if self.host_makes_wait(id, Watch::SUBSCRIBE) => {
+                Err(Wait::from(command))
+            }
             Command::Unsubscribe { filter, tag } => {
                 self.unsubscribe(id, &filter);
                 self.confirm(id, Action::Unsubscribe, &filter, tag.as_ref());
                 Ok(())
             }
             Command::Publish { message, tag } => self.publish(id, message, tag),
-            Command::Emit { to, event, data } => self.emit(id, to, event, data),
+            Command::Emit {
+                to,
+                event,
+                data,
+                volatile,
+                tag,
+            } => self.emit(id, to, event, data, volatile, tag),
             Command::Request {
                 to,
                 event,
@@ -143,10 +154,11 @@ impl Shard {
             return Ok(());
         };
         let waiting = session.waiting_subscribes();
-        let refused = if !self
-            .settings
-            .access
-            .may_subscribe(&filter, session.identity.as_deref())
+        let refused = if session.peer.is_none()
+            && !self
+                .settings
+                .access
+                .may_subscribe(&filter, session.identity.as_deref())
         {
             Some((
                 Code::NotAllowed,
@@ -180,6 +192,9 @@ impl Shard {
             );
             return Ok(());
         }
+        if self.host_makes_wait(id, Watch::SUBSCRIBE) {
+            return Err(Wait::from(Command::Subscribe { filter, tag }));
+        }
         self.enlist(id, filter, tag);
         Ok(())
     }
@@ -193,7 +208,7 @@ impl Shard {
         let waiting = session.waiting_subscribes();
         // By itself, so that the subscription does not keep the message alive that it came in.
         let filter = filter.detached();
-        self.interest.add(&Key::Filter(filter.clone()));
+        self.want(&filter);
         self.announce();
         if waiting == 0 && self.interest.is_announced(&Key::Filter(filter.clone())) {
             self.activate(id, filter, tag);
@@ -217,7 +232,7 @@ impl Shard {
             .is_some_and(|session| session.is_open())
         {
             // It was there before, and could not take it.
-            self.interest.remove(&Key::Filter(filter));
+            self.unwant(&filter);
             self.announce();
             return;
         }
@@ -227,7 +242,7 @@ impl Shard {
         };
         if session.subscriptions.contains(number) {
             // Subscribed before: the interest was counted once too often.
-            self.interest.remove(&Key::Filter(filter.clone()));
+            self.unwant(&filter);
         } else {
             let place = self
                 .subscriptions
@@ -237,6 +252,7 @@ impl Shard {
             if let Some(resp) = &mut session.resp {
                 resp.counts.add(&filter);
             }
+            self.tell_host_of_filter(id, true, &filter);
         }
         self.confirm(id, Action::Subscribe, &filter, tag.as_ref());
     }
@@ -277,8 +293,9 @@ impl Shard {
         session.outbox.forget_filter(number);
         let encoding = session.encoding;
         self.leave_group(number, encoding, place);
-        self.interest.remove(&Key::Filter(filter.clone()));
+        self.unwant(filter);
         self.announce();
+        self.tell_host_of_filter(id, false, filter);
     }
 
     /// Publishes: to every interested shard, then here, then the ack.
@@ -313,10 +330,11 @@ impl Shard {
                 return Ok(());
             }
         }
-        if !self
-            .settings
-            .access
-            .may_publish(topic, session.identity.as_deref())
+        if session.peer.is_none()
+            && !self
+                .settings
+                .access
+                .may_publish(topic, session.identity.as_deref())
         {
             let reason = "the access rules do not allow this publish";
             self.tell_refused(
@@ -329,10 +347,11 @@ impl Shard {
             );
             return Ok(());
         }
-        if !self.route(&message) {
+        if self.host_makes_wait(id, Watch::PUBLISH) || !self.route(&message) {
             return Err(Wait::from(Command::Publish { message, tag }));
         }
         self.stats.publishes += 1;
+        self.tell_host_of_publish(id, topic.as_bytes(), &message.payload);
         self.tell(
             id,
             &Event::Ack {
@@ -369,8 +388,11 @@ impl Shard {
     /// Tries what waits again. Called each turn, after the parcels and before the new bytes.
     pub fn resume(&mut self) {
         self.has_leftovers = false;
+        self.answer_joins();
         self.announce();
         self.flush_deferred();
+        self.flush_peers();
+        self.has_leftovers |= self.has_answers_for_joins();
         for id in std::mem::take(&mut self.resuming) {
             self.resume_session(id);
         }
@@ -402,6 +424,7 @@ impl Shard {
             && stall.subscribes.is_empty()
             && let Some(held) = stall.held.take()
         {
+            self.leave_clog(id);
             let held = match held {
                 Held::Arguments(arguments) => {
                     let has_waited = self.execute_arguments(id, &arguments.borrow()).is_ok();

@@ -20,7 +20,6 @@ use crate::ws::http::{self, Request};
 
 use super::fault;
 use super::parcel::Parcel;
-use super::settings::Admission;
 use super::{Now, Shard};
 
 /// What is asked of those who want to come in. The one thing that a shard is told anew while it runs.
@@ -30,6 +29,8 @@ pub struct Credentials {
     pub keys: Keys,
     /// The password of RESP's default user, if it has one.
     pub resp_password: Option<Secret>,
+    /// The key of peers, if they have to show one.
+    pub peer_key: Option<Secret>,
 }
 
 /// Who a session is.
@@ -170,8 +171,7 @@ impl Shard {
         let Some(token) = token else {
             self.check_address(id)?;
             // The host may know better.
-            let may_be_silent =
-                self.settings.admission == Admission::Host || self.settings.access.admits_anyone();
+            let may_be_silent = self.must_ask() || self.settings.access.admits_anyone();
             return may_be_silent.then_some(()).ok_or(Unauthenticated::Silent);
         };
         let identity = self.authenticate(id, token)?;

@@ -18,6 +18,7 @@ use crate::ws::frame::{self, Opcode};
 use super::Shard;
 use super::log::{LogRange, OpenLog, TurnLogs};
 use super::outbox::{Delivery, Queued, Run};
+use super::run::deliveries_max;
 use super::session::Session;
 use super::settings::Settings;
 use super::slow::SlowPolicy;
@@ -93,6 +94,12 @@ impl Subscribers {
         &mut self.groups
     }
 
+    /// Has anybody this encoding?
+    pub fn has_members(&self, encoding: Encoding) -> bool {
+        let group = self.group_of(encoding);
+        group.is_some_and(|group| !self.groups[group].members.is_empty())
+    }
+
     /// The index of the group with this encoding.
     pub fn group_of(&self, encoding: Encoding) -> Option<usize> {
         self.groups
@@ -138,6 +145,9 @@ impl Subscribers {
 impl Shard {
     /// Delivers to the subscribers of this shard. Whoever can't take it is closed as too slow.
     pub(super) fn fan_out(&mut self, message: &Message) {
+        if message.targets.topics.is_empty() {
+            return self.fan_out_event(message);
+        }
         if let [topic] = message.targets.topics.as_slice()
             && self.run.is_to(topic)
         {
@@ -197,6 +207,7 @@ impl Shard {
             }
             let range = group.encode(message, topic, entry, &mut self.logs);
             let has_gaps = group.encoding.has_gaps();
+            let is_of_peers = group.encoding == Encoding::Peer;
             let mut own: Option<Bytes> = None;
             let logs = &self.logs;
             let mut frame = || own.get_or_insert_with(|| logs.copy(range)).clone();
@@ -229,12 +240,21 @@ impl Shard {
                     }
                     SlowPolicy::Conflate => session
                         .outbox
-                        .push_conflated(&mut delivery, limits.outbox_bytes_max),
+                        .push_conflated(&mut delivery, deliveries_max(session, &self.settings)),
                     SlowPolicy::DropOldest | SlowPolicy::Close => session.outbox.push_droppable(
                         &mut delivery,
                         limits.outbox_bytes_soft,
                         limits.outbox_bytes_max,
                     ),
+                };
+                let queued = match queued {
+                    // It is not closed for what it may miss.
+                    Queued::Full if is_of_peers => {
+                        session
+                            .outbox
+                            .skip(topic.as_bytes(), 1, limits.outbox_bytes_max)
+                    }
+                    queued => queued,
                 };
                 let after = session.outbox.charged();
                 self.outbox_bytes = self.outbox_bytes + after - before;

@@ -1,5 +1,7 @@
 //! From the first byte to the 101: request heads, plain HTTP, placement, admission. (What proxies add: `proxied`.)
 
+use bytes::Bytes;
+
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::console;
 use crate::error::CloseReason;
@@ -13,32 +15,17 @@ use crate::ws::origin;
 use super::credentials::{self, Identity};
 use super::fault::{self, Place};
 use super::proxied::{Head, counted};
-use super::session::{Collected, Since, State};
-use super::settings::{Admission, ListenerSettings};
+use super::session::{Collected, Since, Stall, State};
+use super::settings::ListenerSettings;
 use super::{Effect, Shard};
-
-/// What the host is told of a session that wants to come in.
-#[derive(Debug)]
-pub struct AdmissionAsked {
-    /// Who asks.
-    pub session: SessionId,
-    /// The path of the request.
-    pub path: String,
-    /// Its query, undecoded.
-    pub query: String,
-    /// Its header fields, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// The remote address.
-    pub address: RemoteAddress,
-}
 
 /// The host's word.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Come in, as this identity or as nobody in particular.
     Admitted { identity: Option<Box<Identity>> },
-    /// Refused: 401 and the end of the connection.
-    Refused,
+    /// Refused: 401, this reason, and the end of the connection.
+    Refused { reason: Bytes },
 }
 
 /// What a complete request head asks for.
@@ -117,22 +104,9 @@ impl Shard {
             session.address = client;
             counted(&self.settings, &session.address)
         });
-        let (asked, host) = match asked {
-            Ok(asked) => {
-                let host = self.settings.admission == Admission::Host;
-                let host = (host && matches!(asked, Asked::Upgrade(..))).then(|| AdmissionAsked {
-                    session: id,
-                    path: request.path.to_owned(),
-                    query: request.query.unwrap_or_default().to_owned(),
-                    headers: request
-                        .headers
-                        .iter()
-                        .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
-                        .collect(),
-                    address: session.address.clone(),
-                });
-                (asked, host)
-            }
+        let address = session.address.clone();
+        let asked = match asked {
+            Ok(asked) => asked,
             Err((reject, log)) => {
                 if let Some(log) = log {
                     tracing::warn!(address = %session.address, status = reject.status, "{log}");
@@ -148,29 +122,40 @@ impl Shard {
                 if let Err(why) = self.let_in(id, token.as_deref()) {
                     return self.refuse(id, &why.response());
                 }
+                self.note_id(id, request);
+                let shows_id = self.has_id_to_show(id);
+                let user = self
+                    .sessions
+                    .peek(id)
+                    .and_then(|one| one.identity.as_deref());
+                let arriving = self.arriving(protocol, request, &address, user);
+                let must_ask = self.must_ask() && arriving.is_some();
                 let Some(session) = self.sessions.find(id) else {
                     return;
                 };
                 session.speak(protocol);
-                let effect = match (seat, host) {
-                    (Some(ip), host) => Some(Effect::AskSeat {
-                        session: id,
-                        ip,
-                        host: host.map(Box::new),
-                    }),
-                    (None, host) => host.map(Effect::AskHost),
-                };
-                if let Some(effect) = effect {
+                if seat.is_some() || must_ask || shows_id {
                     let response = Box::new(Collected(response));
                     session.state = State::Admission { response };
                     let rest = input[head_size..].to_vec();
                     if !rest.is_empty() {
                         session.stall.get_or_insert_default().bytes = rest;
                     }
-                    self.effects.push(effect);
+                    match (seat, arriving) {
+                        (Some(ip), host) => self.effects.push(Effect::AskSeat {
+                            session: id,
+                            ip,
+                            host,
+                        }),
+                        (None, arriving) => self.go_on(id, arriving),
+                    }
                     self.update_reading(id);
                 } else {
+                    if let Some(arriving) = arriving {
+                        session.hosted.get_or_insert_default().arriving = Some(arriving);
+                    }
                     self.open(id, &response);
+                    self.come_in(id);
                     let rest = &mut input[head_size..];
                     if !rest.is_empty() {
                         self.read_messages(id, rest);
@@ -180,8 +165,8 @@ impl Shard {
         }
     }
 
-    /// The host's word on a session that it was asked about; without one, the handshake's deadline refuses.
-    pub fn admit(&mut self, id: SessionId, verdict: Verdict) {
+    /// The word on a session in admission; without one, the handshake's deadline refuses.
+    pub(super) fn admit(&mut self, id: SessionId, verdict: Verdict) {
         let Some(session) = self.sessions.find(id) else {
             return;
         };
@@ -197,26 +182,41 @@ impl Shard {
             }
             Verdict::Admitted { identity } => {
                 let stall = session.stall.take();
-                // Who it is by its token, it stays unless the host says otherwise.
                 if let Some(identity) = identity {
                     self.identify(id, identity);
+                }
+                if self.has_id_to_show(id) {
+                    return self.wait_for_id(id, response, stall);
                 }
                 if self.is_of_resp(id) {
                     self.open_resp(id);
                 } else {
                     self.open(id, &response);
+                    self.come_in(id);
                 }
                 if let Some(mut stall) = stall {
                     self.read_messages(id, &mut stall.bytes);
                 }
                 self.update_reading(id);
             }
-            Verdict::Refused => {
+            Verdict::Refused { reason } => {
                 let mut answer = Vec::new();
-                http::reject_response(reject(401, "refused"), &mut answer);
+                let text = [&reason[..], b"\n"].concat();
+                http::response(401, "text/plain; charset=utf-8", &[], &text, &mut answer);
                 self.refuse(id, &answer);
             }
         }
+        self.set_timer(id);
+    }
+
+    /// A session that may come in if the id that it shows is an accepted one stays where it is.
+    fn wait_for_id(&mut self, id: SessionId, response: Vec<u8>, stall: Option<Box<Stall>>) {
+        if let Some(session) = self.sessions.find(id) {
+            let response = Box::new(Collected(response));
+            session.state = State::Admission { response };
+            session.stall = stall;
+        }
+        self.show_id(id);
         self.set_timer(id);
     }
 
@@ -262,6 +262,10 @@ impl Shard {
             let error = b"-ERR max number of clients reached\r\n";
             return self.close_after(id, CloseReason::HandshakeRefused, error);
         }
+        if self.is_of_peers(id) {
+            let is_going = self.is_quiet || self.is_leaving;
+            return self.refuse_peer(id, if is_going { "going_away" } else { "busy" }, text);
+        }
         let mut answer = Vec::new();
         http::response(
             503,
@@ -279,6 +283,10 @@ impl Shard {
             self.stats.handshakes_refused += 1;
             let error = b"-NOAUTH Authentication required.\r\n";
             return self.close_after(id, CloseReason::TooLate, error);
+        }
+        if self.is_of_peers(id) {
+            self.stats.handshakes_refused += 1;
+            return self.refuse_peer(id, "timeout", b"HELLO took too long");
         }
         let mut answer = Vec::new();
         http::reject_response(reject(408, "the handshake took too long"), &mut answer);

@@ -197,8 +197,10 @@ impl Shard {
         let Some(stall) = &session.stall else {
             return;
         };
-        // A command that waits for its rate has a deadline, and waits for nothing that a turn could bring.
-        let waits_for_turns = stall.held.is_some() && stall.until == Since::NEVER;
+        // A command that waits for its rate has a deadline, and one that waits for a peer is woken: neither waits for
+        // anything that a turn could bring.
+        let waits_for_turns =
+            stall.held.is_some() && stall.until == Since::NEVER && stall.clog.is_none();
         let waits_inside = waits_for_turns || !stall.subscribes.is_empty();
         if (is_flowing || waits_inside) && !session.is_resuming {
             session.is_resuming = true;
@@ -240,7 +242,10 @@ impl Shard {
             },
             Incoming::Ping(payload) => self.tell_frame(id, Opcode::Pong, payload, true),
             Incoming::Pong(_) => {}
-            Incoming::Close(code, _) => self.close_with(id, CloseReason::ClientClosed, code, b""),
+            Incoming::Close(code, text) => {
+                self.note_farewell(id, code, text);
+                self.close_with(id, CloseReason::ClientClosed, code, b"");
+            }
         }
     }
 

@@ -15,6 +15,8 @@ pub struct ShardStats {
     pub connections: u64,
     /// Sessions now that are through the handshake.
     pub sessions: u64,
+    /// Peers now: application servers, and the Links of this process.
+    pub peers: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
     /// Connections accepted since the start.
@@ -56,8 +58,12 @@ pub struct ShardStats {
     pub requests_pending: u64,
     /// Requests answered `no_handler`, `timeout` or `busy`, and events that nobody handled.
     pub requests_failed: u64,
+    /// Volatile events that were dropped for peers and clients that were not ready.
+    pub volatile_dropped: u64,
     /// Commands that had to wait because a ring to another shard was full.
     pub stalls: u64,
+    /// Times a peer fell behind, so that what clients send to it waited.
+    pub feeds_paused: u64,
     /// Commands that had to wait because their connection was faster than it may be.
     pub throttled: u64,
     /// Connections handed over to another shard.

@@ -15,7 +15,7 @@
 //!
 //! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
 //! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
-//! `request`, `resp` (with `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! `request`, `peer`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -24,13 +24,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::address::{ClientId, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, LINK_SLOTS, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
 use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
 use crate::protocol::{Event, Protocol, clusterws, peer as peer_protocol};
 use crate::topic::Topic;
-use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode, ServerHeader};
 
@@ -39,7 +38,8 @@ use fault::Place;
 use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
-use parcel::{Key, Lanes};
+use parcel::Lanes;
+use peer::{EmitLogs, Feeds, Hosts, Peers, Rooms, TokenChange};
 use rate::Rates;
 use request::Requests;
 use run::OpenRun;
@@ -47,6 +47,7 @@ use session::{Due, Session, Sessions, Since, State};
 use settings::Settings;
 use tally::Tallies;
 use timer::Timers;
+use wants::Wants;
 
 pub mod auth;
 mod closing;
@@ -75,9 +76,10 @@ mod tally;
 #[cfg(test)]
 mod testing;
 mod timer;
+mod wants;
 
 pub use credentials::{Credentials, Identity};
-pub use handshake::{AdmissionAsked, Verdict};
+pub use peer::Arriving;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,15 +110,15 @@ pub enum Effect {
         address: RemoteAddress,
         bytes: Vec<u8>,
     },
-    /// Ask the host whether this session may come in.
-    AskHost(AdmissionAsked),
+    /// The list of accepted tokens has changed, which is to outlive the broker.
+    Tokens(TokenChange),
     /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
-    /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what the host is to be
-    /// asked after that.
+    /// by [`Shard::seated`] or [`Shard::refuse_address`], in a later turn's routing. `host`: what a host is to be told
+    /// after that.
     AskSeat {
         session: SessionId,
         ip: IpAddr,
-        host: Option<Box<AdmissionAsked>>,
+        host: Option<Arc<Arriving>>,
     },
 }
 
@@ -145,7 +147,7 @@ pub struct Shard {
     /// Sessions of this shard that handle an event.
     handlers: HashMap<bytes::Bytes, request::Handlers, foldhash::fast::RandomState>,
     /// What this shard's sessions want of other shards, and who has been told.
-    interest: Interest<Key>,
+    interest: Wants,
     /// What other shards told us that they want.
     remote_filters: TopicTree<ShardSet>,
     remote_services: HashMap<bytes::Bytes, ShardSet, foldhash::fast::RandomState>,
@@ -153,6 +155,11 @@ pub struct Shard {
     logs: TurnLogs,
     run: OpenRun,
     requests: Requests,
+    peers: Peers,
+    hosts: Hosts,
+    rooms: Rooms,
+    feeds: Feeds,
+    emit_logs: EmitLogs,
     tallies: Tallies,
     /// RESP sessions so far.
     resp_clients: u64,
@@ -203,13 +210,18 @@ impl Shard {
             sessions: Sessions::default(),
             subscriptions: TopicTree::default(),
             handlers: HashMap::default(),
-            interest: Interest::new(peers),
+            interest: Wants::new(peers, settings.board.clone()),
             remote_filters: TopicTree::default(),
             remote_services: HashMap::default(),
             lanes: Lanes::new(settings.shards),
             logs: TurnLogs::default(),
             run: OpenRun::default(),
             requests: Requests::default(),
+            peers: Peers::of(id, &settings.accepted),
+            hosts: Hosts::default(),
+            rooms: Rooms::default(),
+            feeds: Feeds::default(),
+            emit_logs: EmitLogs::new(),
             tallies: Tallies::new(settings.shards),
             resp_clients: 0,
             timers: Timers::default(),
@@ -301,11 +313,13 @@ impl Shard {
         };
         self.stats.received_bytes += bytes.len() as u64;
         let is_resp = session.resp_listener(&self.settings);
+        let is_peer = session.peer.is_some();
         match &mut session.state {
             // A drain lets nobody in any more, and what a driver still had is as good as never read: others have
             // been told that everything taken is handed on.
             State::Handshake { .. } | State::Open if self.is_quiet => {}
             State::Handshake { .. } if is_resp => self.receive_preface(id, bytes),
+            State::Handshake { .. } if is_peer => self.receive_hello(id, bytes),
             State::Handshake { .. } => self.receive_head(id, bytes),
             State::Admission { .. } => session
                 .stall
@@ -372,6 +386,7 @@ impl Shard {
             session.soft = Since::NEVER;
         }
         let is_stalled = session.is_open() && session.stall.is_some() && !self.is_sealed;
+        let is_peer = session.peer.is_some();
         if session.outbox.has_waiting() {
             mark_dirty(session, &mut self.dirty);
             mark_urgent(session, &self.settings, &mut self.urgent);
@@ -380,6 +395,9 @@ impl Shard {
         }
         if is_stalled {
             self.resume_later(id);
+        }
+        if is_peer {
+            self.look_at_feed(id);
         }
         self.update_reading(id);
     }
@@ -476,14 +494,20 @@ impl Shard {
             session.outbox.settle(&mut self.logs);
             self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         }
+        let is_peer = session.peer.is_some();
         if session.outbox.charged() <= session.limits(&self.settings).outbox_bytes_soft {
             // What was skipped counts no more either.
             session.soft = Since::NEVER;
-        } else if session.is_open() {
+        } else if session.is_open() && !is_peer {
+            // A peer may take its time: what can wait for it waits elsewhere (`peer::feed`).
+
             session.soft.begin(self.now.ms);
         }
         if session.soft != Since::NEVER || session.is_paused {
             self.set_timer(id);
+        }
+        if is_peer {
+            self.look_at_feed(id);
         }
     }
 
@@ -514,6 +538,7 @@ impl Shard {
             || self.has_news
             || self.requests.has_deferred()
             || self.tallies.has_answers()
+            || self.peers.is_restless()
             || !self.dirty.is_empty()
             || !self.effects.is_empty()
     }
@@ -545,6 +570,7 @@ impl Shard {
             self.set_timer(id);
         }
         self.expire_requests();
+        self.flush_peers();
         // What this turn made necessary need not wait for another one.
         self.flush_deferred();
     }
@@ -578,6 +604,7 @@ impl Shard {
             Due::Message => self.close(id, CloseReason::TooLate),
             Due::Slow => self.close_slow(id),
             Due::Rate => self.rate_due(id),
+            Due::Probe => self.probe_late(id),
             Due::Expired => self.close(id, CloseReason::TokenExpired),
             Due::Leave => self.close(id, CloseReason::GoingAway),
             Due::Reset => self.finish(id, true),
@@ -676,7 +703,13 @@ impl Shard {
         let queued = session.outbox.push_words(words, reply, bytes_max);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         match queued {
-            Queued::Yes { .. } => mark_dirty(session, &mut self.dirty),
+            Queued::Yes { .. } => {
+                mark_dirty(session, &mut self.dirty);
+                // What comes next has to know.
+                if session.peer.is_some() {
+                    self.look_at_feed(id);
+                }
+            }
             Queued::Full => self.close_slow(id),
         }
         if reply {
@@ -718,10 +751,15 @@ impl Shard {
         self.is_sealed = true;
     }
 
-    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503.
+    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503. Links stay:
+    /// they hear of all these ends, and end with the broker.
     pub fn close_all(&mut self, spread_ms: u64) {
         self.is_leaving = true;
-        let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        let sessions = self.sessions.iter();
+        let ids: Vec<_> = sessions
+            .filter(|session| session.id.slot < LINK_SLOTS)
+            .map(|session| session.id)
+            .collect();
         let count = ids.len().max(1) as u64;
         for (index, id) in ids.into_iter().enumerate() {
             let Some(session) = self.sessions.find(id) else {
@@ -756,6 +794,7 @@ impl Shard {
             subscriptions,
             outbox_bytes: self.outbox_bytes as u64,
             requests_pending: self.requests.pending() as u64,
+            peers: self.peers.len() as u64,
             ..self.stats.clone()
         }
     }
@@ -772,6 +811,10 @@ impl Shard {
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),
             ("tallies", self.tallies.entries()),
+            ("peers", self.peers.entries()),
+            ("hosts", self.hosts.entries()),
+            ("rooms", self.rooms.entries()),
+            ("feeds", self.feeds.entries()),
             ("rates", self.rates.len()),
             ("bytes in outboxes", self.outbox_bytes),
             ("sessions to flush", self.dirty.len()),

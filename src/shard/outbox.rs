@@ -263,6 +263,15 @@ impl Outbox {
         Queued::Yes { skipped: 0 }
     }
 
+    /// Deliveries of a topic that did not fit are skipped, and will be told. Full if even that does not fit.
+    pub fn skip(&mut self, topic: &Bytes, count: u64, bytes_max: usize) -> Queued {
+        if !self.fits_gap(topic, bytes_max) {
+            return Queued::Full;
+        }
+        self.add_gap(topic, count);
+        Queued::Yes { skipped: count }
+    }
+
     /// Forgets which delivery of a filter could be replaced: its subscription has ended, and its number may
     /// soon stand for another filter. What waits stays.
     pub fn forget_filter(&mut self, filter: FilterId) {

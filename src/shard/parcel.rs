@@ -34,19 +34,51 @@ pub enum Key {
     Peer(Bytes),
     /// A peer that hosts clients, and what it watches.
     Host(SessionId, Watch),
+    /// Of these, one that handles this event.
+    HostEvent(SessionId, Bytes),
+    /// A peer, and its name, that is behind: what clients send to it waits.
+    Behind(SessionId, Bytes),
+    /// All that fit this receiver, of those that handle this event, are behind.
+    Clogged(Receiver, Bytes),
 }
 
 /// For whom a request or an event is, on the shard it was sent to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Receiver {
     /// Any session that handles the event.
     Service,
     /// Any Link of this process that does.
     Master,
-    /// Any peer from outside that does.
+    /// Any peer from outside that does, but not the one that says it.
     AnyPeer,
+    /// The peer of this name, whatever it handles.
+    Peer(Bytes),
+    /// This peer, which hosts the one that says it, if it handles the event; or any session that does; or this peer, if it
+    /// wants what nobody handles.
+    Host(SessionId),
     /// This one.
     Session(SessionId),
+}
+
+impl Receiver {
+    /// If there is nobody on one shard, may there be somebody on another?
+    pub fn has_deputies(&self) -> bool {
+        match self {
+            Receiver::Service | Receiver::Master | Receiver::AnyPeer | Receiver::Host(_) => true,
+            Receiver::Peer(_) | Receiver::Session(_) => false,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Receiver::Peer(name) => name.len(),
+            Receiver::Service
+            | Receiver::Master
+            | Receiver::AnyPeer
+            | Receiver::Host(_)
+            | Receiver::Session(_) => 0,
+        }
+    }
 }
 
 /// A word from one shard to another.
@@ -65,12 +97,13 @@ pub enum Parcel {
     Query { number: u64, query: Query },
     /// The answer to your question.
     Found { number: u64, found: Found },
-    /// An event for one of your sessions.
+    /// An event for one of your sessions. `volatile`: lost if it had to wait for its reader.
     Emit {
         receiver: Receiver,
         event: Bytes,
         data: Payload,
         from: Sender,
+        volatile: bool,
     },
     /// A request for one of your sessions. `number` is the asker's.
     Ask {
@@ -103,8 +136,22 @@ impl Parcel {
                 Parcel::Receivers(counted) => counted.len() * size_of::<(u64, u32)>(),
                 Parcel::Query { query, .. } => query.size(),
                 Parcel::Found { found, .. } => found.size(),
-                Parcel::Emit { event, data, .. } | Parcel::Ask { event, data, .. } => {
-                    event.len() + data.bytes().len()
+                Parcel::Emit {
+                    receiver,
+                    event,
+                    data,
+                    from,
+                    ..
+                }
+                | Parcel::Ask {
+                    receiver,
+                    event,
+                    data,
+                    from,
+                    ..
+                } => {
+                    let name = from.peer.as_ref().map_or(0, Bytes::len);
+                    receiver.size() + event.len() + data.bytes().len() + name
                 }
                 Parcel::Answer {
                     outcome: Outcome::Data(data),
@@ -124,6 +171,8 @@ fn key_size(key: &Key) -> usize {
     match key {
         Key::Filter(filter) => filter.written().len(),
         Key::Service(name) | Key::Master(name) | Key::AnyPeer(name) | Key::Peer(name) => name.len(),
+        Key::HostEvent(_, name) | Key::Behind(_, name) => name.len(),
+        Key::Clogged(receiver, name) => receiver.size() + name.len(),
         Key::Host(..) => 0,
     }
 }

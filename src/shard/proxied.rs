@@ -12,6 +12,7 @@
 //! that a proxy relays when their client is known.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::address::proxies::TrustedProxies;
 use crate::address::{RemoteAddress, SessionId};
@@ -21,10 +22,10 @@ use crate::ws::forwarded::Forwarded;
 use crate::ws::http::{self, Reject, Request};
 use crate::ws::proxy;
 
-use super::handshake::{AdmissionAsked, Verdict};
+use super::Shard;
+use super::peer::Arriving;
 use super::session::State;
 use super::settings::Settings;
-use super::{Effect, Shard};
 
 /// The answer to bytes that are refused, and perhaps a line for the log.
 pub(super) type Refused = (Reject, Option<String>);
@@ -158,15 +159,12 @@ impl Shard {
     }
 
     /// There is room for the session that [`Effect::AskSeat`] asked for; `host` is what came with that.
-    pub fn seated(&mut self, id: SessionId, host: Option<Box<AdmissionAsked>>) {
+    pub fn seated(&mut self, id: SessionId, host: Option<Arc<Arriving>>) {
         let session = self.sessions.find(id);
         if !session.is_some_and(|session| matches!(session.state, State::Admission { .. })) {
             return;
         }
-        match host {
-            Some(host) => self.effects.push(Effect::AskHost(*host)),
-            None => self.admit(id, Verdict::Admitted { identity: None }),
-        }
+        self.go_on(id, host);
     }
 
     /// There is no room for one more connection of its address: it gets 429 and nothing else.
@@ -179,6 +177,10 @@ impl Shard {
         if self.is_of_resp(id) {
             let error = b"-ERR too many connections from this address\r\n";
             return self.close_after(id, CloseReason::HandshakeRefused, error);
+        }
+        if self.is_of_peers(id) {
+            let text = b"too many connections from this address";
+            return self.refuse_peer(id, "busy", text);
         }
         let mut answer = Vec::new();
         http::response(

@@ -214,12 +214,16 @@ impl Shard {
         if let Some(stall) = &mut session.stall {
             stall.until = Since::NEVER;
         }
+        self.leave_clog(id);
         if !self.is_sealed {
             self.resume_later(id);
             self.has_leftovers = true;
             return;
         }
         // Others have been told that everything taken is handed on: what waits still is as good as never read.
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
         session.stall = None;
         if session.is_input_ended {
             self.ended(id, Ending::EndOfInput);

@@ -12,30 +12,85 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::address::{Address, Sender, SessionId, ShardId, ShardSet};
 use crate::error::Code;
 use crate::message::Payload;
+use crate::protocol::peer::Watch;
 use crate::protocol::{Action, Command, Event, Outcome, Protocol, Tag};
 
 use super::Shard;
 use super::command::Wait;
 use super::parcel::{Key, Parcel, Receiver};
+use super::peer::Clog;
+use super::session::Since;
+
+/// What a session that handles an event is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// A client.
+    Client,
+    /// A Link of the broker's own process.
+    Link,
+    /// A peer from outside.
+    Outside,
+}
+
+impl Kind {
+    /// What of an event is announced for such a session, beside that somebody handles it.
+    fn key(self, event: &Bytes) -> Option<Key> {
+        match self {
+            Kind::Client => None,
+            Kind::Link => Some(Key::Master(event.clone())),
+            Kind::Outside => Some(Key::AnyPeer(event.clone())),
+        }
+    }
+}
 
 /// The sessions of this shard that handle one event; they take turns.
 #[derive(Debug, Default)]
 pub struct Handlers {
-    sessions: Vec<SessionId>,
+    sessions: Vec<(SessionId, Kind)>,
     next: usize,
+    /// Receivers for which all that fit are behind.
+    pub(super) clogged: SmallVec<[Receiver; 1]>,
+}
+
+/// Where something goes.
+pub(super) enum Way {
+    /// To a shard, and whom it is for there.
+    To(ShardId, Receiver),
+    /// Nowhere, as long as this is so.
+    Clogged(Clog),
+    /// There is nobody.
+    Nobody,
 }
 
 impl Handlers {
-    fn pick(&mut self) -> Option<SessionId> {
-        if self.sessions.is_empty() {
-            return None;
-        }
-        self.next = (self.next + 1) % self.sessions.len();
-        Some(self.sessions[self.next])
+    /// The next one of those that fit.
+    fn pick(&mut self, fits: impl Fn(SessionId, Kind) -> bool) -> Option<SessionId> {
+        let count = self.sessions.len();
+        let places = (1..=count).map(|step| (self.next + step) % count);
+        let place = places.into_iter().find(|&place| {
+            let (session, kind) = self.sessions[place];
+            fits(session, kind)
+        })?;
+        self.next = place;
+        Some(self.sessions[place].0)
+    }
+
+    fn has(&self, fits: impl Fn(SessionId, Kind) -> bool) -> bool {
+        self.sessions
+            .iter()
+            .any(|(session, kind)| fits(*session, *kind))
+    }
+
+    /// The sessions that a receiver stands for.
+    pub(super) fn fitting(&self, receiver: &Receiver) -> impl Iterator<Item = SessionId> + use<'_> {
+        let fits = fitting(receiver, None);
+        let sessions = self.sessions.iter().copied();
+        sessions.filter_map(move |(session, kind)| fits(session, kind).then_some(session))
     }
 }
 
@@ -43,12 +98,26 @@ impl Handlers {
 struct Pending {
     session: SessionId,
     tag: Tag,
-    /// Event and data, to ask another shard once if the first has no handler any more. What a session has us keep
-    /// so is bounded by [`Limits::outbox_bytes_soft`]; a request beyond it has one try.
+    /// To ask another shard once if the first has no handler any more. What a session has us keep so is bounded by
+    /// [`Limits::outbox_bytes_soft`]; a request beyond it has one try.
     ///
     /// [`Limits::outbox_bytes_soft`]: crate::limits::Limits::outbox_bytes_soft
-    copy: Option<(Bytes, Payload)>,
+    copy: Option<Copy>,
     deadline_ms: u64,
+}
+
+/// A request that may be sent once more.
+#[derive(Debug)]
+struct Copy {
+    receiver: Receiver,
+    event: Bytes,
+    data: Payload,
+}
+
+impl Copy {
+    fn size(&self) -> usize {
+        self.event.len() + self.data.bytes().len()
+    }
 }
 
 #[derive(Debug)]
@@ -121,10 +190,17 @@ impl Requests {
 }
 
 impl Shard {
-    /// Which shards handle an event.
-    fn serving_shards(&self, event: &Bytes) -> ShardSet {
-        let mut shards = self.remote_services.get(event).copied().unwrap_or_default();
-        if self.handlers.contains_key(event) {
+    /// Which shards handle an event of this session's, for a receiver of this kind.
+    fn serving_shards(&self, id: SessionId, receiver: &Receiver, event: &Bytes) -> ShardSet {
+        let remote = match receiver {
+            Receiver::Master => &self.peers.remote_masters,
+            Receiver::AnyPeer => &self.peers.remote_any_peers,
+            _ => &self.remote_services,
+        };
+        let mut shards = remote.get(event).copied().unwrap_or_default();
+        let fits = fitting(receiver, Some(id));
+        let handlers = self.handlers.get(event);
+        if handlers.is_some_and(|handlers| handlers.has(fits)) {
             shards.insert(self.id);
         }
         shards
@@ -139,52 +215,141 @@ impl Shard {
         shards.iter().nth(self.requests.next_shard % shards.len())
     }
 
-    /// Where a request goes: a shard, and whom it is for there.
-    fn locate(&mut self, to: &Address, event: &Bytes) -> Option<(ShardId, Receiver)> {
-        match to {
-            Address::Service(_) => {
-                let shards = self.serving_shards(event);
-                Some((self.pick_shard(shards)?, Receiver::Service))
+    /// Where a request goes.
+    fn locate(&mut self, id: SessionId, to: &Address, event: &Bytes) -> Way {
+        let one = match to {
+            Address::Service(_) => self.host_for(id, event),
+            Address::Master(_) | Address::AnyPeer(_) => None,
+            Address::Peer(name) => match self.shard_of_peer(name) {
+                Some(shard) => Some((shard, Receiver::Peer(name.clone()))),
+                None => return Way::Nobody,
+            },
+            Address::Client(client) if self.is_of_this_broker(*client) => {
+                Some((client.shard, Receiver::Session(client.session)))
             }
-            Address::Client(client) => {
-                let is_ours = client.broker == self.settings.broker
-                    && client.shard.index() < self.settings.shards;
-                is_ours.then_some((client.shard, Receiver::Session(client.session)))
-            }
-            Address::Master(_) | Address::AnyPeer(_) | Address::Peer(_) | Address::Token(_) => None,
-            Address::Topic(_) => None,
+            Address::Token(token) => match self.client_of_token(id, token) {
+                Some(client) => Some((client.shard, Receiver::Session(client.session))),
+                None => return Way::Nobody,
+            },
+            Address::Client(_) | Address::Topic(_) => return Way::Nobody,
+        };
+        if let Some((shard, receiver)) = one {
+            return match self.clog_of(shard, &receiver) {
+                Some(clog) => Way::Clogged(clog),
+                None => Way::To(shard, receiver),
+            };
+        }
+        let receiver = match to {
+            Address::Master(_) => Receiver::Master,
+            Address::AnyPeer(_) => Receiver::AnyPeer,
+            _ => Receiver::Service,
+        };
+        let shards = self.serving_shards(id, &receiver, event);
+        let clogged = self.clogged_shards(&receiver, event);
+        let ready = shards.iter().filter(|shard| !clogged.contains(*shard));
+        match self.pick_shard(ready.collect()) {
+            Some(shard) => Way::To(shard, receiver),
+            None if shards.is_empty() => Way::Nobody,
+            None => Way::Clogged(Clog::Event(receiver, event.clone())),
         }
     }
 
-    /// An event for one session that handles it, or for the one that is named.
+    /// The host of a client, if what it asks of a service goes there: it handles the event, or nobody does and it wants
+    /// what nobody handles.
+    fn host_for(&self, id: SessionId, event: &Bytes) -> Option<(ShardId, Receiver)> {
+        let host = self.host_of(id)?;
+        let takes = self.hosts.handles(host, event)
+            || self.hosts.watches(host, Watch::EVENT)
+                && self
+                    .serving_shards(id, &Receiver::Service, event)
+                    .is_empty();
+        takes.then_some((host.0, Receiver::Host(host.1)))
+    }
+
+    /// Has the lane to a shard room for this, and does nothing wait that it would overtake?
+    fn has_room_for(&mut self, shard: ShardId, parcel: &Parcel) -> bool {
+        !self.has_words_for(shard) && self.lanes.to(shard).has_room(parcel.size())
+    }
+
+    /// An event for one session that handles it, or for the one that is named. `volatile`: lost if it had to wait.
     pub(super) fn emit(
         &mut self,
         id: SessionId,
         to: Address,
         event: Bytes,
         data: Payload,
+        volatile: bool,
+        tag: Option<Tag>,
     ) -> Result<(), Wait> {
-        let Some((shard, receiver)) = self.locate(&to, &event) else {
-            self.stats.requests_failed += 1;
-            return Ok(());
+        let (shard, receiver) = match self.locate(id, &to, &event) {
+            Way::To(shard, receiver) => (shard, receiver),
+            Way::Clogged(_) if volatile => {
+                self.stats.volatile_dropped += 1;
+                return self.emitted(id, tag);
+            }
+            Way::Clogged(clog) => {
+                self.wait_for_feed(id, clog, None);
+                return Err(Wait::from(Command::Emit {
+                    to,
+                    event,
+                    data,
+                    volatile,
+                    tag,
+                }));
+            }
+            Way::Nobody => {
+                match tag {
+                    Some(tag) => {
+                        let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+                        self.answer(id, &tag, &outcome);
+                    }
+                    None => self.stats.requests_failed += 1,
+                }
+                return Ok(());
+            }
         };
         let from = self.sender(id);
         if shard == self.id {
-            self.take_emit(receiver, &event, &data, from);
-            return Ok(());
+            self.take_emit(receiver, &event, &data, from, volatile);
+        } else {
+            let parcel = Parcel::Emit {
+                receiver,
+                event: event.clone(),
+                data: data.clone(),
+                from,
+                volatile,
+            };
+            if self.has_room_for(shard, &parcel) {
+                self.stats.forwarded += 1;
+                self.lanes.to(shard).push(parcel);
+            } else if volatile {
+                self.stats.volatile_dropped += 1;
+            } else {
+                return Err(Wait::from(Command::Emit {
+                    to,
+                    event,
+                    data,
+                    volatile,
+                    tag,
+                }));
+            }
         }
-        let parcel = Parcel::Emit {
-            receiver,
-            event: event.clone(),
-            data: data.clone(),
-            from,
-        };
-        if !self.lanes.to(shard).has_room(parcel.size()) {
-            return Err(Wait::from(Command::Emit { to, event, data }));
+        self.emitted(id, tag)
+    }
+
+    /// An event is on its way: its sender is told, if it asked for that.
+    fn emitted(&mut self, id: SessionId, tag: Option<Tag>) -> Result<(), Wait> {
+        if let Some(tag) = tag {
+            self.answer(id, &tag, &Outcome::Data(Payload::text(Bytes::new())));
         }
-        self.stats.forwarded += 1;
-        self.lanes.to(shard).push(parcel);
         Ok(())
+    }
+
+    /// Until when a session's request has waited for whom it is for, if it has.
+    fn take_busy(&mut self, id: SessionId) -> Option<u64> {
+        let session = self.sessions.find(id)?;
+        let stall = session.stall.as_mut()?;
+        std::mem::replace(&mut stall.busy, Since::NEVER).ms()
     }
 
     /// An event for a session of this shard.
@@ -194,14 +359,24 @@ impl Shard {
         event: &Bytes,
         data: &Payload,
         from: Sender,
+        volatile: bool,
     ) {
-        match self.find_receiver(&receiver, event, Protocol::has_events) {
+        match self.find_receiver(&receiver, event, &from, Protocol::has_events) {
+            Ok(session) if volatile && self.is_behind(session) => {
+                self.stats.volatile_dropped += 1;
+            }
             Ok(session) => {
                 let from = Some(&from);
                 self.tell(session, &Event::Emitted { event, data, from }, false);
             }
             Err(_) => self.stats.requests_failed += 1,
         }
+    }
+
+    /// Would what is said to this session now have to wait for its reader?
+    pub(super) fn is_behind(&mut self, id: SessionId) -> bool {
+        let session = self.sessions.find(id);
+        session.is_some_and(|session| session.outbox.is_in_flight())
     }
 
     /// A session's request.
@@ -229,12 +404,34 @@ impl Shard {
             self.answer(id, &tag, &outcome);
             return Ok(());
         }
-        let Some((shard, receiver)) = self.locate(&to, &event) else {
-            let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
-            self.answer(id, &tag, &outcome);
-            return Ok(());
+        let waited_until_ms = self.take_busy(id);
+        let timeout_ms = match waited_until_ms {
+            Some(until_ms) => until_ms.saturating_sub(self.now.ms),
+            None => timeout_ms.unwrap_or(limit_ms).min(limit_ms),
         };
-        let timeout_ms = timeout_ms.unwrap_or(limit_ms).min(limit_ms);
+        let (shard, receiver) = match self.locate(id, &to, &event) {
+            Way::To(shard, receiver) => (shard, receiver),
+            Way::Clogged(_) if waited_until_ms.is_some_and(|until_ms| until_ms <= self.now.ms) => {
+                let outcome = Outcome::refused(Code::Busy, "the handler is behind");
+                self.answer(id, &tag, &outcome);
+                return Ok(());
+            }
+            Way::Clogged(clog) => {
+                self.wait_for_feed(id, clog, Some(self.now.ms + timeout_ms));
+                return Err(Wait::from(Command::Request {
+                    to,
+                    event,
+                    data,
+                    tag,
+                    timeout_ms: Some(timeout_ms),
+                }));
+            }
+            Way::Nobody => {
+                let outcome = Outcome::refused(Code::NoHandler, "nobody handles this");
+                self.answer(id, &tag, &outcome);
+                return Ok(());
+            }
+        };
         let from = self.sender(id);
         let number = self.requests.next_number();
         if shard != self.id {
@@ -246,7 +443,7 @@ impl Shard {
                 from: from.clone(),
                 timeout_ms,
             };
-            if !self.lanes.to(shard).has_room(parcel.size()) {
+            if !self.has_room_for(shard, &parcel) {
                 return Err(Wait::from(Command::Request {
                     to,
                     event,
@@ -264,13 +461,17 @@ impl Shard {
             let serving = session.serving.get_or_insert_default();
             serving.own.insert(number);
             let size = event.len() + data.bytes().len();
-            // A client that is asked by its number has no deputy.
+            // One that is asked by its number or name has no deputy.
             if shard != self.id
-                && receiver == Receiver::Service
+                && receiver.has_deputies()
                 && serving.copied_bytes + size <= copied_bytes_max
             {
                 serving.copied_bytes += size;
-                copy = Some((event.clone(), data.clone()));
+                copy = Some(Copy {
+                    receiver: receiver.clone(),
+                    event: event.clone(),
+                    data: data.clone(),
+                });
             }
         }
         self.requests
@@ -301,7 +502,8 @@ impl Shard {
         from: Sender,
         timeout_ms: u64,
     ) {
-        let handler = match self.find_receiver(&receiver, event, Protocol::has_requests) {
+        let found = self.find_receiver(&receiver, event, &from, Protocol::has_requests);
+        let handler = match found {
             Ok(handler) => handler,
             Err(outcome) => return self.send_answer(shard, number, outcome, true),
         };
@@ -349,21 +551,68 @@ impl Shard {
         &mut self,
         receiver: &Receiver,
         event: &Bytes,
+        from: &Sender,
         is_able: impl FnOnce(Protocol) -> bool,
     ) -> Result<SessionId, Outcome> {
+        let refused = |reason| Outcome::refused(Code::NoHandler, reason);
         match receiver {
-            Receiver::Service | Receiver::Master | Receiver::AnyPeer => self
-                .handlers
-                .get_mut(event)
-                .and_then(Handlers::pick)
-                .ok_or_else(|| Outcome::refused(Code::NoHandler, "nobody handles this")),
+            Receiver::Service | Receiver::Master | Receiver::AnyPeer => {
+                let is_ours = from.client.shard == self.id;
+                let asker = is_ours.then_some(from.client.session);
+                let fits = fitting(receiver, asker);
+                self.pick_handler(event, fits)
+                    .ok_or_else(|| refused("nobody handles this"))
+            }
+            Receiver::Host(id) => {
+                let (handles, watches) = self.takes_of_clients(*id, event);
+                if handles {
+                    return Ok(*id);
+                }
+                self.pick_handler(event, |_, _| true)
+                    .or(watches.then_some(*id))
+                    .ok_or_else(|| refused("nobody handles this"))
+            }
+            Receiver::Peer(name) => self
+                .peer_named(name)
+                .ok_or_else(|| refused("this peer is not connected")),
             Receiver::Session(id) => self
                 .sessions
                 .find(*id)
                 .filter(|session| session.is_open() && is_able(session.protocol))
                 .map(|session| session.id)
-                .ok_or_else(|| Outcome::refused(Code::NoHandler, "this client is not connected")),
+                .ok_or_else(|| refused("this client is not connected")),
         }
+    }
+
+    /// One that handles an event, in turn; one that is behind only if all are.
+    fn pick_handler(
+        &mut self,
+        event: &Bytes,
+        fits: impl Fn(SessionId, Kind) -> bool,
+    ) -> Option<SessionId> {
+        let sessions = &self.sessions;
+        let is_behind = |id| {
+            let peer = sessions.peek(id).and_then(|session| session.peer.as_ref());
+            peer.is_some_and(|peer| peer.hosting.is_behind)
+        };
+        let handlers = self.handlers.get_mut(event)?;
+        handlers
+            .pick(|session, kind| fits(session, kind) && !is_behind(session))
+            .or_else(|| handlers.pick(fits))
+    }
+
+    /// Does this peer handle an event; and does it take what its clients say and nobody handles?
+    fn takes_of_clients(&mut self, id: SessionId, event: &Bytes) -> (bool, bool) {
+        let Some(session) = self.sessions.find(id).filter(|session| session.is_open()) else {
+            return (false, false);
+        };
+        let serving = session.serving.as_ref();
+        let handles = serving.is_some_and(|serving| serving.events.contains(event));
+        let peer = session.peer.as_ref();
+        (
+            handles,
+            peer.is_some_and(|peer| peer.watch.has(Watch::EVENT)),
+        )
     }
 
     /// Sends an answer to the shard whose request it is: here at once, elsewhere with the next routing.
@@ -471,14 +720,23 @@ impl Shard {
 
     /// The handlers of the shard that was asked have gone: asks another one, once.
     fn retry(&mut self, vacant: ShardId, number: u64) -> bool {
-        let Some((event, data)) = self.take_copy(number) else {
+        let Some(Copy {
+            receiver,
+            event,
+            data,
+        }) = self.take_copy(number)
+        else {
             return false;
+        };
+        let receiver = match receiver {
+            Receiver::Host(_) => Receiver::Service,
+            receiver => receiver,
         };
         let Some(pending) = self.requests.pending.get(&number) else {
             return false;
         };
         let (session, deadline_ms) = (pending.session, pending.deadline_ms);
-        let mut shards = self.serving_shards(&event);
+        let mut shards = self.serving_shards(session, &receiver, &event);
         shards.remove(vacant);
         let Some(shard) = self.pick_shard(shards) else {
             return false;
@@ -486,19 +744,11 @@ impl Shard {
         let timeout_ms = deadline_ms.saturating_sub(self.now.ms);
         let from = self.sender(session);
         if shard == self.id {
-            self.take_ask(
-                shard,
-                number,
-                Receiver::Service,
-                &event,
-                &data,
-                from,
-                timeout_ms,
-            );
+            self.take_ask(shard, number, receiver, &event, &data, from, timeout_ms);
         } else {
             let parcel = Parcel::Ask {
                 number,
-                receiver: Receiver::Service,
+                receiver,
                 event,
                 data,
                 from,
@@ -510,13 +760,13 @@ impl Shard {
     }
 
     /// What is kept of a request to send it once more; afterwards it is not.
-    fn take_copy(&mut self, number: u64) -> Option<(Bytes, Payload)> {
+    fn take_copy(&mut self, number: u64) -> Option<Copy> {
         let pending = self.requests.pending.get_mut(&number)?;
         let copy = pending.copy.take()?;
         if let Some(session) = self.sessions.find(pending.session)
             && let Some(serving) = &mut session.serving
         {
-            serving.copied_bytes -= copy.0.len() + copy.1.bytes().len();
+            serving.copied_bytes -= copy.size();
         }
         Some(copy)
     }
@@ -538,7 +788,13 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return Ok(());
         };
-        if !self.settings.listeners[usize::from(session.listener)].client_services {
+        let kind = match &session.peer {
+            None => Kind::Client,
+            Some(peer) if peer.is_in_process => Kind::Link,
+            Some(_) => Kind::Outside,
+        };
+        let listener = &self.settings.listeners[usize::from(session.listener)];
+        if kind == Kind::Client && !listener.client_services {
             let reason = "clients of this listener may not handle services";
             self.tell_refused(id, Action::Handle, Code::NotAllowed, reason, None, tag);
             return Ok(());
@@ -558,11 +814,21 @@ impl Shard {
                 .entry(event.clone())
                 .or_default()
                 .sessions
-                .push(id);
+                .push((id, kind));
             self.interest.add(&Key::Service(event.clone()));
+            if let Some(key) = kind.key(&event) {
+                self.interest.add(&key);
+            }
+            self.host_handles(id, &event, true);
+            self.look_at_handlers(&event);
             self.announce();
         }
-        if !self.interest.is_announced(&Key::Service(event.clone())) {
+        let mut keys = kind
+            .key(&event)
+            .into_iter()
+            .chain([Key::Service(event.clone())]);
+        let is_known = keys.all(|key| self.interest.is_announced(&key));
+        if !is_known || !self.is_host_event_known(id, &event) {
             return Err(Wait::from(Command::Handle { event, tag }));
         }
         self.tell(
@@ -591,13 +857,27 @@ impl Shard {
     }
 
     fn leave_handlers(&mut self, id: SessionId, event: &Bytes) {
-        if let Some(handlers) = self.handlers.get_mut(event) {
-            handlers.sessions.retain(|session| *session != id);
-            if handlers.sessions.is_empty() {
-                self.handlers.remove(event);
-            }
+        let Some(handlers) = self.handlers.get_mut(event) else {
+            return;
+        };
+        let is_it = |(session, _): &(SessionId, Kind)| *session == id;
+        let Some(place) = handlers.sessions.iter().position(is_it) else {
+            return;
+        };
+        let (_, kind) = handlers.sessions.remove(place);
+        self.look_at_handlers(event);
+        if self
+            .handlers
+            .get(event)
+            .is_some_and(|handlers| handlers.sessions.is_empty())
+        {
+            self.handlers.remove(event);
         }
+        self.host_handles(id, event, false);
         self.interest.remove(&Key::Service(event.clone()));
+        if let Some(key) = kind.key(event) {
+            self.interest.remove(&key);
+        }
     }
 
     /// A session ends: what it asked is forgotten, what it was asked is answered.
@@ -647,6 +927,21 @@ impl Shard {
     }
 }
 
+/// Which handlers a receiver stands for; `asker`: the session that asks, if it is one of the same shard.
+fn fitting(
+    receiver: &Receiver,
+    asker: Option<SessionId>,
+) -> impl Fn(SessionId, Kind) -> bool + use<> {
+    let wanted = match receiver {
+        Receiver::Master => Some(Kind::Link),
+        Receiver::AnyPeer => Some(Kind::Outside),
+        Receiver::Service | Receiver::Host(_) | Receiver::Peer(_) | Receiver::Session(_) => None,
+    };
+    // It asks its fellows, not itself.
+    let is_left_out = move |session| wanted == Some(Kind::Outside) && Some(session) == asker;
+    move |session, kind| wanted.is_none_or(|wanted| wanted == kind) && !is_left_out(session)
+}
+
 #[cfg(test)]
 impl Requests {
     /// Every entry has its deadline and its session, and nothing else is left.
@@ -658,7 +953,7 @@ impl Requests {
             };
             let copies = serving.own.iter().filter_map(|number| {
                 let copy = self.pending[number].copy.as_ref();
-                copy.map(|(event, data)| event.len() + data.bytes().len())
+                copy.map(Copy::size)
             });
             assert_eq!(serving.copied_bytes, copies.sum::<usize>());
             assert!(

@@ -145,8 +145,10 @@ impl Shard {
     fn take_edge(&mut self, from: ShardId, edge: Edge<Key>) {
         match edge.key {
             Key::Filter(filter) => self.take_filter_edge(from, &filter, edge.up),
+            key @ (Key::Host(..) | Key::HostEvent(..)) => self.take_host_edge(from, key, edge.up),
+            key @ (Key::Behind(..) | Key::Clogged(..)) => self.take_feed_edge(from, key, edge.up),
             Key::Service(event) => self.take_service_edge(from, event, edge.up),
-            key @ (Key::Master(_) | Key::AnyPeer(_) | Key::Peer(_) | Key::Host(..)) => {
+            key @ (Key::Master(_) | Key::AnyPeer(_) | Key::Peer(_)) => {
                 self.take_peer_edge(from, key, edge.up);
             }
         }
@@ -154,18 +156,24 @@ impl Shard {
 
     fn take_filter_edge(&mut self, from: ShardId, filter: &Filter, up: bool) {
         if up {
+            let is_first = self.remote_filters.find(filter).is_none();
             let id = self.remote_filters.insert_with(filter, ShardSet::default);
             self.remote_filters.value_mut(id).insert(from);
+            if is_first {
+                self.tell_remote_occupied(filter, true);
+            }
         } else if let Some(id) = self.remote_filters.find(filter) {
             let shards = self.remote_filters.value_mut(id);
             shards.remove(from);
             if shards.is_empty() {
                 self.remote_filters.remove(id);
+                self.tell_remote_occupied(filter, false);
             }
         }
     }
 
     fn take_service_edge(&mut self, from: ShardId, event: Bytes, up: bool) {
+        self.wake_for_event(&event);
         if up {
             self.remote_services.entry(event).or_default().insert(from);
         } else if let Some(shards) = self.remote_services.get_mut(&event) {
@@ -194,7 +202,8 @@ impl Shard {
                 event,
                 data,
                 from,
-            } => self.take_emit(receiver, &event, &data, from),
+                volatile,
+            } => self.take_emit(receiver, &event, &data, from, volatile),
             Parcel::Ask {
                 number,
                 receiver,
@@ -219,13 +228,17 @@ impl Shard {
 
     /// Takes a session out of the members of a filter, and the filter out of the tree with its last one.
     pub(super) fn leave_group(&mut self, filter: FilterId, encoding: Encoding, place: u32) {
+        let is_room = matches!(self.subscriptions.filter(filter), Filter::Room(_));
         let subscribers = self.subscriptions.value_mut(filter);
         if let Some(moved) = subscribers.remove(encoding, place) {
             let session = self
                 .sessions
                 .at(moved)
                 .expect("a member of a group has a session");
-            session.subscriptions.insert(filter, place);
+            match &mut session.hosted {
+                Some(hosted) if is_room => hosted.rooms.insert(filter, place),
+                _ => session.subscriptions.insert(filter, place),
+            }
         }
         if self.subscriptions.value(filter).is_empty() {
             self.run.forget(filter);

@@ -11,6 +11,9 @@
 //! ([`Shard::take_run`]), and a [`Mark`] remembers how far that went. At most one run is open, and a session is in one of
 //! its filters at most, so what a session of several filters gets is in the order in which it was published.
 //!
+//! What a peer can't take of it is not the end of the peer: it is told how many it misses, of each topic. So a run that
+//! has peers among its subscribers remembers its topics.
+//!
 //! Invariants: while a run is open, no subscription begins, no session subscribes to two of its filters, and every
 //! topic that equals `topic` matches these and no other; its deliveries are due, and neither delivered nor waiting
 //! anywhere else; between turns none is open.
@@ -21,6 +24,7 @@ use smallvec::SmallVec;
 use crate::address::SessionId;
 use crate::limits::SEND_BYTES_MAX;
 use crate::message::Message;
+use crate::protocol::Encoding;
 use crate::topic::Topic;
 use crate::topic::tree::FilterId;
 
@@ -47,6 +51,10 @@ pub struct OpenRun {
     marks: Vec<(SessionId, Mark)>,
     /// Of all its deliveries, each in its longest encoding.
     bytes: usize,
+    /// Is a peer among its subscribers?
+    has_peers: bool,
+    /// Then, the topics of its deliveries, in order, each with how many follow each other.
+    topics: Vec<(Topic, u64)>,
 }
 
 /// What of a run is a filter's.
@@ -107,9 +115,38 @@ impl OpenRun {
         parts.len() == filters.len() && parts.iter().all(|part| filters.contains(&part.filter))
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, has_peers: bool) {
         self.marks.clear();
         self.bytes = 0;
+        self.has_peers = has_peers;
+        self.topics.clear();
+    }
+
+    /// Remembers one more topic, if somebody may want to know.
+    fn note(&mut self, topic: &Topic) {
+        match self.topics.last_mut() {
+            _ if !self.has_peers => {}
+            Some((last, count)) if last == topic => *count += 1,
+            _ => self.topics.push((topic.clone(), 1)),
+        }
+    }
+
+    /// A peer misses the last deliveries of the run, and will be told. False if there is no room even for that.
+    fn miss(&self, session: &mut Session, deliveries: u64, bytes_max: usize) -> bool {
+        let mut left = deliveries;
+        for (topic, count) in self.topics.iter().rev() {
+            let missed = left.min(*count);
+            if missed == 0 {
+                break;
+            }
+            let skipped = session.outbox.skip(topic.as_bytes(), missed, bytes_max);
+            if skipped == Queued::Full {
+                return false;
+            }
+            left -= missed;
+        }
+        debug_assert_eq!(left, 0, "a run knows the topics of its deliveries");
+        true
     }
 
     /// Adds a filter with so many groups.
@@ -226,6 +263,16 @@ fn give(
     lost
 }
 
+/// What may wait for a session with deliveries of topics. For a peer it is less than all that may: what is left over is
+/// for words that are not to be dropped.
+pub(super) fn deliveries_max(session: &Session, settings: &Settings) -> usize {
+    let limits = session.limits(settings);
+    match session.peer {
+        Some(_) => limits.outbox_bytes_soft,
+        None => limits.outbox_bytes_max,
+    }
+}
+
 /// The most that a run gathers: a send, and no more than what makes an outbox urgent.
 fn bytes_max(settings: &Settings) -> usize {
     (settings.limits.outbox_bytes_soft / 2).min(SEND_BYTES_MAX)
@@ -249,7 +296,11 @@ impl Shard {
     pub(super) fn extend_run(&mut self, message: &Message, topic: &Topic, filters: &[FilterId]) {
         if !self.run.is_of(filters) {
             self.seal_run();
-            self.run.open();
+            let has_peers = filters.iter().any(|&filter| {
+                self.subscriptions.contains(filter)
+                    && self.subscriptions.value(filter).has_members(Encoding::Peer)
+            });
+            self.run.open(has_peers);
             for &filter in filters {
                 // Its last subscriber may have been one of those that could not take what came before.
                 if self.subscriptions.contains(filter) {
@@ -287,6 +338,7 @@ impl Shard {
             }
         }
         self.run.bytes += longest;
+        self.run.note(topic);
         if self.run.topic.as_ref() != Some(topic) {
             self.run.topic = Some(topic.clone());
         }
@@ -329,24 +381,28 @@ impl Shard {
         let Some(session) = self.sessions.find(id) else {
             return true;
         };
-        let bytes_max = session.limits(&self.settings).outbox_bytes_max;
         let before = session.outbox.charged();
         let lost = give(
             session,
             self.run.pieces(place),
             self.run.mark_of(session),
-            bytes_max,
+            deliveries_max(session, &self.settings),
             &mut Copies::new(),
             &self.logs,
         );
         self.run.set_mark(session, place);
+        let bytes_max = session.limits(&self.settings).outbox_bytes_max;
+        let is_told = lost > 0 && session.peer.is_some() && self.run.miss(session, lost, bytes_max);
         self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
         if session.outbox.has_waiting() {
             mark_urgent(session, &self.settings, &mut self.urgent);
             mark_dirty(session, &mut self.dirty);
         }
         self.stats.announced += lost;
-        lost == 0
+        if is_told {
+            self.stats.dropped += lost;
+        }
+        lost == 0 || is_told
     }
 
     /// Ends the run: every subscriber gets what it has not. Whoever can't take it is closed as too slow.
@@ -369,16 +425,24 @@ impl Shard {
                         .sessions
                         .at(slot)
                         .expect("a member of a group has a session");
-                    let bytes_max = session.limits(&self.settings).outbox_bytes_max;
+                    let bytes_max = deliveries_max(session, &self.settings);
                     let before = session.outbox.charged();
                     let mark = self.run.mark_of(session);
                     let lost = give(session, pieces, mark, bytes_max, &mut copies, &self.logs);
+                    let bytes_max = session.limits(&self.settings).outbox_bytes_max;
+                    let is_told = lost > 0
+                        && session.peer.is_some()
+                        && self.run.miss(session, lost, bytes_max);
                     self.outbox_bytes = self.outbox_bytes + session.outbox.charged() - before;
                     mark_urgent(session, &self.settings, &mut self.urgent);
                     mark_dirty(session, &mut self.dirty);
                     if lost > 0 {
-                        // Due and not queued: announced by the close that follows.
+                        // Due and not queued: announced by a gap, or by the close that follows.
                         self.stats.announced += lost;
+                    }
+                    if is_told {
+                        self.stats.dropped += lost;
+                    } else if lost > 0 {
                         too_slow.push(session.id);
                     }
                 }

@@ -11,9 +11,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::address::{RemoteAddress, SessionId};
+use crate::address::{LINK_SLOTS, RemoteAddress, SessionId};
 use crate::error::CloseReason;
-use crate::limits::{Limits, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
+use crate::limits::{Limits, PEER_PROBE_MS, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
 use crate::protocol::resp::OwnedArguments;
 use crate::protocol::{Command, Encoding, Protocol, Refusal, Tag};
 use crate::topic::Filter;
@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::credentials::Identity;
 use super::outbox::Outbox;
-use super::peer::{Hosted, PeerSession};
+use super::peer::{Clog, Hosted, PeerSession};
 use super::resp::RespSession;
 use super::settings::Settings;
 use super::subscriptions::Subscriptions;
@@ -71,8 +71,12 @@ pub struct Stall {
     pub held: Option<Held>,
     /// Taken from the connection, not yet decoded.
     pub bytes: Vec<u8>,
-    /// Until when the command waits for its rate, if that is what it waits for.
+    /// Until when the command waits at most, if it waits for its rate or for a peer that is behind.
     pub until: Since,
+    /// The peer, or those who handle its event, that the command waits for: they are behind.
+    pub clog: Option<Clog>,
+    /// When a request that has waited for them is over.
+    pub busy: Since,
 }
 
 impl Stall {
@@ -321,6 +325,10 @@ impl Session {
             dead_ms.unwrap_or(u64::MAX)
         };
         match self.protocol {
+            // It is there for as long as its process has it; a host that is busy for long is not gone.
+            Protocol::Peer if self.peer.as_ref().is_some_and(|peer| peer.is_in_process) => {
+                (u64::MAX, Due::Dead)
+            }
             Protocol::Native | Protocol::Echo | Protocol::Peer if self.is_paused => {
                 (paused_dead_ms(), Due::Dead)
             }
@@ -363,6 +371,10 @@ impl Session {
         }
     }
 
+    fn probed_ms(&self) -> Option<u64> {
+        self.peer.as_ref()?.probed.ms()
+    }
+
     fn throttled_ms(&self) -> Option<u64> {
         self.stall.as_ref()?.until.ms()
     }
@@ -394,6 +406,7 @@ impl Session {
                 (self.leave.ms(), 0, Due::Leave),
                 (self.expires_ms(), 0, Due::Expired),
                 (self.throttled_ms(), 0, Due::Rate),
+                (self.probed_ms(), PEER_PROBE_MS, Due::Probe),
             ];
             for (since, after, due) in others {
                 if let Some(since) = since
@@ -426,6 +439,8 @@ pub enum Due {
     Expired,
     /// Its rate lets it go on.
     Rate,
+    /// Somebody else wants its name, and it does not say that it is there.
+    Probe,
     /// The last words did not go out.
     Reset,
     /// Discarded long enough.
@@ -437,6 +452,8 @@ pub enum Due {
 #[derive(Debug, Default)]
 pub struct Sessions {
     pieces: Vec<Box<[Option<Session>]>>,
+    /// Those of Links, whose slots begin at [`LINK_SLOTS`].
+    links: Vec<Box<[Option<Session>]>>,
     count: usize,
 }
 
@@ -449,21 +466,31 @@ impl Sessions {
     /// # Panics
     /// If the slot is taken: the driver frees a slot only after the shard said so.
     pub fn insert(&mut self, session: Session) {
-        let slot = session.id.slot as usize;
-        while self.pieces.len() <= slot / PIECE {
-            self.pieces.push((0..PIECE).map(|_| None).collect());
+        let (pieces, index) = match session.id.slot.checked_sub(LINK_SLOTS) {
+            None => (&mut self.pieces, session.id.slot as usize),
+            Some(index) => (&mut self.links, index as usize),
+        };
+        while pieces.len() <= index / PIECE {
+            pieces.push((0..PIECE).map(|_| None).collect());
         }
-        let place = &mut self.pieces[slot / PIECE][slot % PIECE];
-        assert!(place.is_none(), "slot {slot} has a session already");
+        let place = &mut pieces[index / PIECE][index % PIECE];
+        assert!(
+            place.is_none(),
+            "slot {} has a session already",
+            session.id.slot
+        );
         *place = Some(session);
         self.count += 1;
     }
 
     fn place(&mut self, slot: u32) -> Option<&mut Option<Session>> {
-        let slot = slot as usize;
-        self.pieces
-            .get_mut(slot / PIECE)
-            .map(|piece| &mut piece[slot % PIECE])
+        // Which of the two is nearly always the same.
+        let (pieces, index) = match slot.checked_sub(LINK_SLOTS) {
+            None => (&mut self.pieces, slot as usize),
+            Some(index) => (&mut self.links, index as usize),
+        };
+        let piece = pieces.get_mut(index / PIECE)?;
+        Some(&mut piece[index % PIECE])
     }
 
     /// The session, if it is still this generation.
@@ -473,8 +500,11 @@ impl Sessions {
 
     /// The same, to look at.
     pub fn peek(&self, id: SessionId) -> Option<&Session> {
-        let slot = id.slot as usize;
-        let session = self.pieces.get(slot / PIECE)?[slot % PIECE].as_ref();
+        let (pieces, index) = match id.slot.checked_sub(LINK_SLOTS) {
+            None => (&self.pieces, id.slot as usize),
+            Some(index) => (&self.links, index as usize),
+        };
+        let session = pieces.get(index / PIECE)?[index % PIECE].as_ref();
         session.filter(|session| session.id == id)
     }
 
@@ -498,7 +528,8 @@ impl Sessions {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.pieces.iter().flat_map(|piece| piece.iter()).flatten()
+        let pieces = self.pieces.iter().chain(&self.links);
+        pieces.flat_map(|piece| piece.iter()).flatten()
     }
 }
 
@@ -656,6 +687,26 @@ mod tests {
         assert!(sessions.find(first).is_none() && sessions.find(second).is_some());
         assert!(sessions.at(SLOT).is_some() && sessions.at(SLOT + 1).is_none());
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn links_have_slots_of_their_own() {
+        let mut sessions = Sessions::default();
+        let mut link = session(1);
+        link.id.slot = LINK_SLOTS + SLOT;
+        let (link_id, id) = (link.id, session(1).id);
+        sessions.insert(link);
+        assert!(sessions.find(id).is_none() && sessions.at(LINK_SLOTS).is_none());
+        sessions.insert(session(1));
+        let found: Vec<_> = sessions.iter().map(|session| session.id).collect();
+        assert_eq!(found, [id, link_id]);
+        assert!(sessions.pieces.len() == 1 && sessions.links.len() == 1);
+        assert_eq!(
+            sessions.peek(link_id).map(|session| session.id),
+            Some(link_id)
+        );
+        assert!(sessions.remove(link_id).is_some() && sessions.find(link_id).is_none());
+        assert_eq!(sessions.find(id).map(|session| session.id), Some(id));
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! What a shard is told at its start and never changes.
 
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::protocol::clusterws::Dialect;
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
@@ -56,6 +62,33 @@ pub enum Admission {
     Host,
 }
 
+/// Which peers may come in, of those that have the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AcceptPeers {
+    /// All.
+    Any,
+    /// Those that a Link of the broker's own process has named.
+    Listed,
+}
+
+/// A token that a peer has accepted, and the id that its client shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Acceptance {
+    /// The peer's name.
+    pub peer: Bytes,
+    /// Its name for the client.
+    pub token: Bytes,
+    /// What lets the client in.
+    pub id: Bytes,
+}
+
+impl fmt::Debug for Acceptance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the id, which is a secret.
+        write!(f, "Acceptance({:?} {:?})", self.peer, self.token)
+    }
+}
+
 /// The settings of all shards of a broker.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -82,6 +115,14 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
+    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
+    pub board: Option<Arc<Board>>,
+    /// Which peers may come in.
+    pub accept_peers: AcceptPeers,
+    /// The tokens that peers had accepted when the broker ended last.
+    pub accepted: Vec<Acceptance>,
+    /// What ids of accepted clients are made from; drawn at the broker's start.
+    pub token_key: [u8; 32],
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -102,8 +143,17 @@ impl Settings {
             listeners: Vec::new(),
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
+            board: None,
+            accept_peers: AcceptPeers::Any,
+            accepted: Vec::new(),
+            token_key: [0; 32],
             fault: Fault::default(),
         }
+    }
+
+    /// Can peers come, from outside or as Links of this process? Only then the ids that clients show mean something.
+    pub fn has_peers(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.peers)
     }
 
     /// Does a peer's address decide anything? Then it has to be known before its first byte is looked at.

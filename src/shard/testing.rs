@@ -10,19 +10,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::address::{RemoteAddress, SessionId, ShardId};
+use crate::address::{ClientId, RemoteAddress, SessionId, ShardId};
 use crate::limits::{Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::protocol::clusterws::{Dialect, Generation};
+use crate::protocol::peer;
+use crate::protocol::peer::call::Call;
+use crate::protocol::peer::event::Told;
 use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
 use super::parcel::{Key, Parcel};
+use super::peer::TokenChange;
 use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
 use super::{AdmissionAsked, Effect, Ending, Now, Shard, Verdict};
 
 pub const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The listeners of peers from outside, and of Links.
+pub const PEERS: u16 = 4;
+pub const LINKS: u16 = 5;
 
 /// A client: its shard and its session there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -63,6 +71,8 @@ pub struct House {
     pub asked: Vec<(Who, String)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
+    /// What the edge would keep.
+    pub token_changes: Vec<TokenChange>,
     /// Seats that are left, for whatever address.
     pub seats: usize,
     wires: HashMap<Who, Wire>,
@@ -101,6 +111,14 @@ pub fn settings(shards: usize) -> Settings {
         dealt: true,
         ..listener.clone()
     };
+    let peers = ListenerSettings {
+        peers: true,
+        ..ListenerSettings::default()
+    };
+    let links = ListenerSettings {
+        in_process: true,
+        ..peers.clone()
+    };
     let limits = Limits {
         outbox_total_bytes_max: 1024 * MIB,
         ..Limits::default()
@@ -108,7 +126,7 @@ pub fn settings(shards: usize) -> Settings {
     Settings {
         broker: 7,
         server_limits: limits.for_servers(&Limits::of_servers()),
-        listeners: vec![listener, dealt, resp, resp_dealt],
+        listeners: vec![listener, dealt, resp, resp_dealt, peers, links],
         ..Settings::plain(shards, limits)
     }
 }
@@ -134,6 +152,7 @@ impl House {
             handed_over: Vec::new(),
             asked: Vec::new(),
             seats_asked: Vec::new(),
+            token_changes: Vec::new(),
             seats: usize::MAX,
             wires: HashMap::new(),
             inputs: (0..shards).map(|_| Vec::new()).collect(),
@@ -205,6 +224,62 @@ impl House {
         self.turn(shard);
         assert!(self.head(who).starts_with("HTTP/1.1 101 "));
         who
+    }
+
+    /// A peer from outside that is welcome.
+    pub fn connect_peer(&mut self, shard: usize, name: &str) -> Who {
+        self.enter_peer(shard, PEERS, name)
+    }
+
+    /// A Link of this process that is welcome.
+    pub fn connect_link(&mut self, shard: usize, name: &str) -> Who {
+        self.enter_peer(shard, LINKS, name)
+    }
+
+    fn enter_peer(&mut self, shard: usize, listener: u16, name: &str) -> Who {
+        let who = self.say_hello(shard, listener, name, "");
+        self.settle();
+        assert_eq!(self.told(who), ["welcome"], "{name}");
+        who
+    }
+
+    /// A peer that has said HELLO, for the next turn.
+    pub fn say_hello(&mut self, shard: usize, listener: u16, name: &str, key: &str) -> Who {
+        let who = self.accept(shard, listener, false);
+        let (name, key) = (name.as_bytes(), key.as_bytes());
+        self.call(who, &Call::Hello { name, key });
+        who
+    }
+
+    /// A call of a peer, for the next turn.
+    pub fn call(&mut self, who: Who, call: &Call<'_>) {
+        let mut bytes = Vec::new();
+        peer::write_call(call, &mut bytes);
+        self.bytes(who, &bytes);
+    }
+
+    /// A call, its turn, and what the peer was told since.
+    pub fn ask_peer(&mut self, who: Who, call: &Call<'_>) -> Vec<String> {
+        self.call(who, call);
+        self.settle();
+        self.told(who)
+    }
+
+    /// What a peer was told, in short: the event, and what is in it.
+    pub fn told(&mut self, who: Who) -> Vec<String> {
+        let received = std::mem::take(&mut self.wire(who).received);
+        let mut told = Vec::new();
+        let mut rest = &received[..];
+        while let Some((size, after)) = rest.split_first_chunk::<4>() {
+            let size = u32::from_le_bytes(*size) as usize;
+            let Some(frame) = after.get(..size) else {
+                break;
+            };
+            told.push(in_short(&peer::read_event(frame).expect("an event")));
+            rest = &after[size..];
+        }
+        self.wire(who).received = rest.to_vec();
+        told
     }
 
     /// Bytes of a client, for its shard's next turn; those of one turn come in one piece.
@@ -464,6 +539,7 @@ impl House {
                 self.seats -= usize::from(is_seated);
                 self.inputs[shard].push(Input::Seating(session, is_seated, host));
             }
+            Effect::Tokens(change) => self.token_changes.push(change),
             Effect::AskHost(asked) => self.asked.push((who(asked.session), asked.path)),
         }
     }
@@ -553,10 +629,21 @@ impl House {
             let events = session.serving.iter().flat_map(|serving| &serving.events);
             for event in events {
                 *interest.entry(Key::Service(event.clone())).or_default() += 1;
+                let kind = match &session.peer {
+                    Some(peer) if peer.is_in_process => Some(Key::Master(event.clone())),
+                    Some(_) => Some(Key::AnyPeer(event.clone())),
+                    None => None,
+                };
+                if let Some(key) = kind {
+                    *interest.entry(key).or_default() += 1;
+                }
             }
             if session.is_ending() {
                 assert!(session.subscriptions.is_empty() && session.serving.is_none());
             }
+        }
+        for name in shard.peers.names() {
+            interest.insert(Key::Peer(name.clone()), 1);
         }
         for (key, count) in &interest {
             assert_eq!(shard.interest.count(key), *count, "{key:?}");
@@ -577,6 +664,62 @@ impl House {
         assert!(shard.subscriptions.is_empty() && shard.handlers.is_empty());
         assert_eq!(shard.interest.iter().count(), 0);
         assert_eq!(shard.stats().requests_pending, 0);
+    }
+}
+
+/// An event of a peer.
+fn in_short(told: &Told<'_>) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let who = |peer: &[u8], client: Option<ClientId>| match (peer, client) {
+        (b"", None) => "nobody".to_owned(),
+        (b"", Some(client)) => format!("{}:{}", client.shard, client.session.slot),
+        (name, _) => text(name),
+    };
+    match *told {
+        Told::Welcome { .. } => "welcome".to_owned(),
+        Told::Done { ticket, payload } if payload.bytes.is_empty() => format!("done {ticket}"),
+        Told::Done { ticket, payload } => format!("done {ticket} {}", text(payload.bytes)),
+        Told::Failed { ticket, code, .. } => format!("failed {ticket} {}", text(code)),
+        Told::Message {
+            topic,
+            context,
+            payload,
+            ..
+        } => {
+            let [topic, context, payload] = [topic, context, payload.bytes].map(text);
+            format!("message {topic} {context} {payload}")
+        }
+        Told::Gap { topic, count } => format!("gap {} {count}", text(topic)),
+        Told::Event {
+            client,
+            peer,
+            event,
+            payload,
+        } => {
+            let [event, payload] = [event, payload.bytes].map(text);
+            format!("event {event} {payload} from {}", who(peer, client))
+        }
+        Told::Request {
+            number,
+            client,
+            peer,
+            event,
+            payload,
+            ..
+        } => {
+            let [event, payload] = [event, payload.bytes].map(text);
+            let from = who(peer, Some(client));
+            format!("request {number} {event} {payload} from {from}")
+        }
+        Told::Peer { up, name } => {
+            format!("peer {} {}", if up { "up" } else { "down" }, text(name))
+        }
+        Told::TokenUp { token, .. } => format!("token up {}", text(token)),
+        Told::TokenDown { token, .. } => format!("token down {}", text(token)),
+        Told::TokenRejected { token } => format!("token rejected {}", text(token)),
+        Told::Probe => "probe".to_owned(),
+        Told::Goodbye { code, reason } => format!("goodbye {} {}", text(code), text(reason)),
+        ref other => format!("{other:?}"),
     }
 }
 

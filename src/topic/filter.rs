@@ -3,7 +3,8 @@
 //! Three kinds, which say different things about the same names. *Dotted* filters see dotted topics only, a
 //! branch of them or one depth. *Exact* filters see one name, *globs* those of a shape; neither knows what a
 //! dot is, so that a Redis client is never surprised by a hierarchy. A fourth, *shard*, is one name in the space of
-//! shard channels, which the others do not see. A filter does not know who has it.
+//! shard channels, which the others do not see. A fifth, *room*, is no filter of topics at all: a set of clients that
+//! application servers fill, which no topic reaches and no client can name. A filter does not know who has it.
 //!
 //! Invariant: [`Filter::covers`] is never true, and [`Filter::overlaps`] never false, where a name could show the
 //! contrary. Access rights lean on both, and may only ever refuse too much. Rights are to names: for them, and so for
@@ -25,6 +26,8 @@ pub enum Filter {
     Exact(Bytes),
     /// One shard channel.
     Shard(Bytes),
+    /// One room.
+    Room(Bytes),
     /// A branch of the dotted topics, or one depth of it.
     Dotted(Dotted),
     /// The names of a shape, as Redis' PSUBSCRIBE.
@@ -59,6 +62,15 @@ impl Filter {
         Ok(Filter::Shard(name))
     }
 
+    /// The room of this name, any bytes, 0 to 1024 of them.
+    ///
+    /// # Errors
+    /// if it is longer.
+    pub fn room(name: Bytes) -> Result<Filter, TopicError> {
+        check_channel(&name)?;
+        Ok(Filter::Room(name))
+    }
+
     /// The topics that a glob matches: `*`, `?`, `[a-z]`, `[^a]`, `\x`, as in Redis.
     ///
     /// # Errors
@@ -75,7 +87,10 @@ impl Filter {
     pub fn written(&self) -> &Bytes {
         match self {
             Filter::Dotted(dotted) => dotted.written(),
-            Filter::Exact(bytes) | Filter::Shard(bytes) | Filter::Glob(bytes) => bytes,
+            Filter::Exact(bytes)
+            | Filter::Shard(bytes)
+            | Filter::Room(bytes)
+            | Filter::Glob(bytes) => bytes,
         }
     }
 
@@ -87,6 +102,7 @@ impl Filter {
             Filter::Dotted(dotted) => Filter::Dotted(dotted.detached()),
             Filter::Exact(name) => Filter::Exact(copy(name)),
             Filter::Shard(name) => Filter::Shard(copy(name)),
+            Filter::Room(name) => Filter::Room(copy(name)),
             Filter::Glob(pattern) => Filter::Glob(copy(pattern)),
         }
     }
@@ -108,6 +124,7 @@ impl Filter {
         match self {
             Filter::Dotted(dotted) => is_dotted(name) && dotted.matches(name),
             Filter::Exact(own) | Filter::Shard(own) => own == name,
+            Filter::Room(_) => false,
             Filter::Glob(pattern) => glob::matches(pattern, name),
         }
     }
@@ -116,6 +133,8 @@ impl Filter {
     /// different globs it does), never yes where it is no.
     pub fn covers(&self, other: &Filter) -> bool {
         match (self.meaning(), other.meaning()) {
+            (Meaning::Room(a), Meaning::Room(b)) => a == b,
+            (Meaning::Room(_), _) | (_, Meaning::Room(_)) => false,
             (Meaning::One(a), Meaning::One(b)) => a == b,
             (Meaning::One(_), Meaning::Branch(_) | Meaning::Shape(_)) => false,
             (Meaning::Branch(dotted), Meaning::One(name)) => {
@@ -135,6 +154,8 @@ impl Filter {
     /// Might some topic be matched by both? May say yes where the answer is no, never no where it is yes.
     pub fn overlaps(&self, other: &Filter) -> bool {
         match (self.meaning(), other.meaning()) {
+            (Meaning::Room(a), Meaning::Room(b)) => a == b,
+            (Meaning::Room(_), _) | (_, Meaning::Room(_)) => false,
             (Meaning::One(a), Meaning::One(b)) => a == b,
             (Meaning::One(name), Meaning::Branch(dotted))
             | (Meaning::Branch(dotted), Meaning::One(name)) => {
@@ -157,6 +178,7 @@ impl Filter {
     fn meaning(&self) -> Meaning<'_> {
         match self {
             Filter::Exact(name) | Filter::Shard(name) => Meaning::One(Cow::Borrowed(name)),
+            Filter::Room(name) => Meaning::Room(name),
             Filter::Dotted(dotted)
                 if dotted.is_one_depth() && dotted.literal() == dotted.path() =>
             {
@@ -171,8 +193,10 @@ impl Filter {
     }
 }
 
-/// The topics of a filter: one name (an exact filter, `=a.b`, a glob without wildcards), a branch, a shape.
+/// The topics of a filter: one name (an exact filter, `=a.b`, a glob without wildcards), a branch, a shape; a room is
+/// no topic.
 enum Meaning<'f> {
+    Room(&'f [u8]),
     One(Cow<'f, [u8]>),
     Branch(&'f Dotted),
     Shape(&'f [u8]),
@@ -193,6 +217,7 @@ mod tests {
         match text.split_once(':') {
             Some(("exact", name)) => Filter::exact(bytes(name)).unwrap(),
             Some(("shard", name)) => Filter::shard(bytes(name)).unwrap(),
+            Some(("room", name)) => Filter::room(bytes(name)).unwrap(),
             Some(("glob", pattern)) => Filter::glob(bytes(pattern)).unwrap(),
             _ => Filter::dotted(bytes(text)).unwrap(),
         }
@@ -293,6 +318,40 @@ mod tests {
         assert!(!filter("b").covers(&own) && !filter("b").overlaps(&own));
         assert_eq!(own.detached(), own);
         assert!(Filter::shard(vec![0; 1025].into()).is_err());
+    }
+
+    #[test]
+    fn a_room_is_no_topic_and_nobody_s_right() {
+        let room = filter("room:a.b");
+        for topic in [Topic::channel, Topic::shard] {
+            let topic = topic(Bytes::from_static(b"a.b")).unwrap();
+            assert!(!room.matches(&topic) && !room.speaks_of(&topic));
+        }
+        for written in [
+            "a.b",
+            "a",
+            "*",
+            "exact:a.b",
+            "shard:a.b",
+            "glob:*",
+            "room:a",
+        ] {
+            let other = filter(written);
+            assert!(!other.covers(&room) && !room.covers(&other), "{written}");
+            assert!(
+                !other.overlaps(&room) && !room.overlaps(&other),
+                "{written}"
+            );
+        }
+        assert!(room.covers(&room) && room.overlaps(&room));
+        assert_eq!(
+            (room.detached(), room.written()),
+            (room.clone(), &Bytes::from_static(b"a.b"))
+        );
+        assert!(
+            Filter::room(vec![0; 1024].into()).is_ok()
+                && Filter::room(vec![0; 1025].into()).is_err()
+        );
     }
 
     #[test]

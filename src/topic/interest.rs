@@ -137,6 +137,11 @@ impl<K: Hash + Eq + Clone> Interest<K> {
         })
     }
 
+    /// Is anybody interested, or does any peer still believe so?
+    pub fn is_remembered(&self, key: &K) -> bool {
+        self.find(key).is_some()
+    }
+
     /// The next edge that this peer has not been told; does not take it. What has become moot is skipped.
     ///
     /// # Panics

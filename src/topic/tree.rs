@@ -1,7 +1,7 @@
 //! The topic tree: filters with a value each, found by filter, by number, and by the topics they match.
 //!
 //! The plain version is a list, and [`Filter::matches`] asked of each. Here exact names are in one hash table (shard
-//! channels in another), dotted filters in a trie by level, and globs in buckets by what they begin with. The tree
+//! channels in another, rooms in a third), dotted filters in a trie by level, and globs in buckets by what they begin with. The tree
 //! does not know what the values are; they must not be told of a topic while it is matched, so a match only lists
 //! numbers.
 //!
@@ -37,8 +37,10 @@ pub struct TopicTree<V> {
     exact: HashTable<FilterId>,
     /// Shard channels, which nothing else matches.
     shard: HashTable<FilterId>,
+    /// Rooms, which no topic matches.
+    room: HashTable<FilterId>,
     globs: Globs,
-    /// For both. Clients choose the names, so the hash has a seed that they do not know.
+    /// For all tables. Clients choose the names, so the hash has a seed that they do not know.
     seed: RandomState,
 }
 
@@ -49,6 +51,7 @@ impl<V> Default for TopicTree<V> {
             dotted: Trie::default(),
             exact: HashTable::new(),
             shard: HashTable::new(),
+            room: HashTable::new(),
             globs: Globs::default(),
             seed: RandomState::default(),
         }
@@ -75,13 +78,19 @@ impl<V> TopicTree<V> {
             Filter::Dotted(dotted) => self.dotted.find(dotted),
             Filter::Exact(name) => self.find_exact(name),
             Filter::Shard(name) => self.find_name(&self.shard, name),
+            Filter::Room(name) => self.find_room(name),
             Filter::Glob(pattern) => self.globs.find(pattern, |id| self.filter(id).written()),
         }
     }
 
-    /// The id of the exact filter of this name: a room, without making a filter of it first.
+    /// The id of the exact filter of this name, without making a filter of it first.
     pub fn find_exact(&self, name: &[u8]) -> Option<FilterId> {
         self.find_name(&self.exact, name)
+    }
+
+    /// The id of the room of this name, without making a filter of it first.
+    pub fn find_room(&self, name: &[u8]) -> Option<FilterId> {
+        self.find_name(&self.room, name)
     }
 
     fn find_name(&self, table: &HashTable<FilterId>, name: &[u8]) -> Option<FilterId> {
@@ -105,11 +114,12 @@ impl<V> TopicTree<V> {
         let id = FilterId(self.entries.insert((filter.clone(), value())));
         match filter {
             Filter::Dotted(dotted) => self.dotted.insert(dotted, id),
-            Filter::Exact(name) | Filter::Shard(name) => {
+            Filter::Exact(name) | Filter::Shard(name) | Filter::Room(name) => {
                 let (entries, seed) = (&self.entries, &self.seed);
                 let hash = |id: &FilterId| seed.hash_one(&entries[id.0].0.written()[..]);
                 let table = match filter {
                     Filter::Shard(_) => &mut self.shard,
+                    Filter::Room(_) => &mut self.room,
                     _ => &mut self.exact,
                 };
                 table.insert_unique(seed.hash_one(&name[..]), id, hash);
@@ -130,9 +140,10 @@ impl<V> TopicTree<V> {
     pub fn remove(&mut self, id: FilterId) -> (Filter, V) {
         match &self.entries[id.0].0 {
             Filter::Dotted(dotted) => self.dotted.remove(dotted),
-            filter @ (Filter::Exact(name) | Filter::Shard(name)) => {
+            filter @ (Filter::Exact(name) | Filter::Shard(name) | Filter::Room(name)) => {
                 let table = match filter {
                     Filter::Shard(_) => &mut self.shard,
+                    Filter::Room(_) => &mut self.room,
                     _ => &mut self.exact,
                 };
                 let entry = table.find_entry(self.seed.hash_one(&name[..]), |&other| other == id);
@@ -240,6 +251,34 @@ mod tests {
         );
         assert_eq!(ids.remove(0), FilterId(7), "matches are appended");
         ids.into_iter().map(|id| tree.value(id).clone()).collect()
+    }
+
+    #[test]
+    fn a_room_is_found_by_its_name_and_by_no_topic() {
+        let name = Bytes::from_static(b"a");
+        let room = Filter::room(name.clone()).unwrap();
+        let mut tree = TopicTree::default();
+        for text in ["a", "exact:a", "glob:*"] {
+            tree.insert_with(&filter(text), || text.to_owned());
+        }
+        tree.insert_with(&Filter::shard(name.clone()).unwrap(), || "shard".to_owned());
+        let id = tree.insert_with(&room, || "room".to_owned());
+        assert_eq!(
+            (tree.find(&room), tree.find_room(b"a")),
+            (Some(id), Some(id))
+        );
+        assert_eq!(matches(&tree, "a"), ["exact:a", "a", "glob:*"]);
+        let mut ids = Vec::new();
+        tree.match_topic(&Topic::shard(name).unwrap(), &mut ids);
+        assert_eq!(
+            ids.iter()
+                .map(|&id| &tree.value(id)[..])
+                .collect::<Vec<_>>(),
+            ["shard"]
+        );
+        assert_eq!((tree.exact_len(), tree.shard_len()), (1, 1));
+        assert_eq!(tree.remove(id).1, "room");
+        assert_eq!((tree.find_room(b"a"), tree.len()), (None, 4));
     }
 
     #[test]

@@ -155,6 +155,8 @@ fn any_message(text: &[u8], dialect: Dialect, unix_ms: u64) -> Result<Decoded, B
                 data: Payload::json(
                     data.map_or(NULL, |data| Bytes::copy_from_slice(data.of(text))),
                 ),
+                volatile: false,
+                tag: None,
             }))
         }
         b"s" => system(text, name, data),
@@ -316,6 +318,8 @@ mod tests {
             to: Address::Service(event.clone()),
             event,
             data,
+            volatile: false,
+            tag: None,
         })
     }
 

@@ -9,9 +9,9 @@ use smallvec::smallvec;
 use super::super::json::{JsonError, Kind, Member, Members, Span};
 use super::super::{Command, Outcome, Refusal};
 use super::envelope::Envelope;
-use super::fields::{Fields, Key, is_name, name_of, own, string_of};
+use super::fields::{Fields, Key, name_of, own, string_of};
 use super::{ID_BYTES_MAX, Stamp};
-use crate::address::{Address, ClientId, SHARDS_MAX};
+use crate::address::{Address, ClientId, SHARDS_MAX, is_name};
 use crate::error::Code;
 use crate::message::{Flags, Message, Payload, Targets};
 use crate::topic::{Filter, Topic};
@@ -129,6 +129,8 @@ fn emit(fields: &Fields<'_>) -> Result<Command, Refusal> {
         to: receiver(fields, &event)?,
         event,
         data: data(fields),
+        volatile: false,
+        tag: None,
     })
 }
 
@@ -329,6 +331,8 @@ mod tests {
                 to: Address::Service(bytes("e")),
                 event: bytes("e"),
                 data: json(r#"{"a": 1}"#),
+                volatile: false,
+                tag: None,
             },
         );
         check(
@@ -337,6 +341,8 @@ mod tests {
                 to: Address::Peer(bytes("shop")),
                 event: bytes("é "),
                 data: json("null"),
+                volatile: false,
+                tag: None,
             },
         );
         check(

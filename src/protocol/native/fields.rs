@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::super::json::{JsonError, Kind, Member, Members, Span, unescape, unescape_loosely};
 use super::super::{Refusal, Tag};
 use super::ID_BYTES_MAX;
+use crate::address::is_name;
 use crate::error::Code;
 use crate::limits::{CHANNEL_BYTES_MAX, NAME_BYTES_MAX};
 
@@ -226,12 +227,6 @@ pub(super) fn string_of(value: Span, kind: Kind, text: &[u8]) -> Option<Cow<'_, 
     }
 }
 
-/// May this be the name of an event, a service or a peer?
-pub(super) fn is_name(name: &[u8]) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-        && std::str::from_utf8(name).is_ok_and(|name| !name.contains(char::is_control))
-}
-
 /// In a buffer of its own size, without a second copy.
 pub(super) fn own(bytes: Cow<'_, [u8]>) -> Bytes {
     match bytes {
@@ -314,21 +309,5 @@ mod tests {
             );
         }
         assert_eq!(cut(&[0x80; 9], 4), b"");
-    }
-
-    #[test]
-    fn names_are_bounded_text() {
-        for (name, expected) in [
-            ("a", true),
-            ("", false),
-            ("a b", true),
-            ("é", true),
-            ("a\n", false),
-            ("\u{7f}", false),
-            ("\u{85}", false),
-        ] {
-            assert_eq!(is_name(name.as_bytes()), expected, "{name:?}");
-        }
-        assert!(is_name(&[b'x'; 255]) && !is_name(&[b'x'; 256]) && !is_name(b"\xff"));
     }
 }

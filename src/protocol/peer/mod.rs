@@ -19,12 +19,17 @@ use super::{Outcome, Tag};
 use crate::address::ClientId;
 use crate::message::Payload;
 use crate::secret::Secret;
+use crate::topic::{Filter, TopicError};
 
 pub mod call;
+mod decode;
 pub mod delivery;
+mod encode;
 pub mod event;
 mod fields;
 pub mod reader;
+#[cfg(test)]
+mod transcripts;
 
 pub use call::{decode, write_call};
 pub use delivery::{delivery_size, encode_delivery};
@@ -64,6 +69,40 @@ pub enum CallType {
     Bye = 0x16,
 }
 
+impl CallType {
+    /// Every one, by number.
+    pub const ALL: [CallType; 22] = [
+        CallType::Hello,
+        CallType::Subscribe,
+        CallType::Unsubscribe,
+        CallType::Publish,
+        CallType::Emit,
+        CallType::Request,
+        CallType::Reply,
+        CallType::Fail,
+        CallType::Handle,
+        CallType::Unhandle,
+        CallType::Watch,
+        CallType::Admit,
+        CallType::Join,
+        CallType::Leave,
+        CallType::Disconnect,
+        CallType::Accept,
+        CallType::Reject,
+        CallType::AcceptPeer,
+        CallType::RejectPeer,
+        CallType::CutPeer,
+        CallType::Alive,
+        CallType::Bye,
+    ];
+
+    /// The one of this number.
+    pub fn of(number: u8) -> Option<CallType> {
+        let index = number.checked_sub(CallType::Hello as u8)?;
+        CallType::ALL.get(usize::from(index)).copied()
+    }
+}
+
 /// Of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -91,6 +130,95 @@ pub enum EventType {
     Goodbye = 0x55,
     Log = 0x56,
     Http = 0x57,
+}
+
+impl EventType {
+    /// Every one, by number.
+    pub const ALL: [EventType; 23] = [
+        EventType::Welcome,
+        EventType::Done,
+        EventType::Message,
+        EventType::Gap,
+        EventType::Event,
+        EventType::Request,
+        EventType::Connect,
+        EventType::Admit,
+        EventType::Disconnect,
+        EventType::Subscribed,
+        EventType::Unsubscribed,
+        EventType::Published,
+        EventType::Occupied,
+        EventType::Vacated,
+        EventType::PeerUp,
+        EventType::PeerDown,
+        EventType::TokenUp,
+        EventType::TokenDown,
+        EventType::TokenRejected,
+        EventType::Probe,
+        EventType::Goodbye,
+        EventType::Log,
+        EventType::Http,
+    ];
+
+    /// The one of this number.
+    pub fn of(number: u8) -> Option<EventType> {
+        let index = number.checked_sub(EventType::Welcome as u8)?;
+        EventType::ALL.get(usize::from(index)).copied()
+    }
+}
+
+/// The kinds of filter that a peer subscribes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FilterKind {
+    /// A branch of the dotted topics.
+    Dotted = 1,
+    /// One name.
+    Exact = 2,
+    /// The names of a shape.
+    Glob = 3,
+    /// A shard channel of Redis clients.
+    Shard = 4,
+    /// A room. Nobody subscribes to one, so no frame has it.
+    Room = 5,
+}
+
+impl FilterKind {
+    /// That of this filter.
+    pub fn of(filter: &Filter) -> FilterKind {
+        match filter {
+            Filter::Dotted(_) => FilterKind::Dotted,
+            Filter::Exact(_) => FilterKind::Exact,
+            Filter::Glob(_) => FilterKind::Glob,
+            Filter::Shard(_) => FilterKind::Shard,
+            Filter::Room(_) => FilterKind::Room,
+        }
+    }
+
+    /// The one of this number.
+    pub fn of_number(number: u8) -> Option<FilterKind> {
+        Some(match number {
+            1 => FilterKind::Dotted,
+            2 => FilterKind::Exact,
+            3 => FilterKind::Glob,
+            4 => FilterKind::Shard,
+            _ => return None,
+        })
+    }
+
+    /// The filter of this kind.
+    ///
+    /// # Errors
+    /// if it is none.
+    pub fn filter(self, written: Bytes) -> Result<Filter, TopicError> {
+        match self {
+            FilterKind::Dotted => Filter::dotted(written),
+            FilterKind::Exact => Filter::exact(written),
+            FilterKind::Glob => Filter::glob(written),
+            FilterKind::Shard => Filter::shard(written),
+            FilterKind::Room => Filter::room(written),
+        }
+    }
 }
 
 /// What a peer watches: a bit each.
@@ -123,6 +251,10 @@ impl Watch {
     /// All bits that mean something.
     pub const ALL: Watch = Watch((1 << 10) - 1);
 
+    /// What makes who watches any of it a host.
+    pub const HOSTS: Watch =
+        Watch(Watch::CONNECT.0 | Watch::ADMIT.0 | Watch::EVENT.0 | Watch::DISCONNECT.0);
+
     /// Are all bits of `other` set?
     pub fn has(self, other: Watch) -> bool {
         self.0 & other.0 == other.0
@@ -135,9 +267,7 @@ impl Watch {
 
     /// Does who watches this host clients?
     pub fn hosts(self) -> bool {
-        self.has_any(Watch(
-            Watch::CONNECT.0 | Watch::ADMIT.0 | Watch::EVENT.0 | Watch::DISCONNECT.0,
-        ))
+        self.has_any(Watch::HOSTS)
     }
 }
 
@@ -316,4 +446,27 @@ pub fn ticket_tag(ticket: u64) -> Option<Tag> {
 pub fn tag_ticket(tag: Option<&Tag>) -> u64 {
     let bytes = tag.and_then(|tag| <[u8; 8]>::try_from(&tag[..]).ok());
     bytes.map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_found_by_their_numbers() {
+        for number in 0..=u8::MAX {
+            let call = CallType::ALL.iter().find(|call| **call as u8 == number);
+            assert_eq!(CallType::of(number), call.copied(), "{number}");
+            let event = EventType::ALL.iter().find(|event| **event as u8 == number);
+            assert_eq!(EventType::of(number), event.copied(), "{number}");
+        }
+    }
+
+    #[test]
+    fn tickets_are_tags() {
+        for ticket in [0, 1, u64::MAX] {
+            assert_eq!(tag_ticket(ticket_tag(ticket).as_ref()), ticket);
+        }
+        assert_eq!(tag_ticket(Some(&Bytes::from_static(b"\"1\""))), 0);
+    }
 }

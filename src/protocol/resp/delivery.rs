@@ -45,7 +45,8 @@ pub fn delivery_size(
 /// As what a filter was subscribed to, and its pattern if it has one.
 fn kind(filter: &Filter) -> (Kind, Option<&[u8]>) {
     match filter {
-        Filter::Exact(_) | Filter::Dotted(_) => (Kind::Channel, None),
+        // Nobody who speaks RESP is in a room.
+        Filter::Exact(_) | Filter::Dotted(_) | Filter::Room(_) => (Kind::Channel, None),
         Filter::Shard(_) => (Kind::Shard, None),
         Filter::Glob(pattern) => (Kind::Pattern, Some(pattern)),
     }

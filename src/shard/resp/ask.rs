@@ -224,7 +224,11 @@ impl Shard {
         let names = filters.filter_map(|(_, filter, subscribers)| match filter {
             Filter::Exact(name) if !shard => Some((name, subscribers)),
             Filter::Shard(name) if shard => Some((name, subscribers)),
-            Filter::Exact(_) | Filter::Shard(_) | Filter::Dotted(_) | Filter::Glob(_) => None,
+            Filter::Exact(_)
+            | Filter::Shard(_)
+            | Filter::Room(_)
+            | Filter::Dotted(_)
+            | Filter::Glob(_) => None,
         });
         names
             .filter(|(name, subscribers)| {
@@ -245,7 +249,7 @@ impl Shard {
             let count = match filter {
                 Filter::Exact(_) => &mut channels,
                 Filter::Shard(_) => &mut shard_channels,
-                Filter::Dotted(_) | Filter::Glob(_) => continue,
+                Filter::Room(_) | Filter::Dotted(_) | Filter::Glob(_) => continue,
             };
             *count += usize::from(self.subscriptions.find(filter).is_none());
         }

@@ -120,7 +120,8 @@ enum Waiting {
 /// The kind of subscription that a RESP session has with this filter.
 fn kind_of(filter: &Filter) -> Kind {
     match filter {
-        Filter::Exact(_) | Filter::Dotted(_) => Kind::Channel,
+        // It is in no room.
+        Filter::Exact(_) | Filter::Dotted(_) | Filter::Room(_) => Kind::Channel,
         Filter::Glob(_) => Kind::Pattern,
         Filter::Shard(_) => Kind::Shard,
     }
@@ -309,13 +310,17 @@ impl Shard {
             | CloseReason::GoingAway
             | CloseReason::HandshakeRefused
             | CloseReason::TooSlow
-            | CloseReason::PingTimeout => {}
+            | CloseReason::PingTimeout
+            // No peer hosts it.
+            | CloseReason::HostGone
+            | CloseReason::Disconnected => {}
             CloseReason::ProtocolError
             | CloseReason::Unsupported
             | CloseReason::BadPayload
             | CloseReason::TooLate
             | CloseReason::TooBig
             | CloseReason::TokenExpired
+            | CloseReason::Terminated
             | CloseReason::Internal => {
                 let text = [b"ERR ", detail].concat();
                 reply::write_error(&text, &mut words);

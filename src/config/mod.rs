@@ -51,10 +51,10 @@ pub struct Config {
     pub admin: Option<HostPort>,
     /// What `POST /publish` asks for when the admin listener is beyond loopback.
     pub admin_key: Option<Secret>,
-    /// Is the broker a part of another program? Then it has one shard, pinned to no CPU, unless told.
-    pub embedded: bool,
     /// The number of shards; `None` for one per CPU ([`crate::net::affinity::plan`]).
     pub shards: Option<usize>,
+    /// The broker is a part of another program: one shard, pinned to no CPU, unless told otherwise. No option says it.
+    pub embedded: bool,
     /// The CPUs that the shards are pinned to.
     pub cores: Option<Vec<usize>>,
     /// The kernel interface of the shards.
@@ -107,8 +107,8 @@ impl Default for Config {
                 port: 8001,
             }),
             admin_key: None,
-            embedded: false,
             shards: None,
+            embedded: false,
             cores: None,
             io: Io::Auto,
             coalesce_us: 0,
@@ -132,7 +132,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults of a broker in another program: one shard, pinned to no CPU, no listener for operators.
+    /// The configuration of a broker inside another program, from which to go on: clients on `127.0.0.1:8000` and
+    /// `[::1]:8000`, one shard, not pinned, no admin listener.
     pub fn embedded() -> Config {
         Config {
             embedded: true,

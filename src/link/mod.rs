@@ -181,8 +181,12 @@ impl Link {
     fn wait_for_welcome(&self, deadline: Instant) -> Result<(), LinkError> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut events = Vec::new();
-        while self.client().is_none() {
-            if self.drain(&mut events, 1) == 0 {
+        loop {
+            let heard = self.drain(&mut events, 1);
+            if self.client().is_some() {
+                return Ok(());
+            }
+            if heard == 0 {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() || !self.wait(Some(left)) {
                     return Err(LinkError::TimedOut);
@@ -197,7 +201,6 @@ impl Link {
                 Some(_) => return Err(LinkError::Stopped),
             }
         }
-        Ok(())
     }
 
     /// By whom others know this Link: the sender of its events and requests. `None` while a remote one is not connected.

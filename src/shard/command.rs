@@ -388,11 +388,9 @@ impl Shard {
     /// Tries what waits again. Called each turn, after the parcels and before the new bytes.
     pub fn resume(&mut self) {
         self.has_leftovers = false;
-        self.answer_joins();
         self.announce();
         self.flush_deferred();
         self.flush_peers();
-        self.has_leftovers |= self.has_answers_for_joins();
         for id in std::mem::take(&mut self.resuming) {
             self.resume_session(id);
         }

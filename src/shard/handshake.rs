@@ -450,8 +450,10 @@ fn reject(status: u16, reason: &'static str) -> Reject {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::Admission;
     use super::super::testing::{HEAD, House, Who, brief, frame};
     use super::*;
+    use crate::protocol::peer::{Admitted, Watch};
     use crate::ws::frame::Opcode;
 
     const WHOAMI: &str = r#"{"type":"whoami"}"#;
@@ -465,17 +467,23 @@ mod tests {
         answer.lines().next().unwrap_or_default().to_owned()
     }
 
-    fn host() -> House {
-        House::with(1, |settings| settings.admission = Admission::Host)
+    fn asking() -> (House, Who) {
+        let mut house = House::with(1, |settings| settings.admission = Admission::Host);
+        let host = house.host(0, "h", Watch::ADMIT);
+        (house, host)
     }
 
-    fn asked(house: &mut House) -> Who {
+    fn asked(house: &mut House, host: Who) -> Who {
         let client = house.accept(0, 0, false);
         let head = HEAD.replace("GET / ", "GET /in?key=1 ");
         let text = frame(Opcode::Text, WHOAMI.as_bytes());
         house.bytes(client, &[head.as_bytes(), &text].concat());
         house.turn(0);
-        assert_eq!(house.asked, [(client, "/in".to_owned())]);
+        let slot = client.id.slot;
+        assert_eq!(
+            house.told(host),
+            [format!("admit 0:{slot} native /in?key=1")]
+        );
         assert!(
             house.is_paused(client),
             "what it says waits with the host's word"
@@ -613,15 +621,14 @@ mod tests {
 
     #[test]
     fn who_is_admitted_goes_on_with_what_it_had_said() {
-        let mut house = host();
-        let client = asked(&mut house);
+        let (mut house, host) = asking();
+        let client = asked(&mut house, host);
         // Taken before the pause took effect.
         house.bytes(client, &frame(Opcode::Ping, b"x"));
         house.turn(0);
         assert_eq!(house.head(client), "");
-        let identity = Some(Box::new(Identity::named("me")));
-        house.verdict(client, Verdict::Admitted { identity });
-        house.turn(0);
+        let user = Some(Bytes::from_static(b"me"));
+        house.verdict(host, client, Admitted::Yes { user });
         assert!(house.head(client).starts_with("HTTP/1.1 101 "));
         assert_eq!(brief(&house.read(client)), ["session", "pong x"]);
         assert_eq!(
@@ -630,35 +637,36 @@ mod tests {
         );
         assert!(!house.is_paused(client));
         // A second word changes nothing.
-        house.verdict(client, Verdict::Refused);
-        house.turn(0);
+        let reason = Bytes::from_static(b"not you");
+        house.verdict(host, client, Admitted::No { reason });
         assert!(house.session(client).is_open());
     }
 
     #[test]
     fn who_is_refused_or_forgotten_stays_out() {
-        let mut house = host();
-        let client = asked(&mut house);
-        house.verdict(client, Verdict::Refused);
-        house.turn(0);
-        assert!(house.head(client).starts_with("HTTP/1.1 401 "));
-        assert_eq!(house.shards[0].stats().commands, 0);
+        let (mut house, host) = asking();
+        let client = asked(&mut house, host);
+        let reason = Bytes::from_static(b"not you");
+        house.verdict(host, client, Admitted::No { reason });
+        let answer = house.head(client);
+        assert!(answer.starts_with("HTTP/1.1 401 ") && answer.ends_with("\r\n\r\nnot you\n"));
+        assert_eq!(house.told(host), [""; 0]);
 
-        let mut house = host();
-        let client = asked(&mut house);
+        let (mut house, host) = asking();
+        let client = asked(&mut house, host);
         house.pass(10_000);
         house.turn(0);
         assert!(house.head(client).starts_with("HTTP/1.1 408 "));
-        house.verdict(client, Verdict::Admitted { identity: None });
-        house.turn(0);
+        house.verdict(host, client, Admitted::Yes { user: None });
         assert_eq!(house.read(client), [""; 0]);
 
         // Gone before the word came.
-        let mut house = host();
-        let client = asked(&mut house);
+        let (mut house, host) = asking();
+        let client = asked(&mut house, host);
         house.end(client, super::super::Ending::Failed);
         house.turn(0);
-        house.verdict(client, Verdict::Admitted { identity: None });
+        house.verdict(host, client, Admitted::Yes { user: None });
+        house.end(host, super::super::Ending::Failed);
         house.turn(0);
         house.check_empty(0);
     }

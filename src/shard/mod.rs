@@ -254,7 +254,10 @@ impl Shard {
 
     /// Could another turn move something on right now, without any news?
     pub fn has_work(&self) -> bool {
-        self.has_leftovers || !self.dirty.is_empty() || !self.effects.is_empty()
+        self.has_leftovers
+            || !self.dirty.is_empty()
+            || !self.effects.is_empty()
+            || self.has_answers_for_joins()
     }
 
     /// Which shard this is.
@@ -275,6 +278,7 @@ impl Shard {
         );
         self.logs.next_turn();
         self.take_urgent();
+        self.answer_joins();
         self.stats.turns += 1;
     }
 

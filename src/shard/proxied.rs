@@ -200,6 +200,7 @@ mod tests {
     use super::super::settings::Admission;
     use super::super::testing::{HEAD, House, Who, brief, frame};
     use super::*;
+    use crate::protocol::peer::{Admitted, Watch};
     use crate::ws::frame::Opcode;
     use crate::ws::origin::OriginRules;
 
@@ -486,15 +487,16 @@ mod tests {
             settings.admission = Admission::Host;
         });
         house.seats = 1;
+        let host = house.host(0, "h", Watch::ADMIT);
         let head = with("X-Forwarded-For: 192.0.2.1\r\n");
         let (first, second) = (
             say(&mut house, at(PROXY), &head),
             say(&mut house, at(PROXY), &head),
         );
-        assert_eq!(house.asked, [(first, "/".to_owned())]);
+        let slot = first.id.slot;
+        assert_eq!(house.told(host), [format!("admit 0:{slot} native /")]);
         assert!(house.head(second).starts_with("HTTP/1.1 429 "));
-        house.verdict(first, Verdict::Admitted { identity: None });
-        house.settle();
+        house.verdict(host, first, Admitted::Yes { user: None });
         assert!(house.head(first).starts_with("HTTP/1.1 101 "));
     }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::address::{ClientId, RemoteAddress, SessionId, ShardId};
-use crate::limits::{Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
+use crate::limits::{FEED_BYTES_MAX, Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::protocol::clusterws::{Dialect, Generation};
-use crate::protocol::peer;
 use crate::protocol::peer::call::Call;
-use crate::protocol::peer::event::Told;
+use crate::protocol::peer::event::{Arrived, Told};
+use crate::protocol::peer::{self, Admitted, Watch};
+use crate::topic::Filter;
 use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
 
@@ -23,7 +24,7 @@ use super::parcel::{Key, Parcel};
 use super::peer::TokenChange;
 use super::session::{Since, State};
 use super::settings::{ListenerSettings, Settings};
-use super::{AdmissionAsked, Effect, Ending, Now, Shard, Verdict};
+use super::{Arriving, Effect, Ending, Now, Shard};
 
 pub const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -58,8 +59,7 @@ enum Input {
     Bytes(SessionId, Vec<u8>),
     Sent(SessionId),
     Ended(SessionId, Ending),
-    Verdict(SessionId, Verdict),
-    Seating(SessionId, bool, Option<Box<AdmissionAsked>>),
+    Seating(SessionId, bool, Option<Arc<Arriving>>),
 }
 
 pub struct House {
@@ -67,8 +67,6 @@ pub struct House {
     pub now: Now,
     /// Handed over: session, to, bytes.
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
-    /// Paths of sessions that the host is asked about.
-    pub asked: Vec<(Who, String)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
     /// What the edge would keep.
@@ -150,7 +148,6 @@ impl House {
                 .collect(),
             now,
             handed_over: Vec::new(),
-            asked: Vec::new(),
             seats_asked: Vec::new(),
             token_changes: Vec::new(),
             seats: usize::MAX,
@@ -313,8 +310,30 @@ impl House {
         self.inputs[who.shard].push(Input::Ended(who.id, ending));
     }
 
-    pub fn verdict(&mut self, who: Who, verdict: Verdict) {
-        self.inputs[who.shard].push(Input::Verdict(who.id, verdict));
+    /// What others call a client.
+    pub fn client_id(&self, who: Who) -> ClientId {
+        self.shards[who.shard].client_id(who.id)
+    }
+
+    /// A Link that watches this.
+    pub fn host(&mut self, shard: usize, name: &str, mask: Watch) -> Who {
+        let host = self.connect_link(shard, name);
+        self.watch(host, mask);
+        host
+    }
+
+    /// A peer watches this from now on.
+    pub fn watch(&mut self, host: Who, mask: Watch) {
+        let told = self.ask_peer(host, &Call::Watch { ticket: 7, mask });
+        assert_eq!(told, ["done 7"]);
+    }
+
+    /// A host's word on a client, and the turns that it takes.
+    pub fn verdict(&mut self, host: Who, client: Who, verdict: Admitted) {
+        let client = self.client_id(client);
+        let verdict = &verdict;
+        self.call(host, &Call::Admit { client, verdict });
+        self.settle();
     }
 
     /// The client reads no more: the next send stays in flight.
@@ -434,7 +453,6 @@ impl House {
                 Input::Bytes(id, mut bytes) => shard.receive(id, &mut bytes),
                 Input::Sent(id) => shard.sent(id),
                 Input::Ended(id, ending) => shard.ended(id, ending),
-                Input::Verdict(id, verdict) => shard.admit(id, verdict),
                 Input::Seating(id, true, host) => shard.seated(id, host),
                 Input::Seating(id, false, _) => shard.refuse_address(id),
             }
@@ -540,7 +558,6 @@ impl House {
                 self.inputs[shard].push(Input::Seating(session, is_seated, host));
             }
             Effect::Tokens(change) => self.token_changes.push(change),
-            Effect::AskHost(asked) => self.asked.push((who(asked.session), asked.path)),
         }
     }
 
@@ -586,7 +603,7 @@ impl House {
             "every delivery is accounted for"
         );
         let mut interest: HashMap<Key, usize> = HashMap::new();
-        let mut subscriptions = 0;
+        let (mut subscriptions, mut clogged) = (0, 0);
         for session in shard.sessions.iter() {
             let is_stalled =
                 session.stall.is_some() && !matches!(session.state, State::Admission { .. });
@@ -596,7 +613,7 @@ impl House {
                     || session
                         .stall
                         .as_ref()
-                        .is_some_and(|stall| stall.until != Since::NEVER)
+                        .is_some_and(|stall| stall.until != Since::NEVER || stall.clog.is_some())
                     || session.outbox.reply_bytes() >= session.replies_bytes_max(&shard.settings),
                 "a stalled session is tried again: {session:?}"
             );
@@ -640,7 +657,41 @@ impl House {
             }
             if session.is_ending() {
                 assert!(session.subscriptions.is_empty() && session.serving.is_none());
+                assert!(session.hosted.is_none());
             }
+            let rooms = session.hosted.iter().flat_map(|hosted| hosted.rooms.iter());
+            for (room, _) in rooms {
+                let room = shard.subscriptions.filter(room).clone();
+                assert!(matches!(room, Filter::Room(_)));
+                *interest.entry(Key::Filter(room)).or_default() += 1;
+                subscriptions += 1;
+            }
+            if let Some(peer) = &session.peer {
+                let key = |watch| Key::Host(session.id, watch);
+                interest.extend(peer.hosting.announced.map(|watch| (key(watch), 1)));
+                if peer.hosting.announced.is_some() {
+                    let events = session.serving.iter().flat_map(|serving| &serving.events);
+                    let key = |event: &Bytes| Key::HostEvent(session.id, event.clone());
+                    interest.extend(events.map(|event| (key(event), 1)));
+                }
+                if peer.hosting.is_behind {
+                    interest.insert(Key::Behind(session.id, peer.name.clone()), 1);
+                }
+                let charged = session.outbox.charged();
+                assert!(
+                    charged <= FEED_BYTES_MAX || peer.hosting.is_behind || session.is_ending(),
+                    "{charged} bytes wait, and clients go on"
+                );
+            }
+            if let Some(clog) = session.stall.as_ref().and_then(|stall| stall.clog.as_ref()) {
+                assert!(shard.feeds.has(clog, session.id), "it will be woken");
+                clogged += 1;
+            }
+        }
+        assert_eq!(shard.feeds.waiting(), clogged);
+        for (event, handlers) in &shard.handlers {
+            let keys = handlers.clogged.iter();
+            interest.extend(keys.map(|of| (Key::Clogged(of.clone(), event.clone()), 1)));
         }
         for name in shard.peers.names() {
             interest.insert(Key::Peer(name.clone()), 1);
@@ -711,6 +762,33 @@ fn in_short(told: &Told<'_>) -> String {
             let from = who(peer, Some(client));
             format!("request {number} {event} {payload} from {from}")
         }
+        Told::Admit(of) => format!("admit {}", arrived(&of)),
+        Told::Connect(of) => format!("connect {}", arrived(&of)),
+        Told::Disconnect {
+            client,
+            code,
+            reason,
+        } => format!(
+            "disconnect {} {code} {}",
+            who(b"", Some(client)),
+            text(reason)
+        ),
+        Told::Subscribed { client, up, filter } => {
+            let verb = if up { "subscribed" } else { "unsubscribed" };
+            format!("{verb} {} {}", who(b"", Some(client)), text(filter))
+        }
+        Told::Published {
+            client,
+            topic,
+            payload,
+        } => {
+            let [topic, payload] = [topic, payload.bytes].map(text);
+            format!("published {} {topic} {payload}", who(b"", Some(client)))
+        }
+        Told::Occupied { up, filter } => {
+            let verb = if up { "occupied" } else { "vacated" };
+            format!("{verb} {}", text(filter))
+        }
         Told::Peer { up, name } => {
             format!("peer {} {}", if up { "up" } else { "down" }, text(name))
         }
@@ -721,6 +799,24 @@ fn in_short(told: &Told<'_>) -> String {
         Told::Goodbye { code, reason } => format!("goodbye {} {}", text(code), text(reason)),
         ref other => format!("{other:?}"),
     }
+}
+
+/// A client that has come in, or wants to: where it is, what it speaks, its path and query, its headers' count, who it is.
+fn arrived(of: &Arrived<'_>) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ClientId { shard, session, .. } = of.client;
+    let [protocol, path, query, user] = [of.protocol, of.path, of.query, of.user].map(text);
+    let query = if query.is_empty() {
+        query
+    } else {
+        format!("?{query}")
+    };
+    let user = if user.is_empty() {
+        user
+    } else {
+        format!(" {user}")
+    };
+    format!("{shard}:{} {protocol} {path}{query}{user}", session.slot)
 }
 
 /// One frame of a client, masked with zeros.

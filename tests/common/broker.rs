@@ -31,6 +31,8 @@ pub struct Broker {
     pub admin: Option<String>,
     /// The address of the first RESP listener.
     pub resp: Option<String>,
+    /// The addresses of the listeners for peers.
+    pub peers: Vec<String>,
     /// The whole ready line.
     pub ready_line: String,
     /// Behind a lock, so that threads can share the broker.
@@ -134,13 +136,15 @@ impl Broker {
             (Some("pubsub"), Some("ready")),
             "{ready_line}"
         );
-        let (mut listens, mut admin, mut resp) = (Vec::new(), None, None);
+        let (mut listens, mut peers) = (Vec::new(), Vec::new());
+        let (mut admin, mut resp) = (None, None);
         for word in words {
             match word.split_once('=') {
                 Some(("listen", address)) => listens.push(address.to_owned()),
                 Some(("admin", address)) => admin = Some(address.to_owned()),
                 Some(("resp", address)) if resp.is_none() => resp = Some(address.to_owned()),
                 Some(("resp", _)) => {}
+                Some(("peers", address)) => peers.push(address.to_owned()),
                 _ => panic!("unexpected {word:?} in the ready line {ready_line:?}"),
             }
         }
@@ -150,6 +154,7 @@ impl Broker {
             listens,
             admin,
             resp,
+            peers,
             ready_line,
             stdout: Mutex::new(stdout),
             log,

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::super::Verdict;
 use super::super::auth::{Access, AccessRule, Who as Whom};
-use super::super::settings::Settings;
-use super::super::testing::{HEAD, House, Who, brief, publish};
+use super::super::settings::{Admission, Settings};
+use super::super::testing::{HEAD, House, Who, brief, bytes, publish};
 use super::*;
 use crate::address::RemoteAddress;
+use crate::protocol::peer::{Admitted, Watch};
 use crate::token::testing::{self, keys};
 
 const NOW: u64 = 1_500_000_000;
@@ -249,29 +249,30 @@ fn new_keys_are_for_those_who_come() {
 }
 
 #[test]
-fn the_host_is_asked_as_well_and_may_say_who_it_is() {
+fn the_host_is_asked_as_well_and_may_say_who_it_is_if_its_token_does_not() {
     for (query, given, expected) in [
         ("", None, None),
         ("", Some("host's"), Some("host's")),
         ("token", None, Some("ann")),
-        ("token", Some("host's"), Some("host's")),
+        ("token", Some("host's"), Some("ann")),
     ] {
         let mut house = house_with(|settings| settings.admission = Admission::Host);
+        let host = house.host(0, "h", Watch::ADMIT);
         let query = match query {
             "token" => format!("?token={}", token(json!({"sub": "ann"}))),
             _ => String::new(),
         };
         let (client, head) = knock(&mut house, &query, "");
-        assert_eq!((head.as_str(), house.asked.len()), ("", 1));
-        let identity = given.map(|name| Box::new(Identity::named(name)));
-        house.verdict(client, Verdict::Admitted { identity });
-        house.turn(0);
+        assert_eq!((head.as_str(), house.told(host).len()), ("", 1));
+        let user = given.map(bytes);
+        house.verdict(host, client, Admitted::Yes { user });
         assert!(house.head(client).starts_with("HTTP/1.1 101 "));
         assert_eq!(name(&mut house, client).as_deref(), expected);
     }
     let mut house = house_with(|settings| settings.admission = Admission::Host);
+    let host = house.host(0, "h", Watch::ADMIT);
     let (_, head) = knock(&mut house, "?token=x", "");
-    assert!(head.starts_with("HTTP/1.1 401 ") && house.asked.is_empty());
+    assert!(head.starts_with("HTTP/1.1 401 ") && house.told(host).is_empty());
 }
 
 #[test]

@@ -44,6 +44,8 @@ mod hosting;
 mod names;
 mod occupied;
 mod rooms;
+#[cfg(test)]
+mod testing;
 mod tokens;
 
 pub use admission::Arriving;

@@ -181,6 +181,7 @@ impl Shard {
         };
         if client.shard == self.id {
             self.take_leave(client.session, room);
+            self.announce();
             self.done(id, tag.as_ref(), Ok(empty()));
             return Ok(());
         }
@@ -270,9 +271,14 @@ impl Shard {
         };
         match self.enter_room(client, &filter) {
             Err(refused) => self.joined(joining, Err(refused)),
-            // Here it needs no edge: the rings are made visible before anything is sent to the peer.
-            Ok(()) if home == self.id && self.interest.is_announced(&Key::Filter(filter)) => {
-                self.joined(joining, Ok(()));
+            Ok(()) if home == self.id => {
+                self.announce();
+                // The rings are made visible before anything is sent to the peer.
+                if self.interest.is_announced(&Key::Filter(filter)) {
+                    self.joined(joining, Ok(()));
+                } else {
+                    self.rooms.joining.push_back(joining);
+                }
             }
             Ok(()) => self.rooms.joining.push_back(joining),
         }
@@ -298,7 +304,7 @@ impl Shard {
         self.send_peer(home, PeerParcel::Host(HostParcel::Room(joined)));
     }
 
-    /// Answers the joins whose edges are with every shard since an earlier turn. Called before this one's are sent.
+    /// Answers the joins whose edges are with every shard since an earlier turn: called as the first thing in one.
     pub(in super::super) fn answer_joins(&mut self) {
         for _ in 0..self.rooms.joining.len() {
             let Some(joining) = self.rooms.joining.pop_front() else {
@@ -348,7 +354,8 @@ impl Shard {
             hosted.rooms.insert(number, place);
         }
         self.interest.add(&Key::Filter(room.clone()));
-        self.announce();
+        // Told with the routing.
+        self.has_news = true;
         Ok(())
     }
 
@@ -367,7 +374,7 @@ impl Shard {
         };
         self.leave_group(number, encoding, place);
         self.interest.remove(&Key::Filter(room));
-        self.announce();
+        self.has_news = true;
     }
 
     /// A session ends, and is in these rooms no more.
@@ -382,3 +389,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam_utils::sync::WaitGroup;
 
+use crate::accepted::{self, CHANGES_MAX, Keeper};
 use crate::address::ShardId;
 use crate::admin::{self, AdminHandle, AdminState, BrokerInfo, Key, Readiness};
 use crate::config::{self, Config, Io, ListenAddr};
@@ -38,6 +39,7 @@ use crate::net::waker::Waker;
 use crate::protocol::clusterws::Dialect;
 use crate::shard::auth::Access;
 use crate::shard::fault::Fault;
+use crate::shard::peer::TokenChange;
 use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
@@ -111,6 +113,8 @@ pub struct Broker {
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
     links: Links,
+    /// Dropped last: what was accepted in the last moments is written.
+    keeper: Option<Keeper>,
 }
 
 /// What it takes to open a Link.
@@ -152,9 +156,14 @@ impl Broker {
         let credentials = config
             .credentials(&|path| std::fs::read_to_string(path))
             .map_err(|error| StartError::Usage(error.to_string()))?;
+        let accepted = match &config.accept_list {
+            Some(path) => accepted::read(path).map_err(StartError::Usage)?,
+            None => Vec::new(),
+        };
         let shards = plan.shards.len();
         let mut bindings = Bindings::new(shards);
         let mut settings = settings(config, &mut bindings, shards)?;
+        settings.accepted = accepted.clone();
         prepare(&mut settings);
         let settings = Arc::new(settings);
         let admin = config
@@ -180,6 +189,7 @@ impl Broker {
         let peers = count(&settings, |listener| listener.peers && !listener.in_process);
         let peers = listening.split_off(listening.len() - peers);
         let resp = listening.split_off(listening.len() - resp);
+        let (keeping, changes) = bounded(CHANGES_MAX);
         let starting = Starting {
             settings,
             credentials: Arc::new(credentials),
@@ -187,9 +197,10 @@ impl Broker {
             coalesce_us: config.coalesce_us,
             failed,
             roster: roster.clone(),
+            keeping: config.accept_list.is_some().then_some(keeping),
         };
         let (started, driver) = starting.start(config.io, by_shard)?;
-        Ok(Broker {
+        let mut broker = Broker {
             listening,
             resp,
             peers,
@@ -207,7 +218,20 @@ impl Broker {
                 opened: AtomicUsize::new(0),
                 board,
             },
-        })
+            keeper: None,
+        };
+        if let Some(path) = &config.accept_list {
+            let has_ring = broker.driver.starts_with("io_uring");
+            match Keeper::start(path, accepted, changes, has_ring) {
+                Ok(keeper) => broker.keeper = Some(keeper),
+                Err(error) => {
+                    broker.stop();
+                    let reason = format!("accept-list {}: {error}", path.display());
+                    return Err(StartError::Usage(reason));
+                }
+            }
+        }
+        Ok(broker)
     }
 
     /// Serves operators on the admin listener, if the configuration has one, and it has not been taken.
@@ -568,6 +592,8 @@ struct Starting<'a> {
     coalesce_us: u64,
     failed: Sender<Failure>,
     roster: Arc<Roster>,
+    /// Where changes of the list of accepted tokens go, if it is kept.
+    keeping: Option<Sender<TokenChange>>,
 }
 
 impl Starting<'_> {
@@ -698,6 +724,7 @@ impl Starting<'_> {
             let credentials = self.credentials.clone();
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
+            let keeping = self.keeping.clone();
             let (ended, roster) = (ended.clone(), self.roster.clone());
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
@@ -724,6 +751,9 @@ impl Starting<'_> {
                     let mut shard = Shard::new(id, settings, driver.now());
                     shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
+                    if let Some(keeping) = keeping {
+                        event_loop.keep_tokens(keeping);
+                    }
                     // The state of a shard that panicked is not to be trusted: its loop is never entered again.
                     let reason = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                         Ok(Ok(())) => None,

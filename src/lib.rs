@@ -6,6 +6,7 @@
 //! ([`config`], [`broker`], [`serve`]).
 //! `ARCHITECTURE.md` follows a publish through them.
 
+pub mod accepted;
 pub mod address;
 pub mod admin;
 pub mod broker;

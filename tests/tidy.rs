@@ -19,7 +19,7 @@ const ROWS: [&[&str]; 6] = [
     &["protocol", "token", "ws"],
     &["shard"],
     &["mesh"],
-    &["admin", "client", "net"],
+    &["accepted", "admin", "client", "net"],
     &["broker", "config", "link", "main", "serve"],
 ];
 

@@ -16,6 +16,7 @@ pub mod pages;
 pub mod values;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use crate::secret::Secret;
@@ -47,6 +48,8 @@ pub struct Config {
     pub peer_key: Option<KeySource>,
     /// Which of those that have it may come in.
     pub accept_peers: AcceptPeers,
+    /// Where the tokens that they accept are kept; `None`: they end with the broker.
+    pub accept_list: Option<PathBuf>,
     /// Where operators connect; `None` for nowhere.
     pub admin: Option<HostPort>,
     /// What `POST /publish` asks for when the admin listener is beyond loopback.
@@ -102,6 +105,7 @@ impl Default for Config {
             peers: Vec::new(),
             peer_key: None,
             accept_peers: AcceptPeers::Any,
+            accept_list: None,
             admin: Some(HostPort {
                 host: "127.0.0.1".to_owned(),
                 port: 8001,

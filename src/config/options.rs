@@ -555,6 +555,25 @@ pub static OPTIONS: &[Opt] = &[
         kind: word!(accept_peers: AcceptPeers),
     },
     Opt {
+        name: "accept-list",
+        placeholder: "FILE",
+        section: Section::Listeners,
+        help: "A file that keeps the clients' tokens that application servers have accepted",
+        more: "It is read at the start and written, soon after a change, as JSON; it is the broker's own. Without it the \
+               tokens end with the broker.",
+        example: r#""/var/lib/pubsub/accepted.json""#,
+        kind: Kind::Text {
+            read: |draft, text| {
+                draft.config.accept_list = Some(read_path(text)?);
+                Ok(())
+            },
+            show: |config| match &config.accept_list {
+                Some(path) => Value::Text(path.display().to_string()),
+                None => Value::Unset,
+            },
+        },
+    },
+    Opt {
         name: "insecure-open",
         placeholder: "BOOL",
         section: Section::Listeners,

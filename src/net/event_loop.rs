@@ -339,6 +339,10 @@ impl<D: Driver> EventLoop<D> {
     pub fn route(&mut self) {
         self.open_lanes();
         self.has_room_come = false;
+        if let Some(keeper) = &self.keeper {
+            let capacity = keeper.capacity().unwrap_or(usize::MAX);
+            self.shard.hold_tokens(keeper.len() >= capacity / 2);
+        }
         self.shard.resume();
         self.flush_urgent();
         for Seating {
@@ -664,7 +668,8 @@ impl<D: Driver> EventLoop<D> {
                 }
                 Effect::Tokens(change) => {
                     if let Some(keeper) = &self.keeper {
-                        // Its thread has ended with the broker's last moments.
+                        // Half of its room was left when this turn began, which no turn fills. An error is the broker's
+                        // last moments.
                         let _ = keeper.send(change);
                     }
                 }

@@ -80,6 +80,7 @@ mod wants;
 
 pub use credentials::{Credentials, Identity};
 pub use peer::Arriving;
+pub use settings::Acceptance;
 
 /// The time of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

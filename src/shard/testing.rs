@@ -410,6 +410,12 @@ impl House {
         found.expect("the session is there")
     }
 
+    /// Is there a session that is open?
+    pub fn session_is_open(&mut self, who: Who) -> bool {
+        let found = self.shards[who.shard].sessions.find(who.id);
+        found.is_some_and(|session| session.is_open())
+    }
+
     /// The ring from one shard to another has no room from now on.
     pub fn fill(&mut self, from: usize, to: usize) {
         self.full.push((from, to));

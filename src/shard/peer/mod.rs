@@ -159,6 +159,7 @@ impl Peers {
             + self.remote_masters.len()
             + self.remote_any_peers.len()
             + self.registrar.len()
+            + self.tokens.clients()
             + self.outgoing.len()
     }
 }

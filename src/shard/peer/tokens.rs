@@ -150,6 +150,8 @@ pub struct Tokens {
     by_peer: BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>,
     /// Ids made so far.
     made: u64,
+    /// May the list not change now?
+    is_held: bool,
 }
 
 impl fmt::Debug for Tokens {
@@ -165,6 +167,12 @@ impl Tokens {
         for Acceptance { peer, token, id } in list {
             self.insert(peer.clone(), token.clone(), id.clone());
         }
+    }
+
+    /// How many have a client. Of the rest nothing is left of anybody.
+    pub fn clients(&self) -> usize {
+        let accepted = self.by_id.values();
+        accepted.filter(|one| one.client.is_some()).count()
     }
 
     fn insert(&mut self, peer: Bytes, token: Bytes, id: Bytes) {
@@ -268,12 +276,30 @@ impl Shard {
         Ok(())
     }
 
+    /// Accept and reject no more, or again: what changed before is still to be written.
+    pub fn hold_tokens(&mut self, is_held: bool) {
+        self.peers.tokens.is_held = is_held;
+    }
+
     pub(super) fn take_token_word(&mut self, from: ShardId, word: TokenWord) {
         let at = |session| Place {
             shard: from,
             session,
         };
         match word {
+            TokenWord::Accept { caller, ticket, .. } | TokenWord::Reject { caller, ticket, .. }
+                if self.peers.tokens.is_held =>
+            {
+                let result = Err((Code::Busy, "what was accepted before is not written yet"));
+                self.send_token(
+                    from,
+                    TokenWord::Done {
+                        caller,
+                        ticket,
+                        result,
+                    },
+                );
+            }
             TokenWord::Accept {
                 peer,
                 token,
@@ -620,3 +646,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,19 +83,20 @@ fn order_twin(filter: &Filter) -> impl Ord {
     match filter {
         Filter::Exact(_) => (0, Reverse(0), false, vec![], written),
         Filter::Shard(_) => (1, Reverse(0), false, vec![], written),
+        Filter::Room(_) => (2, Reverse(0), false, vec![], written),
         Filter::Dotted(_) => {
             let text = std::str::from_utf8(&written).unwrap();
             let path = text.strip_prefix('=').unwrap_or(text);
             let stars: Vec<bool> = path.split('.').map(|level| level == "*").collect();
             (
-                2,
+                3,
                 Reverse(stars.len()),
                 !text.starts_with('='),
                 stars,
                 written,
             )
         }
-        Filter::Glob(_) => (3, Reverse(0), false, vec![], written),
+        Filter::Glob(_) => (4, Reverse(0), false, vec![], written),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::{CallType, EventType, decode, read_event};
 use crate::address::{ClientId, SessionId, ShardId};
 
 mod calls;
@@ -68,4 +69,55 @@ fn hex(bytes: &[u8]) -> String {
 
 fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
+}
+
+/// The page for those who write a client.
+const PAGE: &str = include_str!("../../../../docs/protocols/peer.md");
+
+#[test]
+fn the_transcript_of_the_page_is_one() {
+    let (_, transcript) = PAGE.split_once("## A transcript").unwrap();
+    let lines = transcript.split("```").nth(1).unwrap().trim().lines();
+    let mut said = 0;
+    for line in lines {
+        let (direction, frame) = line.split_once(' ').unwrap();
+        let frame = bytes(frame);
+        let (size, content) = frame.split_first_chunk().unwrap();
+        assert_eq!(u32::from_le_bytes(*size) as usize, content.len(), "{line}");
+        match direction {
+            ">" => assert!(decode(content, NOW).is_ok(), "{line}"),
+            "<" => assert!(read_event(content).is_ok(), "{line}"),
+            _ => panic!("{line}"),
+        }
+        said += 1;
+    }
+    assert!(said > 10);
+}
+
+#[test]
+fn the_page_lists_every_frame() {
+    let upper = |name: String| {
+        let mut words = String::new();
+        for char in name.chars() {
+            if char.is_uppercase() && !words.is_empty() {
+                words.push('_');
+            }
+            words.extend(char.to_uppercase());
+        }
+        words
+    };
+    let calls = CallType::ALL
+        .iter()
+        .map(|call| (*call as u8, format!("{call:?}")));
+    let events = EventType::ALL
+        .iter()
+        .map(|event| (*event as u8, format!("{event:?}")));
+    for (number, name) in calls.chain(events) {
+        let row = format!("| {number:02x} | {} |", upper(name));
+        // HTTP has no fields, and no peer from outside is told of it.
+        assert!(
+            PAGE.contains(&row) || number == EventType::Http as u8,
+            "{row}"
+        );
+    }
 }

@@ -100,7 +100,7 @@ typedef enum pubsub_status {
  * | `PEER_DOWN`     | it has gone                                              | name |
  * | `LOG`           | a line of the broker's log (in this process)             | code (1: error, to 5: trace), data |
  * | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you), data (read so far) |
- * | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the filter), data, kind |
+ * | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the subscription), filter, data, kind |
  * | `GAP`           | messages were dropped, since this link was behind        | topic, count |
  * | `REQUEST`       | a request: `pubsub_reply` or `pubsub_reply_error`, once  | request, timeout_ms, client, name (a peer), event, data, kind |
  * | `DONE`          | the answer to a call with this ticket                    | ticket, status; if that is `PUBSUB_OK`: data, kind (of a request, an accept); else error, reason |
@@ -158,11 +158,13 @@ typedef enum pubsub_flag {
 /** What a filter is. */
 typedef enum pubsub_filter {
   /** `a.b` is `a.b` and everything below it, `*` stands for one level, and a leading `=` means exactly this depth. */
-  PUBSUB_DOTTED = 0,
-  /** The topic of this name, any bytes. */
-  PUBSUB_EXACT = 1,
-  /** Names of a shape, as in Redis: `*`, `?`, `[a-z]`, `\x`. */
-  PUBSUB_GLOB = 2,
+  PUBSUB_DOTTED = 1,
+  /** The topic of this name, any bytes up to 1024. */
+  PUBSUB_EXACT = 2,
+  /** Topics whose names have this shape, as in Redis: `*`, `?`, `[a-z]`, `\x`; up to 255 bytes. */
+  PUBSUB_GLOB = 3,
+  /** The shard channel of this name: a space of its own, of Redis clients (SPUBLISH). */
+  PUBSUB_SHARD = 4,
 } pubsub_filter;
 
 /** Whom an event or a request is for. */
@@ -276,13 +278,15 @@ typedef struct pubsub_event {
   uint64_t count;
   /** What `data` is: `PUBSUB_JSON`, `PUBSUB_TEXT` or `PUBSUB_BINARY`. */
   uint32_t kind;
+  /** What `context` is: a `pubsub_filter`. */
+  uint32_t filter;
   uint32_t code;
   /** In milliseconds. */
   uint32_t timeout_ms;
   /** A descriptor, else -1. */
   int fd;
   /** Nothing yet. */
-  uint64_t reserved[2];
+  uint32_t reserved[5];
 } pubsub_event;
 
 /** Whom an event or a request is for; made by `pubsub_to_client` and the other functions beside it. */
@@ -461,8 +465,8 @@ enum pubsub_status pubsub_link_events(struct pubsub_link *link,
  * Takes the events that have come, at most `capacity`, into your array; how many. Never waits; 0 if there is none.
  *
  * What the events of the call before point to is gone with this one. One thread at a time: another gets `-PUBSUB_EBUSY`.
- * Negative is a status: `-PUBSUB_ESTOPPED` after the last event (`PUBSUB_EV_STOPPED` or `PUBSUB_EV_CLOSED`), from when on the
- * descriptor stays readable; `-PUBSUB_EINVAL`.
+ * Negative is a status: `-PUBSUB_ESTOPPED` after the last event (`PUBSUB_EV_STOPPED` or `PUBSUB_EV_CLOSED`);
+ * `-PUBSUB_EINVAL`.
  *
  * `events` points to room for `capacity` events.
  */

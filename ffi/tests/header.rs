@@ -98,7 +98,7 @@ fn every_function_is_documented_and_inside_the_boundary() {
             functions += 1;
         }
     }
-    assert!(functions > 50, "only {functions} were found");
+    assert!(functions >= 50, "only {functions} were found");
 }
 
 #[test]

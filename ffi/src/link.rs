@@ -188,6 +188,8 @@ pub unsafe extern "C" fn pubsub_link_drain(
         };
         batch.clear();
         if batch.has_ended {
+            // The descriptor was readable, or it would not have been asked for.
+            linked.link.drain(&mut batch.events, 1);
             return Err(ended());
         }
         linked.drain(&mut batch.events, capacity);

@@ -10,6 +10,7 @@
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char};
 use std::fmt::{self, Write as _};
+use std::io;
 
 use broker::broker::StartError;
 use broker::error::Code;
@@ -173,6 +174,8 @@ impl From<LinkError> for Failure {
             LinkError::Refused { .. } => PUBSUB_EREFUSED,
             LinkError::TimedOut => PUBSUB_ETIMEOUT,
             LinkError::Forked => PUBSUB_EFORK,
+            // Its broker has ended a moment ago.
+            LinkError::System(io::ErrorKind::NotConnected) => PUBSUB_ESTOPPED,
             LinkError::System(_) => PUBSUB_ESYSTEM,
         };
         Failure::told(status, error)

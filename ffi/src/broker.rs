@@ -70,7 +70,6 @@ pub unsafe extern "C" fn pubsub_broker_start(
     boundary(|| {
         let output = Output::new(broker, "broker")?;
         prepare();
-        log::listen();
         let config = config(options)?;
         log::set_level(config.log.into());
         let handle = apart(|| ALL.insert(Hosted::start(&config)?))?;

@@ -93,7 +93,6 @@ pub unsafe extern "C" fn pubsub_connect(
             )
         };
         prepare();
-        log::listen();
         // The reason does not quote it.
         let key = key.map(Secret::text).transpose();
         let key = key.map_err(|why| Failure::told(PUBSUB_EINVAL, format_args!("key: {why}")))?;

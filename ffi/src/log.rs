@@ -50,16 +50,7 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::TRACE,
 ];
 
-/// From now on lines come here. Somebody else may have asked for them before, in a program that is in Rust too: then they
-/// go there.
-pub fn listen() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let _ = tracing::subscriber::set_global_default(Listener);
-    });
-}
-
-/// How detailed it is: what the last broker that was started says.
+/// How detailed they are: what the last broker that was started says.
 pub fn set_level(level: LevelFilter) {
     let index = LEVELS.iter().position(|known| *known == level);
     LEVEL.store(index.unwrap_or(3), Ordering::Relaxed);
@@ -67,7 +58,15 @@ pub fn set_level(level: LevelFilter) {
 }
 
 /// Has lines come to a link; `wake` is called for each.
+///
+/// From the first time on all lines come here. Somebody else may have asked for them before, in a program that is in Rust
+/// too: then they go there.
 pub fn watch(lines: &Arc<Lines>, wake: impl Fn() + Send + 'static) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Not before somebody asks: tracing keeps a hundred bytes for it, which stay when the library is unloaded.
+        let _ = tracing::subscriber::set_global_default(Listener);
+    });
     let mut watchers = watchers();
     if !watchers
         .iter()
@@ -238,7 +237,6 @@ mod tests {
 
     #[test]
     fn lines_come_to_those_who_ask() {
-        listen();
         let lines = Arc::<Lines>::default();
         let (woken, waking) = channel();
         tracing::info!("before");

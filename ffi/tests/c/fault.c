@@ -7,6 +7,7 @@ int main(void) {
   pubsub_event event;
   char address[64];
   int client;
+  memset(&event, 0, sizeof event);
   CHECK(setenv("PUBSUB_FAULT", "panic:shard:40", 1) == 0);
   broker = start_with("shards", "2");
   CHECK(unsetenv("PUBSUB_FAULT") == 0);

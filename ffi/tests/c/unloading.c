@@ -89,7 +89,7 @@ int main(int count, char **arguments) {
     CHECK(pubsub_broker_start_(options, &broker) == PUBSUB_OK);
     CHECK(pubsub_options_free_(options) == PUBSUB_OK);
     CHECK(pubsub_link_open_(broker, "link", &link) == PUBSUB_OK);
-    CHECK(pubsub_link_events_(link, PUBSUB_EV_CONNECT | PUBSUB_EV_LOG) == PUBSUB_OK);
+    CHECK(pubsub_link_events_(link, PUBSUB_EV_CONNECT) == PUBSUB_OK);
     CHECK(pubsub_subscribe_(link, "a", 1, NULL) == PUBSUB_OK);
     CHECK(pubsub_publish_with_(link, "a", 1, "1", 1, PUBSUB_ECHO, NULL) == PUBSUB_OK);
     do {
@@ -104,7 +104,9 @@ int main(int count, char **arguments) {
     if (cycle % 2 == 1) CHECK(pubsub_link_free_(link) == PUBSUB_OK);
     CHECK(dlclose(library) == 0);
     CHECK(threads() == 1);
+#ifndef __SANITIZE_ADDRESS__ /* which keeps what it has instrumented calls into */
     CHECK(!is_mapped());
+#endif
   }
   return 0;
 }

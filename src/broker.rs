@@ -18,6 +18,7 @@ use crossbeam_utils::sync::WaitGroup;
 
 use crate::accepted::{self, CHANGES_MAX, Keeper};
 use crate::address::ShardId;
+use crate::admin::{self, AdminHandle, AdminState, BrokerInfo, Key, Readiness};
 use crate::config::{self, Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::mesh;
@@ -242,6 +243,33 @@ impl Broker {
             }
         }
         Ok(broker)
+    }
+
+    /// Serves operators on the admin listener, if the configuration has one, and it has not been taken.
+    ///
+    /// # Errors
+    /// What the system says to one more listener or thread.
+    pub fn serve_admin(
+        &mut self,
+        config: &Config,
+        ready: &Arc<Readiness>,
+    ) -> io::Result<Option<AdminHandle>> {
+        let Some(listener) = self.admin.take() else {
+            return Ok(None);
+        };
+        let state = AdminState {
+            shards: self.shards(),
+            ready: ready.clone(),
+            key: config.admin_key.as_ref().map(|key| Key::new(key.reveal())),
+            loopback: config.admin.as_ref().is_some_and(|at| at.is_loopback()),
+            message_bytes_max: config.limits.message_bytes_max,
+            info: BrokerInfo {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                driver: self.driver.clone(),
+                pinning: self.pinning.clone(),
+            },
+        };
+        admin::start(listener, state).map(Some)
     }
 
     /// Opens a Link: a session of the peer protocol whose connection is in memory. Links are spread over the shards, one

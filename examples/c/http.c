@@ -119,7 +119,7 @@ static void take(int epoll, pubsub_link *link, const pubsub_event *event)
         return;
     }
     connection->fd = event->fd;
-    connection->listener = (uint32_t)event->number;
+    connection->listener = event->listener;
     connection->size = event->data_size;
     memcpy(connection->bytes, event->data, event->data_size);
     if (!serve(link, connection))

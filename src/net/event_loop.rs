@@ -513,7 +513,9 @@ impl<D: Driver> EventLoop<D> {
             return;
         };
         self.left();
-        let Some(socket) = socket else {
+        // Rings have them otherwise.
+        let is_ready = |socket: &OwnedFd| rustix::io::ioctl_fionbio(socket, true).is_ok();
+        let Some(socket) = socket.filter(is_ready) else {
             return;
         };
         let mut bytes = releasing.bytes;

@@ -1028,6 +1028,8 @@ impl<K: Kernel> Driver for Uring<K> {
             generation: 0,
         };
         self.adopting.insert(number);
+        // A ring waits by itself; of a descriptor that says it must not wait it would only hear that there is nothing yet.
+        let _ = rustix::io::ioctl_fionbio(&socket, false);
         self.kernel.push(tag, Operation::AdoptFd { socket });
     }
 

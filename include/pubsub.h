@@ -464,6 +464,13 @@ enum pubsub_status pubsub_link_events(struct pubsub_link *link,
                                       uint32_t mask);
 
 /**
+ * The same with a ticket: once its `PUBSUB_EV_DONE` has come, every client that comes in is told of, or asked about.
+ *
+ * `ticket` is where the call's number goes, or NULL.
+ */
+enum pubsub_status pubsub_link_events_with(struct pubsub_link *link, uint32_t mask, uint64_t *ticket);
+
+/**
  * Takes the events that have come, at most `capacity`, into your array; how many. Never waits; 0 if there is none.
  *
  * What the events of the call before point to is gone with this one. One thread at a time: another gets `-PUBSUB_EBUSY`.

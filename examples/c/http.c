@@ -159,14 +159,13 @@ int main(int argc, char **argv)
     if (pubsub_broker_start(options, &broker) != PUBSUB_OK)
         die("broker");
     pubsub_options_free(options);
-    if (pubsub_link_open(broker, "http", &link) != PUBSUB_OK || pubsub_link_events(link, PUBSUB_EV_HTTP) != PUBSUB_OK)
+    uint64_t asked;
+    if (pubsub_link_open(broker, "http", &link) != PUBSUB_OK
+        || pubsub_link_events_with(link, PUBSUB_EV_HTTP, &asked) != PUBSUB_OK)
         die("link");
     char address[64];
-    if (pubsub_broker_address(broker, 0, address, sizeof address) != PUBSUB_OK)
+    if (pubsub_broker_address(broker, "listen", 0, address, sizeof address) != PUBSUB_OK)
         die("address");
-    printf("listening on %s\n", address);
-    fflush(stdout);
-
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event watch = {.events = EPOLLIN, .data = {.ptr = NULL}};
     epoll_ctl(epoll, EPOLL_CTL_ADD, pubsub_link_fd(link), &watch);
@@ -179,9 +178,14 @@ int main(int argc, char **argv)
         pubsub_event events[EVENTS_MAX];
         int drained = pubsub_link_drain(link, events, EVENTS_MAX);
         for (int i = 0; i < drained; i++) {
-            if (events[i].type == PUBSUB_EV_HTTP)
+            if (events[i].type == PUBSUB_EV_HTTP) {
                 take(epoll, link, &events[i]);
-            else if (events[i].type == PUBSUB_EV_STOPPED)
+            } else if (events[i].type == PUBSUB_EV_DONE && events[i].ticket == asked) {
+                /* From now on every plain request comes here. */
+                printf("listening on %s\n", address);
+                fflush(stdout);
+            }
+            if (events[i].type == PUBSUB_EV_STOPPED)
                 return 1;
         }
     }

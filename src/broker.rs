@@ -474,7 +474,10 @@ fn settings(
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         trusted: config.trust_proxy.clone(),
-        admission: Admission::Open,
+        admission: match config.admission {
+            config::Admission::Open => Admission::Open,
+            config::Admission::Host => Admission::Host,
+        },
         accept_peers: match config.accept_peers {
             config::AcceptPeers::Any => AcceptPeers::Any,
             config::AcceptPeers::Listed => AcceptPeers::Listed,

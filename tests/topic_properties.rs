@@ -81,7 +81,7 @@ fn order_twin(filter: &Filter) -> impl Ord {
     let written = filter.written().to_vec();
     match filter {
         Filter::Exact(_) => (0, Reverse(0), false, vec![], written),
-        Filter::Shard(_) | Filter::Room(_) => (1, Reverse(0), false, vec![], written),
+        Filter::Shard(_) => (1, Reverse(0), false, vec![], written),
         Filter::Dotted(_) => {
             let text = std::str::from_utf8(&written).unwrap();
             let path = text.strip_prefix('=').unwrap_or(text);

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 use super::Secret;
 use super::listen::{HostPort, ListenAddr, check_origin};
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
-use super::{AcceptPeers, Config, Io, LogFormat, LogLevel};
+use super::{AcceptPeers, Admission, Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;
 use crate::address::proxies::TrustedProxies;
 use crate::limits::TURN_BYTES_MAX;
@@ -544,6 +544,16 @@ pub static OPTIONS: &[Opt] = &[
                 Some(KeySource::Given(_)) | None => Value::Unset,
             },
         },
+    },
+    Opt {
+        name: "admission",
+        placeholder: "WHO",
+        section: Section::Listeners,
+        help: "`open`: clients come in unless an application server wants to be asked; `host`: only if one lets them in",
+        more: "Once one has wanted to be asked it stays so until the broker ends, also when that one has gone: whoever can \
+               ask nobody is refused with 503. With `host` it is so from the start. Redis clients are not asked about.",
+        example: "",
+        kind: word!(admission: Admission),
     },
     Opt {
         name: "accept-peers",

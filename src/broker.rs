@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ use crate::net::clock::Clock;
 use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
 use crate::net::event_loop::EventLoop;
+use crate::net::linked::Linked;
+use crate::net::links::{Door, HostEnd, Roster};
 use crate::net::listener::{self, Bound, Listening};
 use crate::net::population::Population;
 use crate::net::uring::features::Features;
@@ -40,6 +42,7 @@ use crate::shard::peer::TokenChange;
 use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 /// Words of the control plane that may wait for one shard.
@@ -108,8 +111,21 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
+    links: Links,
     /// Dropped last: what was accepted in the last moments is written.
     keeper: Option<Keeper>,
+}
+
+/// What it takes to open a Link.
+struct Links {
+    /// By shard.
+    doors: Vec<Door>,
+    roster: Arc<Roster>,
+    board: Option<Arc<Board>>,
+    /// The index of the listener that they come to.
+    listener: u16,
+    /// How many were opened.
+    opened: AtomicUsize,
 }
 
 impl Broker {
@@ -157,6 +173,11 @@ impl Broker {
             })
             .transpose()?;
         let (failed, failures) = bounded(shards);
+        let roster = Arc::<Roster>::default();
+        let is_in_process = |listener: &ListenerSettings| listener.in_process;
+        let listener = settings.listeners.iter().position(is_in_process);
+        let listener = listener.expect("every broker has one for Links") as u16;
+        let board = settings.board.clone();
         let Bindings {
             mut listening,
             by_shard,
@@ -175,8 +196,9 @@ impl Broker {
             coalesce_us: config.coalesce_us,
             failed,
             keeping: config.accept_list.is_some().then_some(keeping),
+            roster: roster.clone(),
         };
-        let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
+        let (started, driver) = starting.start(config.io, by_shard)?;
         let mut broker = Broker {
             listening,
             resp,
@@ -184,10 +206,17 @@ impl Broker {
             admin,
             driver,
             pinning: plan.reason,
-            shards: senders,
-            threads,
+            shards: started.senders.into(),
+            threads: started.threads,
             failures,
             sockets,
+            links: Links {
+                doors: started.doors,
+                roster,
+                board,
+                listener,
+                opened: AtomicUsize::new(0),
+            },
             keeper: None,
         };
         if let Some(path) = &config.accept_list {
@@ -204,9 +233,34 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Opens a Link: a session of the peer protocol whose connection is in memory. Links are spread over the shards, one
+    /// after the other; they count for no limit of connections. They end with the broker, and a drain leaves them to the
+    /// last: with the end of the last shard's thread, or of the first that fails.
+    ///
+    /// # Errors
+    /// If there is no descriptor left, or the broker has failed.
+    pub fn open_link(&self) -> io::Result<HostEnd> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the broker is gone");
+        let index = self.links.opened.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let (host, end) = self.links.doors[index].link()?;
+        if !self.links.roster.add(&host) {
+            return Err(gone());
+        }
+        let listener = self.links.listener;
+        self.shards[index]
+            .insist(Control::Link { end, listener }, RELOAD_TIME)
+            .map_err(|_| gone())?;
+        Ok(host)
+    }
+
     /// The way to the shards, for the admin listener.
     pub fn shards(&self) -> Arc<[ControlSender]> {
         self.shards.clone()
+    }
+
+    /// Where a publisher in this process sees whether anybody listens.
+    pub fn board(&self) -> Option<&Arc<Board>> {
+        self.links.board.as_ref()
     }
 
     /// Shards that ended by themselves arrive here. One is enough: a broker without one of its shards must go.
@@ -450,6 +504,13 @@ fn settings(
             });
         }
     }
+    // Not in the configuration: the Links of whoever started this broker.
+    listeners.push(ListenerSettings {
+        peers: true,
+        in_process: true,
+        address: "link".to_owned(),
+        ..ListenerSettings::default()
+    });
     let mut access = Access::new(config.access.clone());
     if config.has_authentication() {
         access = access.for_authenticated();
@@ -484,12 +545,18 @@ fn settings(
         },
         accepted: Vec::new(),
         token_key,
+        board: Some(Arc::default()),
         fault: Fault::new(config.fault),
     })
 }
 
 /// The ways to the shards, and their threads.
-type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
+#[derive(Default)]
+struct Started {
+    senders: Vec<ControlSender>,
+    doors: Vec<Door>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// What it takes to start the shards' threads. They share nothing but the rings, their wakers, and the count of
 /// connections.
@@ -501,6 +568,7 @@ struct Starting<'a> {
     failed: Sender<Failure>,
     /// Where changes of the list of accepted tokens go, if it is kept.
     keeping: Option<Sender<TokenChange>>,
+    roster: Arc<Roster>,
 }
 
 impl Starting<'_> {
@@ -605,21 +673,25 @@ impl Starting<'_> {
             .min(connections_possible);
         let population = Population::new(connections_max);
         let population = Arc::new(population.per_address(self.settings.limits.per_address_max));
-        let mut senders = Vec::new();
-        let mut threads = Vec::new();
+        let turn_bytes_max = self.settings.limits.turn_bytes_max;
+        let mut started = Started::default();
         let mut goes: Vec<Sender<()>> = Vec::new();
         let ended = WaitGroup::new();
         let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
         for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
             let id = ports.shard();
             let (sender, control) = bounded(CONTROL_WORDS_MAX);
-            let (bell, waker) = (ports.bell(), wakers[id.index()].clone());
+            let door = Door {
+                bell: ports.bell(),
+                waker: wakers[id.index()].clone(),
+            };
+            started.doors.push(door.clone());
             let wake = move || {
-                if bell.ring() {
-                    waker.wake();
+                if door.bell.ring() {
+                    door.waker.wake();
                 }
             };
-            senders.push(ControlSender {
+            started.senders.push(ControlSender {
                 channel: sender,
                 wake: Box::new(wake),
             });
@@ -628,7 +700,7 @@ impl Starting<'_> {
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
             let keeping = self.keeping.clone();
-            let ended = ended.clone();
+            let (ended, roster) = (ended.clone(), self.roster.clone());
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
@@ -650,6 +722,7 @@ impl Starting<'_> {
                     if gone.recv().is_err() {
                         return;
                     }
+                    let driver = Linked::new(driver, turn_bytes_max);
                     let mut shard = Shard::new(id, settings, driver.now());
                     shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
@@ -665,12 +738,15 @@ impl Starting<'_> {
                     if let Some(reason) = reason {
                         let _ = failed.send(Failure { shard: id, reason });
                     }
+                    roster.end();
                     // Shards send to each other's rings by descriptor. None is closed while another shard may still
                     // do so: the number could be somebody else's by then.
                     ended.wait();
                     drop(event_loop);
                 });
-            threads.push(thread.map_err(|error| error.to_string())?);
+            started
+                .threads
+                .push(thread.map_err(|error| error.to_string())?);
             goes.push(go);
             beginning
                 .recv()
@@ -679,7 +755,7 @@ impl Starting<'_> {
         for go in goes {
             let _ = go.send(());
         }
-        Ok((senders.into(), threads))
+        Ok(started)
     }
 }
 

@@ -17,6 +17,8 @@ use crate::shard::Credentials;
 use crate::shard::metrics::{ConnectionView, ShardStats};
 use crate::topic::Topic;
 
+use super::links::ShardEnd;
+
 /// What a shard calls with its answer; must not block.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
@@ -37,6 +39,8 @@ pub enum Control {
     },
     /// Believe these from now on. Who is in stays in.
     Reload { credentials: Arc<Credentials> },
+    /// Here is a session that came to this listener: a Link.
+    Link { end: ShardEnd, listener: u16 },
     /// Accept no more.
     StopAccepting { reply: Reply<()> },
     /// Take no more input; answered when everything taken has been routed and handed on.

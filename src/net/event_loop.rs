@@ -22,7 +22,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use hashbrown::HashMap;
 
-use crate::address::{RemoteAddress, SessionId, ShardId, ShardSet};
+use crate::address::{LINK_SLOTS, RemoteAddress, SessionId, ShardId, ShardSet};
 use crate::error::Code;
 use crate::limits::SEND_BYTES_MAX;
 use crate::mesh::Ports;
@@ -468,6 +468,13 @@ impl<D: Driver> EventLoop<D> {
             Control::Stats { reply } => reply(self.shard.stats()),
             Control::Connections { count, reply } => reply(self.shard.connection_views(count)),
             Control::Reload { credentials } => self.shard.set_credentials(credentials),
+            Control::Link { end, listener } => {
+                // It is no connection, and counts for none.
+                if let Some(session) = self.driver.attach_link(end) {
+                    let address = RemoteAddress::known("link");
+                    self.shard.accept(session, listener, address, false);
+                }
+            }
             Control::StopAccepting { reply } => {
                 self.driver.stop_accepting();
                 reply(());
@@ -627,7 +634,9 @@ impl<D: Driver> EventLoop<D> {
                 Effect::Close { session, reset } => {
                     self.driver.close(session, reset);
                     self.seats.remove(&session);
-                    self.left();
+                    if session.slot < LINK_SLOTS {
+                        self.left();
+                    }
                 }
                 Effect::HandOver {
                     session,

@@ -18,12 +18,16 @@ pub mod clock;
 pub mod control;
 pub mod epoll;
 pub mod event_loop;
+pub mod linked;
+pub mod links;
 pub mod listener;
 mod pieces;
 pub mod population;
 pub mod shard_clock;
 pub mod uring;
 pub mod waker;
+
+use links::ShardEnd;
 
 /// Something that a driver took.
 #[derive(Debug)]
@@ -124,6 +128,11 @@ pub trait Driver {
 
     /// Takes a connection that another driver let go.
     fn attach(&mut self, socket: Self::Socket) -> Option<SessionId>;
+
+    /// Takes a Link to a host of this process. None from a driver that has none.
+    fn attach_link(&mut self, _end: ShardEnd) -> Option<SessionId> {
+        None
+    }
 
     /// Accepts no more, and closes the listeners.
     fn stop_accepting(&mut self);

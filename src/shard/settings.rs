@@ -1,12 +1,14 @@
 //! What a shard is told at its start and never changes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::protocol::clusterws::Dialect;
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
@@ -119,6 +121,8 @@ pub struct Settings {
     pub accepted: Vec<Acceptance>,
     /// What ids of accepted clients are made from; drawn at the broker's start.
     pub token_key: [u8; 32],
+    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
+    pub board: Option<Arc<Board>>,
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -142,6 +146,7 @@ impl Settings {
             accept_peers: AcceptPeers::Any,
             accepted: Vec::new(),
             token_key: [0; 32],
+            board: None,
             fault: Fault::default(),
         }
     }

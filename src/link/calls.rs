@@ -468,7 +468,10 @@ impl Link {
     }
 
     fn check_open(&self) -> Result<(), LinkError> {
-        if self.inner.is_leaving.load(Ordering::Relaxed) || self.inner.carrier.is_cut() {
+        let inner = &self.inner;
+        let is_over =
+            inner.is_leaving.load(Ordering::Relaxed) || inner.is_over.load(Ordering::Relaxed);
+        if is_over || inner.carrier.is_cut() {
             return Err(LinkError::Stopped);
         }
         Ok(())

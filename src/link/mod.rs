@@ -105,6 +105,8 @@ struct Inner {
     hearing: Option<Hearing>,
     tickets: AtomicU64,
     is_leaving: AtomicBool,
+    /// Was the last event told?
+    is_over: AtomicBool,
     log: Mutex<LogWatch>,
     channels: Mutex<Channels>,
     requests: Mutex<Requests>,
@@ -178,6 +180,7 @@ impl Link {
             hearing: board.cloned().map(Hearing::new),
             tickets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             log: Mutex::default(),
             channels: Mutex::new(Channels::default()),
             requests: Mutex::new(Requests::new()),

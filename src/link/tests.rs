@@ -421,6 +421,20 @@ fn a_connection_comes_with_what_was_read_of_it() {
 }
 
 #[test]
+fn after_the_last_event_no_call_is_made_though_the_other_end_is_there() {
+    let mut scene = Scene::new();
+    let goodbye = PeerEvent::Goodbye {
+        code: "not_allowed",
+        reason: b"cut",
+    };
+    scene.give(&protocol::Event::Peer(&goodbye));
+    assert!(matches!(scene.drain()[..], [Event::Closed { .. }]));
+    let handled = scene.link.handle("add", Answer::Wanted);
+    assert_eq!(handled, Err(LinkError::Stopped));
+    assert_eq!(scene.call(), None);
+}
+
+#[test]
 fn a_full_queue_does_nothing_and_says_so() {
     let mut scene = Scene::new();
     let payload = Payload::binary(vec![7; 100_000].into());

@@ -133,6 +133,8 @@ struct Links {
     listener: u16,
     /// How many were opened.
     opened: AtomicUsize,
+    /// The longest payload that they may say.
+    payload_bytes_max: usize,
 }
 
 impl Broker {
@@ -186,6 +188,7 @@ impl Broker {
         let listener = settings.listeners.iter().position(is_in_process);
         let listener = listener.expect("every broker has one for Links") as u16;
         let board = settings.board.clone();
+        let payload_bytes_max = settings.server_limits.message_bytes_max;
         let Bindings {
             mut listening,
             by_shard,
@@ -224,6 +227,7 @@ impl Broker {
                 roster,
                 listener,
                 opened: AtomicUsize::new(0),
+                payload_bytes_max,
                 board,
             },
             log,
@@ -262,6 +266,11 @@ impl Broker {
             .insist(Control::Link { end, listener }, RELOAD_TIME)
             .map_err(|_| gone())?;
         Ok(host)
+    }
+
+    /// The longest payload of a Link.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.links.payload_bytes_max
     }
 
     /// What its threads say, for Links that watch it.

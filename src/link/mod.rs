@@ -32,6 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::address::ClientId;
 use crate::broker::{Broker, Log};
+use crate::limits::SERVER_MESSAGE_BYTES_MAX;
 use crate::net::links::HostEnd;
 use crate::net::process::Process;
 use crate::protocol::peer::call::Call;
@@ -91,6 +92,7 @@ pub enum Answer {
 pub struct Link {
     inner: Arc<Inner>,
     process: Process,
+    payload_bytes_max: usize,
     /// Of a broker in this process.
     log: Option<Arc<Log>>,
 }
@@ -137,6 +139,7 @@ impl Link {
         calls::check_name(name)?;
         let mut link = Link::over(broker.open_link()?, None, broker.board());
         link.log = Some(broker.log().clone());
+        link.payload_bytes_max = broker.payload_bytes_max();
         let (name, key) = (name.as_bytes(), &[][..]);
         link.tell(&Call::Hello { name, key })?;
         link.wait_for_welcome(Instant::now() + WELCOME_TIME)?;
@@ -191,6 +194,7 @@ impl Link {
         Link {
             inner: Arc::new(inner),
             process: Process::this(),
+            payload_bytes_max: SERVER_MESSAGE_BYTES_MAX,
             log: None,
         }
     }

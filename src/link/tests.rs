@@ -148,6 +148,11 @@ fn calls_that_mean_nothing_are_not_made() {
     let large = Payload::binary(vec![0; crate::limits::SERVER_MESSAGE_BYTES_MAX + 1].into());
     let to = crate::address::Address::Client(client(1));
     let room = Bytes::from(vec![b'x'; 1025]);
+    let crowd = Audience::Clients {
+        rooms: vec![Bytes::from(vec![b'x'; 1024]); 60],
+        except_rooms: Vec::new(),
+        except: None,
+    };
     let audience = Audience::Clients {
         rooms: vec![room.clone()],
         except_rooms: Vec::new(),
@@ -167,6 +172,7 @@ fn calls_that_mean_nothing_are_not_made() {
             Answer::Wanted,
         ),
         link.emit_many(&audience, "e", &json("1"), false, Answer::Wanted),
+        link.emit_many(&crowd, "e", &json("1"), false, Answer::Wanted),
         link.join(client(1), &room, Answer::Wanted),
         link.disconnect(client(1), 1006, "", Answer::Wanted),
         link.disconnect(client(1), 3000, &"x".repeat(124), Answer::Wanted),

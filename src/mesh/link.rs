@@ -187,6 +187,11 @@ impl<T: Send> Host<T> {
         !has_news
     }
 
+    /// Is the far end gone? Items that it sent may be left to take.
+    pub fn is_far_gone(&self) -> bool {
+        self.shared.is_far_gone.load(Ordering::Acquire)
+    }
+
     /// Is the far end gone, and everything taken that it sent?
     pub fn is_closed(&self) -> bool {
         // In this order: what was sent before the close is seen by whoever sees the close.

@@ -75,6 +75,11 @@ impl HostEnd {
         }
     }
 
+    /// Is the other end gone? Items that it sent may be left to take.
+    pub fn is_cut(&self) -> bool {
+        self.0.host.is_far_gone()
+    }
+
     /// Is the other end gone, and every item taken that it sent?
     pub fn is_closed(&self) -> bool {
         self.0.host.is_closed()

@@ -23,6 +23,7 @@ pub mod links;
 pub mod listener;
 mod pieces;
 pub mod population;
+pub mod process;
 pub mod shard_clock;
 pub mod uring;
 pub mod waker;

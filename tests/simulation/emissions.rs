@@ -40,6 +40,11 @@ pub struct Emissions {
 const CODE_MIN: u16 = 4100;
 const CODE_MAX: u16 = 4999;
 
+/// Is this one of theirs? That it was sent to who heard it, and nobody else, is seen when it is heard.
+pub fn is_of_a_disconnect(code: u16) -> bool {
+    (CODE_MIN..=CODE_MAX).contains(&code)
+}
+
 impl Emissions {
     /// Another one; its number.
     pub fn push(&mut self, emission: Emission) -> usize {
@@ -88,7 +93,7 @@ impl Emissions {
 
     /// A client was closed with this code: what was emitted to it before has come.
     pub fn closed(&self, client: ClientIndex, code: u16, oracle: &mut Oracle) {
-        if !(CODE_MIN..=CODE_MAX).contains(&code) {
+        if !is_of_a_disconnect(code) {
             return;
         }
         let Some(&(by, who, before)) = self.disconnects.get(&code) else {

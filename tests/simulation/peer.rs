@@ -145,7 +145,7 @@ impl Client {
             91..=93 => {
                 if let Some((client, id)) = any_client(stage) {
                     self.emit_to_client(client, id, stage, out);
-                    if stage.rng.u8(..12) == 0 {
+                    if stage.rng.u8(..5) == 0 {
                         self.disconnect(client, id, stage, out);
                     }
                 }

@@ -107,21 +107,22 @@ impl Emissions {
         }
     }
 
-    /// A room that somebody may be in, with those who are and those who may be.
-    pub fn any_room(
-        &self,
-        rng: &mut Rng,
-    ) -> Option<(Room, BTreeSet<ClientIndex>, BTreeSet<ClientIndex>)> {
+    /// A room that somebody may be in, or was.
+    pub fn any_room(&self, rng: &mut Rng) -> Option<Room> {
         let chosen = (!self.rooms.is_empty()).then(|| rng.usize(..self.rooms.len()))?;
-        let (room, clients) = self.rooms.iter().nth(chosen)?;
+        self.rooms.keys().nth(chosen).copied()
+    }
+
+    /// Who is in a room, and who may be.
+    pub fn members(&self, room: Room) -> (BTreeSet<ClientIndex>, BTreeSet<ClientIndex>) {
         let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
-        for (client, stay) in clients {
+        for (client, stay) in self.rooms.get(&room).into_iter().flatten() {
             match stay.is_in && stay.is_answered {
                 true => must.insert(*client),
                 false => may.insert(*client),
             };
         }
-        Some((*room, must, may))
+        (must, may)
     }
 
     /// A client heard one.
@@ -157,6 +158,12 @@ impl Emissions {
             self.disconnects.insert(code, (by, client, before));
             code
         })
+    }
+
+    /// Has any peer asked for this client's end? Who does not read the close frame in time meets a reset.
+    pub fn is_disconnected(&self, client: ClientIndex) -> bool {
+        let mut disconnects = self.disconnects.values();
+        disconnects.any(|(_, disconnected, _)| *disconnected == client)
     }
 
     /// A client was closed with this code: what was emitted to it before has come.

@@ -412,12 +412,14 @@ impl Client {
 
     /// To a room that another peer fills.
     fn emit_to_other_room(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
-        let Some((room, must, may)) = stage.emissions.any_room(&mut stage.rng) else {
-            return;
-        };
-        if room.0 == self.index {
-            return;
+        let room = stage.emissions.any_room(&mut stage.rng);
+        if let Some(room) = room.filter(|room| room.0 != self.index) {
+            self.emit_to_room_of(room, stage, out);
         }
+    }
+
+    pub fn emit_to_room_of(&mut self, room: Room, stage: &mut Stage, out: &mut Vec<u8>) {
+        let (must, may) = stage.emissions.members(room);
         let number = stage.emissions.push(Emission {
             by: self.index,
             must,
@@ -751,7 +753,9 @@ impl Client {
         match waiting {
             Waiting::Done | Waiting::OfClient => {}
             Waiting::Moved(room, client) => {
-                stage.emissions.moved((self.index, room), client, ticket);
+                let room = (self.index, room);
+                stage.emissions.moved(room, client, ticket);
+                stage.cues.push(Cue::Joined(room));
             }
             Waiting::Subscribed(stay) => {
                 let filter = stage.oracle.stays[stay].filter;

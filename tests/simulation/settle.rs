@@ -395,7 +395,8 @@ impl World {
                 // Its close frame lay unread, or the answer unsent, for longer than that may take.
                 let has_lingered = client.closed.is_some()
                     && client.ended_at_ms >= client.closed_at_ms + limits.linger_ms;
-                has_lingered || client.is_faulty || is_late || !is_generous
+                let is_disconnected = self.stage.emissions.is_disconnected(index);
+                has_lingered || client.is_faulty || is_late || !is_generous || is_disconnected
             }
         };
         if !is_explained {

@@ -117,11 +117,11 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
-    /// Dropped last: what was accepted in the last moments is written.
-    keeper: Option<Keeper>,
     links: Links,
     log: Arc<Log>,
     process: Process,
+    /// Dropped last: what was accepted in the last moments is written.
+    keeper: Option<Keeper>,
 }
 
 /// What it takes to open a Link.
@@ -134,6 +134,8 @@ struct Links {
     listener: u16,
     /// How many were opened.
     opened: AtomicUsize,
+    /// The longest payload that they may say.
+    payload_bytes_max: usize,
 }
 
 impl Broker {
@@ -187,6 +189,7 @@ impl Broker {
         let listener = settings.listeners.iter().position(is_in_process);
         let listener = listener.expect("every broker has one for Links") as u16;
         let board = settings.board.clone();
+        let payload_bytes_max = settings.server_limits.message_bytes_max;
         let Bindings {
             mut listening,
             by_shard,
@@ -225,6 +228,7 @@ impl Broker {
                 roster,
                 listener,
                 opened: AtomicUsize::new(0),
+                payload_bytes_max,
                 board,
             },
             log,
@@ -290,6 +294,11 @@ impl Broker {
             .insist(Control::Link { end, listener }, RELOAD_TIME)
             .map_err(|_| gone())?;
         Ok(host)
+    }
+
+    /// The longest payload of a Link.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.links.payload_bytes_max
     }
 
     /// What its threads say, for Links that watch it.
@@ -596,6 +605,7 @@ fn settings(
         },
         accepted: Vec::new(),
         token_key,
+        board: Some(Arc::default()),
         fault: Fault::new(config.fault),
     })
 }

@@ -71,6 +71,8 @@ pub const JOINS_MAX: usize = 1_024;
 /// What may wait for a peer before what clients send to it waits with them, their reading paused; they go on at half
 /// of it. Less than [`SERVER_OUTBOX_BYTES_SOFT`], so that no client costs a peer its topics.
 pub const FEED_BYTES_MAX: usize = MIB;
+/// Events that it may handle: each call of a large application.
+pub const SERVER_HANDLERS_MAX: usize = 10_000;
 /// Arguments of a RESP command before its client has said who it is.
 pub const RESP_ARGUMENTS_BEFORE_AUTH_MAX: usize = 10;
 /// The longest of these arguments.
@@ -186,6 +188,7 @@ impl Limits {
             outbox_bytes_soft: SERVER_OUTBOX_BYTES_SOFT,
             outbox_soft_ms: SERVER_OUTBOX_SOFT_MS,
             subscriptions_max: SERVER_SUBSCRIPTIONS_MAX,
+            handlers_max: SERVER_HANDLERS_MAX,
             ..Limits::default()
         }
     }
@@ -198,6 +201,7 @@ impl Limits {
             outbox_bytes_soft: own.outbox_bytes_soft,
             outbox_soft_ms: own.outbox_soft_ms,
             subscriptions_max: own.subscriptions_max,
+            handlers_max: own.handlers_max,
             ..self.clone()
         }
     }

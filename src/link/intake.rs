@@ -157,10 +157,7 @@ impl Inner {
                     Event::Done { ticket, .. } if !self.answered(*ticket, true) => return None,
                     Event::Failed { ticket, .. } if !self.answered(*ticket, false) => return None,
                     Event::Down { .. } => self.forget_connection(),
-                    Event::Closed { .. } => {
-                        self.forget_connection();
-                        intake.is_over = true;
-                    }
+                    Event::Closed { .. } => self.is_last(intake),
                     _ => {}
                 }
                 Some(event)
@@ -183,11 +180,17 @@ impl Inner {
         lock(&self.requests).clear();
     }
 
+    /// Nothing comes behind the event that is about to be told.
+    fn is_last(&self, intake: &mut Intake) {
+        self.forget_connection();
+        mem::take(&mut intake.frames);
+        intake.is_over = true;
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// The last event.
     fn end(&self, intake: &mut Intake, bad: Option<&'static str>) -> Option<Event> {
-        self.forget_connection();
-        intake.is_over = true;
-        mem::take(&mut intake.frames);
+        self.is_last(intake);
         let closed = |code: &'static str, reason: &'static str| Event::Closed {
             code: Bytes::from_static(code.as_bytes()),
             reason: Bytes::from_static(reason.as_bytes()),

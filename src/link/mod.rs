@@ -32,6 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::address::ClientId;
 use crate::broker::{Broker, Log};
+use crate::limits::SERVER_MESSAGE_BYTES_MAX;
 use crate::net::links::HostEnd;
 use crate::net::process::Process;
 use crate::protocol::peer::call::Call;
@@ -92,6 +93,7 @@ pub enum Answer {
 pub struct Link {
     inner: Arc<Inner>,
     process: Process,
+    payload_bytes_max: usize,
     /// Of a broker in this process.
     log: Option<Arc<Log>>,
 }
@@ -108,6 +110,8 @@ struct Inner {
     adoptions: Option<Adoptions>,
     tickets: AtomicU64,
     is_leaving: AtomicBool,
+    /// Was the last event told?
+    is_over: AtomicBool,
     log: Mutex<LogWatch>,
     channels: Mutex<Channels>,
     requests: Mutex<Requests>,
@@ -149,6 +153,7 @@ impl Link {
         };
         let mut link = Link::over(broker.open_link()?, None, near);
         link.log = Some(broker.log().clone());
+        link.payload_bytes_max = broker.payload_bytes_max();
         let (name, key) = (name.as_bytes(), &[][..]);
         link.tell(&Call::Hello { name, key })?;
         link.wait_for_welcome(Instant::now() + WELCOME_TIME)?;
@@ -194,6 +199,7 @@ impl Link {
             adoptions,
             tickets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             log: Mutex::default(),
             channels: Mutex::new(Channels::default()),
             requests: Mutex::new(Requests::new()),
@@ -204,6 +210,7 @@ impl Link {
         Link {
             inner: Arc::new(inner),
             process: Process::this(),
+            payload_bytes_max: SERVER_MESSAGE_BYTES_MAX,
             log: None,
         }
     }

@@ -156,6 +156,11 @@ fn calls_that_mean_nothing_are_not_made() {
     let large = Payload::binary(vec![0; crate::limits::SERVER_MESSAGE_BYTES_MAX + 1].into());
     let to = crate::address::Address::Client(client(1));
     let room = Bytes::from(vec![b'x'; 1025]);
+    let crowd = Audience::Clients {
+        rooms: vec![Bytes::from(vec![b'x'; 1024]); 60],
+        except_rooms: Vec::new(),
+        except: None,
+    };
     let audience = Audience::Clients {
         rooms: vec![room.clone()],
         except_rooms: Vec::new(),
@@ -175,6 +180,7 @@ fn calls_that_mean_nothing_are_not_made() {
             Answer::Wanted,
         ),
         link.emit_many(&audience, "e", &json("1"), false, Answer::Wanted),
+        link.emit_many(&crowd, "e", &json("1"), false, Answer::Wanted),
         link.join(client(1), &room, Answer::Wanted),
         link.disconnect(client(1), 1006, "", Answer::Wanted),
         link.disconnect(client(1), 3000, &"x".repeat(124), Answer::Wanted),
@@ -430,6 +436,20 @@ fn a_connection_comes_with_what_was_read_of_it() {
     let mut answer = [0; 3];
     std::io::Read::read_exact(&mut &ours, &mut answer).expect("an answer");
     assert_eq!(&answer, b"200");
+}
+
+#[test]
+fn after_the_last_event_no_call_is_made_though_the_other_end_is_there() {
+    let mut scene = Scene::new();
+    let goodbye = PeerEvent::Goodbye {
+        code: "not_allowed",
+        reason: b"cut",
+    };
+    scene.give(&protocol::Event::Peer(&goodbye));
+    assert!(matches!(scene.drain()[..], [Event::Closed { .. }]));
+    let handled = scene.link.handle("add", Answer::Wanted);
+    assert_eq!(handled, Err(LinkError::Stopped));
+    assert_eq!(scene.call(), None);
 }
 
 #[test]

@@ -39,7 +39,7 @@ use fault::Place;
 use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
-use parcel::Lanes;
+use parcel::{Key, Lanes};
 use peer::{EmitLogs, Feeds, Hosts, Peers, Rooms, TokenChange};
 use rate::Rates;
 use request::Requests;

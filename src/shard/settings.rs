@@ -125,6 +125,8 @@ pub struct Settings {
     pub accepted: Vec<Acceptance>,
     /// What ids of accepted clients are made from; drawn at the broker's start.
     pub token_key: [u8; 32],
+    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
+    pub board: Option<Arc<Board>>,
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -150,6 +152,7 @@ impl Settings {
             accept_peers: AcceptPeers::Any,
             accepted: Vec::new(),
             token_key: [0; 32],
+            board: None,
             fault: Fault::default(),
         }
     }

@@ -158,7 +158,13 @@ impl Client {
         };
         let mut first = Vec::new();
         match protocol {
-            Protocol::Native => first = frames::head("/"),
+            Protocol::Native => {
+                first = frames::head("/");
+                if profile.peers > 0 {
+                    // Peers want to know.
+                    client.ask_who_it_is(stage, &mut first);
+                }
+            }
             Protocol::Clusterws(dialect) => {
                 first = frames::head(dialect.path);
                 stage.hears_events.push(index);
@@ -339,6 +345,8 @@ impl Client {
             }
             Read::End | Read::Reset => {
                 let end = match (self.got_close, self.protocol, read) {
+                    // Nothing has answered its BYE.
+                    (_, Protocol::Peer, Read::Reset) => End::Cut,
                     (Some(code), _, _) => End::Closed(code),
                     (None, Protocol::Resp | Protocol::Peer, Read::End) => End::Finished,
                     (None, _, _) => End::Cut,

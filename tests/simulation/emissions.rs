@@ -2,9 +2,12 @@
 //!
 //! Each room is filled by one peer alone, so who is in it is decided by the order of that peer's calls and nothing else:
 //! who joined before an event was emitted gets it, on whatever shard, and who has left does not. Nobody waits for an
-//! answer in between.
+//! answer in between. Others emit to it, too: what they say must reach those of whose join the answer was read before,
+//! and nobody of whose leaving it was; in between it may.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
 
 use crate::client::ClientIndex;
 use crate::oracle::{Kind, Oracle, Standing};
@@ -15,7 +18,11 @@ pub struct Emission {
     pub by: ClientIndex,
     /// Who must get it, as long as the connection lasts.
     pub must: BTreeSet<ClientIndex>,
-    /// Who else may: any client that comes and goes meanwhile, but the one that is left out.
+    /// Who else may.
+    pub may: BTreeSet<ClientIndex>,
+    /// The room, if it is another's.
+    pub room: Option<Room>,
+    /// Any other client may, but the one that is left out.
     pub is_for_all: bool,
     pub left_out: Option<ClientIndex>,
     /// For many, it is counted as a delivery to each.
@@ -26,10 +33,24 @@ pub struct Emission {
     pub came: BTreeSet<ClientIndex>,
 }
 
+/// A peer, and which of its rooms.
+pub type Room = (ClientIndex, usize);
+
+/// What is known of a client in a room.
+#[derive(Debug)]
+struct Stay {
+    /// The peer's last word, and its ticket.
+    is_in: bool,
+    ticket: u64,
+    is_answered: bool,
+}
+
 /// All of them, in the order in which they were sent.
 #[derive(Debug, Default)]
 pub struct Emissions {
     all: Vec<Emission>,
+    /// Who is in a room, or on the way into it or out of it.
+    rooms: BTreeMap<Room, BTreeMap<ClientIndex, Stay>>,
     /// By peer and client: the last that came.
     last: BTreeMap<(ClientIndex, ClientIndex), usize>,
     /// By close code: which peer disconnects whom by it, and how many emissions there were before.
@@ -39,6 +60,11 @@ pub struct Emissions {
 /// The first of the close codes of disconnects.
 const CODE_MIN: u16 = 4100;
 const CODE_MAX: u16 = 4999;
+
+/// Is this one of theirs? That it was sent to who heard it, and nobody else, is seen when it is heard.
+pub fn is_of_a_disconnect(code: u16) -> bool {
+    (CODE_MIN..=CODE_MAX).contains(&code)
+}
 
 impl Emissions {
     /// Another one; its number.
@@ -52,6 +78,53 @@ impl Emissions {
         self.all[number].is_done = true;
     }
 
+    /// A peer has a client join a room of its own, or leave it.
+    pub fn moves(&mut self, room: Room, client: ClientIndex, is_in: bool, ticket: u64) {
+        let stay = Stay {
+            is_in,
+            ticket,
+            is_answered: false,
+        };
+        self.rooms.entry(room).or_default().insert(client, stay);
+        // What others have emitted and not been answered yet, may come before this or behind it.
+        let under_way = self.all.iter_mut().filter(|emission| !emission.is_done);
+        for emission in under_way.filter(|emission| emission.room == Some(room)) {
+            emission.must.remove(&client);
+            emission.may.insert(client);
+        }
+    }
+
+    /// The answer to that was read.
+    pub fn moved(&mut self, room: Room, client: ClientIndex, ticket: u64) {
+        let clients = self.rooms.entry(room).or_default();
+        if let Some(stay) = clients.get_mut(&client)
+            && stay.ticket == ticket
+        {
+            stay.is_answered = true;
+            if !stay.is_in {
+                clients.remove(&client);
+            }
+        }
+    }
+
+    /// A room that somebody may be in, or was.
+    pub fn any_room(&self, rng: &mut Rng) -> Option<Room> {
+        let chosen = (!self.rooms.is_empty()).then(|| rng.usize(..self.rooms.len()))?;
+        self.rooms.keys().nth(chosen).copied()
+    }
+
+    /// Who is in a room, and who may be.
+    pub fn members(&self, room: Room) -> (BTreeSet<ClientIndex>, BTreeSet<ClientIndex>) {
+        let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
+        for (client, stay) in self.rooms.get(&room).into_iter().flatten() {
+            match stay.is_in && stay.is_answered {
+                true => must.insert(*client),
+                false => may.insert(*client),
+            };
+        }
+        (must, may)
+    }
+
     /// A client heard one.
     pub fn hear(&mut self, client: ClientIndex, number: u64, oracle: &mut Oracle) {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
@@ -60,6 +133,7 @@ impl Emissions {
             return oracle.violate(Kind::Content, text);
         };
         let may = emission.must.contains(&client)
+            || emission.may.contains(&client)
             || emission.is_for_all && emission.left_out != Some(client);
         if !may {
             let text = format!("client {client} hears emission {number}: {emission:?}");
@@ -86,9 +160,15 @@ impl Emissions {
         })
     }
 
+    /// Has any peer asked for this client's end? Who does not read the close frame in time meets a reset.
+    pub fn is_disconnected(&self, client: ClientIndex) -> bool {
+        let mut disconnects = self.disconnects.values();
+        disconnects.any(|(_, disconnected, _)| *disconnected == client)
+    }
+
     /// A client was closed with this code: what was emitted to it before has come.
     pub fn closed(&self, client: ClientIndex, code: u16, oracle: &mut Oracle) {
-        if !(CODE_MIN..=CODE_MAX).contains(&code) {
+        if !is_of_a_disconnect(code) {
             return;
         }
         let Some(&(by, who, before)) = self.disconnects.get(&code) else {
@@ -124,7 +204,7 @@ impl Emissions {
         let counted = || self.all.iter().filter(|emission| emission.is_counted);
         let most = |emission: &Emission| match emission.is_for_all {
             true => clients,
-            false => emission.must.len(),
+            false => emission.must.len() + emission.may.len(),
         };
         let least: usize = counted().map(|emission| emission.came.len()).sum();
         let most: usize = counted().map(most).sum();

@@ -76,13 +76,7 @@ impl Client {
                 self.pings.push_back(payload);
             }
             78..=79 => {
-                let id = self.expect("session", "", String::new(), Then::Nothing);
-                self.say_in_frames(
-                    0x1,
-                    &format!(r#"{{"type":"whoami","id":{id}}}"#),
-                    stage,
-                    frames,
-                );
+                self.ask_who_it_is(stage, frames);
             }
             80..=82 => {
                 let service = SERVICES[stage.rng.usize(..SERVICES.len())];
@@ -172,6 +166,13 @@ impl Client {
             stage.left_services.push(service);
         }
         let text = format!(r#"{{"type":"handle","event":"{service}","id":{id}}}"#);
+        self.say_in_frames(0x1, &text, stage, frames);
+    }
+
+    /// Its id, by which others can speak to it.
+    pub fn ask_who_it_is(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
+        let id = self.expect("session", "", String::new(), Then::Nothing);
+        let text = format!(r#"{{"type":"whoami","id":{id}}}"#);
         self.say_in_frames(0x1, &text, stage, frames);
     }
 

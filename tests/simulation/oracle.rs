@@ -313,7 +313,7 @@ impl Oracle {
         }
         let is_whole = |client: ClientIndex| standings[client] != Standing::CutOff;
         for question in &mut self.questions {
-            found.extend(question.check(&self.stays, is_whole));
+            found.extend(question.check(&self.stays, is_whole, &self.lossy));
             self.answers += u64::from(question.answered.take().is_some());
         }
         for text in found {

@@ -16,7 +16,7 @@ use pubsub::protocol::peer::{Audience, FilterKind, read_event, write_call};
 use pubsub::topic::{Filter as RealFilter, Topic as RealTopic};
 
 use crate::client::{Client, ClientIndex, End, Phase, Protocol};
-use crate::emissions::Emission;
+use crate::emissions::{Emission, Room};
 use crate::names::{FILTERS, Filter, PATTERNS, PLAIN, SHARDS, TOPICS, Topic, known};
 use crate::native::SERVICES;
 use crate::oracle::{Kind, Moment, Publication, Publisher};
@@ -46,6 +46,8 @@ enum Waiting {
     Done,
     /// That, unless the client that it is about has gone.
     OfClient,
+    /// Likewise: it is in this room, or is no more.
+    Moved(usize, ClientIndex),
     Subscribed(usize),
     Unsubscribed(Filter, Option<usize>),
     Published(u64),
@@ -137,7 +139,8 @@ impl Client {
                     }
                 }
             }
-            84..=88 => {
+            84..=86 => self.emit_to_other_room(stage, out),
+            87..=88 => {
                 let room = stage.rng.usize(..ROOMS);
                 self.emit_to_room(room, stage, out);
             }
@@ -145,7 +148,7 @@ impl Client {
             91..=93 => {
                 if let Some((client, id)) = any_client(stage) {
                     self.emit_to_client(client, id, stage, out);
-                    if stage.rng.u8(..12) == 0 {
+                    if stage.rng.u8(..5) == 0 {
                         self.disconnect(client, id, stage, out);
                     }
                 }
@@ -357,7 +360,7 @@ impl Client {
     // ------------------------------------------------------------------------------------- clients
 
     fn room(&self, room: usize) -> Bytes {
-        Bytes::from(format!("p{}.{room}", self.index))
+        name_of((self.index, room))
     }
 
     pub fn join(
@@ -370,10 +373,13 @@ impl Client {
     ) {
         self.peer.members[room].insert(client);
         let name = self.room(room);
-        self.call(Waiting::OfClient, stage, out, |ticket| Call::Join {
-            ticket,
-            client: id,
-            room: &name,
+        self.moves(room, client, true, stage);
+        self.call(Waiting::Moved(room, client), stage, out, |ticket| {
+            Call::Join {
+                ticket,
+                client: id,
+                room: &name,
+            }
         });
     }
 
@@ -387,10 +393,59 @@ impl Client {
     ) {
         self.peer.members[room].remove(&client);
         let name = self.room(room);
-        self.call(Waiting::OfClient, stage, out, |ticket| Call::Leave {
-            ticket,
-            client: id,
-            room: &name,
+        self.moves(room, client, false, stage);
+        self.call(Waiting::Moved(room, client), stage, out, |ticket| {
+            Call::Leave {
+                ticket,
+                client: id,
+                room: &name,
+            }
+        });
+    }
+
+    /// Others know from now on that it may be so.
+    fn moves(&self, room: usize, client: ClientIndex, is_in: bool, stage: &mut Stage) {
+        let ticket = self.peer.next_ticket + 1;
+        let room = (self.index, room);
+        stage.emissions.moves(room, client, is_in, ticket);
+    }
+
+    /// To a room that another peer fills.
+    fn emit_to_other_room(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
+        let room = stage.emissions.any_room(&mut stage.rng);
+        if let Some(room) = room.filter(|room| room.0 != self.index) {
+            self.emit_to_room_of(room, stage, out);
+        }
+    }
+
+    pub fn emit_to_room_of(&mut self, room: Room, stage: &mut Stage, out: &mut Vec<u8>) {
+        let (must, may) = stage.emissions.members(room);
+        let number = stage.emissions.push(Emission {
+            by: self.index,
+            must,
+            may,
+            room: Some(room),
+            is_for_all: false,
+            left_out: None,
+            is_counted: true,
+            is_volatile: false,
+            is_done: false,
+            came: BTreeSet::new(),
+        });
+        let to = Audience::Clients {
+            rooms: vec![name_of(room)],
+            except_rooms: Vec::new(),
+            except: None,
+        };
+        let payload = json_of(&json!({ "m": number }));
+        self.call(Waiting::Emission(number), stage, out, |ticket| {
+            Call::EmitMany {
+                ticket,
+                to: &to,
+                event: b"many",
+                payload: &payload,
+                volatile: false,
+            }
         });
     }
 
@@ -457,6 +512,8 @@ impl Client {
         let number = stage.emissions.push(Emission {
             by: self.index,
             must,
+            may: BTreeSet::new(),
+            room: None,
             is_for_all: all.is_some(),
             left_out: all.flatten(),
             is_counted: true,
@@ -486,6 +543,8 @@ impl Client {
         let number = stage.emissions.push(Emission {
             by: self.index,
             must: BTreeSet::from([client]),
+            may: BTreeSet::new(),
+            room: None,
             is_for_all: false,
             left_out: None,
             is_counted: false,
@@ -606,7 +665,9 @@ impl Client {
             }
             Told::Done { ticket, payload } => {
                 let is_right = match self.peer.waiting.remove(&ticket) {
-                    Some(waiting) => self.is_done(waiting, &value(payload.bytes), moment, stage),
+                    Some(waiting) => {
+                        self.is_done(ticket, waiting, &value(payload.bytes), moment, stage)
+                    }
                     None => false,
                 };
                 if !is_right {
@@ -683,6 +744,7 @@ impl Client {
 
     fn is_done(
         &mut self,
+        ticket: u64,
         waiting: Waiting,
         answer: &Value,
         moment: Moment,
@@ -690,6 +752,11 @@ impl Client {
     ) -> bool {
         match waiting {
             Waiting::Done | Waiting::OfClient => {}
+            Waiting::Moved(room, client) => {
+                let room = (self.index, room);
+                stage.emissions.moved(room, client, ticket);
+                stage.cues.push(Cue::Joined(room));
+            }
             Waiting::Subscribed(stay) => {
                 let filter = stage.oracle.stays[stay].filter;
                 stage.oracle.stays[stay].acked.get_or_insert(moment);
@@ -726,7 +793,7 @@ impl Client {
 
     fn may_fail(&mut self, waiting: &Waiting, code: &str, stage: &mut Stage) -> bool {
         match *waiting {
-            Waiting::OfClient => code == "no_handler",
+            Waiting::OfClient | Waiting::Moved(..) => code == "no_handler",
             Waiting::Emitted(number) => {
                 let emitted = &stage.emits[number];
                 if emitted.was_served {
@@ -751,6 +818,10 @@ impl Client {
             _ => false,
         }
     }
+}
+
+fn name_of((peer, room): Room) -> Bytes {
+    Bytes::from(format!("p{peer}.{room}"))
 }
 
 /// A native client whose id is known.

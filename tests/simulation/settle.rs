@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pubsub::net::control::{Control, Reply};
 
 use crate::client::{Client, End, Phase};
+use crate::emissions;
 use crate::oracle::{Kind, Moment, Standing, Violation};
 use crate::peer::is_hostable;
 use crate::world::{CLIENTS_MAX, World};
@@ -367,6 +368,7 @@ impl World {
             Some(End::Closed(1001)) => self.is_draining,
             Some(End::Closed(4008)) => client.is_faulty || !is_generous,
             Some(End::Closed(1008 | 4009)) => client.is_faulty,
+            Some(End::Closed(code)) if emissions::is_of_a_disconnect(code) => true,
             Some(End::Closed(code)) => client.closed == Some(code),
             Some(End::Finished) => {
                 let is_told = match client.peer.goodbye.as_deref() {
@@ -393,7 +395,8 @@ impl World {
                 // Its close frame lay unread, or the answer unsent, for longer than that may take.
                 let has_lingered = client.closed.is_some()
                     && client.ended_at_ms >= client.closed_at_ms + limits.linger_ms;
-                has_lingered || client.is_faulty || is_late || !is_generous
+                let is_disconnected = self.stage.emissions.is_disconnected(index);
+                has_lingered || client.is_faulty || is_late || !is_generous || is_disconnected
             }
         };
         if !is_explained {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use crate::client::ClientIndex;
-use crate::emissions::Emissions;
+use crate::emissions::{Emissions, Room};
 use crate::names::Filter;
 use crate::network::{ConnectionId, Network};
 use crate::oracle::{Moment, Oracle};
@@ -48,6 +48,8 @@ pub struct Stage {
 pub enum Cue {
     Subscribed(Filter),
     Unsubscribed(Filter),
+    /// Somebody is in a room.
+    Joined(Room),
 }
 
 /// A request that somebody made.

@@ -33,6 +33,7 @@ use pubsub::topic::Topic;
 use crate::client::{Client, End, Phase, Protocol};
 use crate::clusterws::DIALECTS;
 use crate::driver::SimDriver;
+use crate::emissions::Room;
 use crate::names::{Filter, TOPICS, Topic as Name};
 use crate::network::Network;
 use crate::oracle::{Kind, Moment, Oracle, Publication, Publisher, Violation};
@@ -674,6 +675,10 @@ impl World {
     /// Whoever was just told that a subscription begins or ends is put to the test.
     fn follow_cues(&mut self) {
         for cue in std::mem::take(&mut self.stage.cues) {
+            if let Cue::Joined(room) = cue {
+                self.emit_by_another(room);
+                continue;
+            }
             let filter = match cue {
                 Cue::Subscribed(filter) if self.stage.rng.u8(..10) < 7 => filter,
                 Cue::Unsubscribed(filter) if self.stage.rng.u8(..10) < 3 => filter,
@@ -703,6 +708,25 @@ impl World {
                 let mut network = self.stage.network.borrow_mut();
                 network.carry(client.connection, true, usize::MAX);
             }
+        }
+    }
+
+    /// What any peer emits to a room from now on reaches those who are in it.
+    fn emit_by_another(&mut self, room: Room) {
+        let first = self.stage.rng.usize(..self.clients.len());
+        let count = self.clients.len();
+        let mut indexes = (first..first + count).map(|index| index % count);
+        let other = indexes.find(|index| {
+            let client = &self.clients[*index];
+            client.protocol == Protocol::Peer && *index != room.0 && client.is_talking()
+        });
+        if let Some(index) = other.filter(|_| self.stage.rng.bool()) {
+            let client = &mut self.clients[index];
+            let mut frames = Vec::new();
+            client.emit_to_room_of(room, &mut self.stage, &mut frames);
+            client.write(&frames, &mut self.stage);
+            let mut network = self.stage.network.borrow_mut();
+            network.carry(client.connection, true, usize::MAX);
         }
     }
 

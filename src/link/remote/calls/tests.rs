@@ -23,6 +23,9 @@ fn bodies(frames: &[u8]) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| reader.next(|_, frame| frame.to_vec()).expect("frames")).collect()
 }
 
+/// Tickets, and whether they were done.
+type Answers = Vec<(u64, bool)>;
+
 /// Type and ticket of each frame.
 fn said(frames: &[u8]) -> Vec<(CallType, u64)> {
     let call = |frame: Vec<u8>| {
@@ -33,7 +36,7 @@ fn said(frames: &[u8]) -> Vec<(CallType, u64)> {
 }
 
 /// The tickets that are answered, and whether they were done.
-fn told(frames: &[u8]) -> Vec<(u64, bool)> {
+fn told(frames: &[u8]) -> Answers {
     let answer = |frame: Vec<u8>| match read_event(&frame).expect("an event") {
         Told::Done { ticket, .. } => (ticket, true),
         Told::Failed { ticket, code, .. } => {
@@ -61,14 +64,14 @@ fn hand_out(calls: &mut Calls) -> Vec<(CallType, u64)> {
     said(&out)
 }
 
-fn lose(calls: &mut Calls) -> Vec<(u64, bool)> {
+fn lose(calls: &mut Calls) -> Answers {
     let mut out = Vec::new();
     calls.lost(&mut out);
     told(&out)
 }
 
 /// What a new connection is told first, and the host.
-fn say_again(calls: &mut Calls) -> (Vec<(CallType, u64)>, Vec<(u64, bool)>) {
+fn say_again(calls: &mut Calls) -> (Vec<(CallType, u64)>, Answers) {
     let (mut out, mut answers) = (Vec::new(), Vec::new());
     calls.say_again(&mut out, &mut answers);
     (said(&out), told(&answers))

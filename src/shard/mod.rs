@@ -548,6 +548,7 @@ impl Shard {
             || self.requests.has_deferred()
             || self.tallies.has_answers()
             || self.peers.is_restless()
+            || self.feeds.is_restless()
             || !self.dirty.is_empty()
             || !self.effects.is_empty()
     }

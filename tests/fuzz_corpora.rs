@@ -51,6 +51,11 @@ fn native() {
 }
 
 #[test]
+fn peer() {
+    replay("peer");
+}
+
+#[test]
 fn resp() {
     replay("resp");
 }

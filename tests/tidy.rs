@@ -20,7 +20,7 @@ const ROWS: [&[&str]; 6] = [
     &["shard"],
     &["mesh"],
     &["accepted", "admin", "client", "net"],
-    &["broker", "config", "main", "serve"],
+    &["broker", "config", "link", "main", "serve"],
 ];
 
 /// Modules that may name one above them: who, whom, why.

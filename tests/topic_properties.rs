@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use pubsub::address::{ShardId, ShardSet};
+use pubsub::topic::board::Board;
 use pubsub::topic::interest::Interest;
 use pubsub::topic::tree::{FilterId, TopicTree};
 use pubsub::topic::{Filter, Topic};
@@ -82,19 +83,20 @@ fn order_twin(filter: &Filter) -> impl Ord {
     match filter {
         Filter::Exact(_) => (0, Reverse(0), false, vec![], written),
         Filter::Shard(_) => (1, Reverse(0), false, vec![], written),
+        Filter::Room(_) => (2, Reverse(0), false, vec![], written),
         Filter::Dotted(_) => {
             let text = std::str::from_utf8(&written).unwrap();
             let path = text.strip_prefix('=').unwrap_or(text);
             let stars: Vec<bool> = path.split('.').map(|level| level == "*").collect();
             (
-                2,
+                3,
                 Reverse(stars.len()),
                 !text.starts_with('='),
                 stars,
                 written,
             )
         }
-        Filter::Glob(_) => (3, Reverse(0), false, vec![], written),
+        Filter::Glob(_) => (4, Reverse(0), false, vec![], written),
     }
 }
 
@@ -286,6 +288,33 @@ proptest! {
             prop_assert!(!a.matches(topic) || a.speaks_of(topic), "{topic:?}");
             prop_assert!(!covers || a.speaks_of(topic) || !b.speaks_of(topic), "{topic:?}");
             prop_assert!(overlaps || !a.speaks_of(topic) || !b.speaks_of(topic), "{topic:?}");
+        }
+    }
+
+    #[test]
+    fn the_board_never_says_no_where_somebody_listens(
+        steps in vec((any::<bool>(), filter()), 0..20),
+        topics in vec(topic(), 0..20),
+    ) {
+        let board = Board::default();
+        let mut there: Vec<Filter> = Vec::new();
+        for (up, filter) in steps {
+            let place = there.iter().position(|other| *other == filter);
+            match (up, place) {
+                (false, Some(place)) => board.down(&there.swap_remove(place)),
+                _ => {
+                    board.up(&filter);
+                    there.push(filter);
+                }
+            }
+            for topic in &topics {
+                let is_heard = there.iter().any(|filter| filter.matches(topic));
+                prop_assert!(board.may_match(topic) || !is_heard, "{topic:?} {there:?}");
+            }
+        }
+        there.iter().for_each(|filter| board.down(filter));
+        for topic in &topics {
+            prop_assert!(!board.may_match(topic), "nobody is left");
         }
     }
 

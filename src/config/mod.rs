@@ -58,6 +58,8 @@ pub struct Config {
     pub admin_key: Option<Secret>,
     /// The number of shards; `None` for one per CPU ([`crate::net::affinity::plan`]).
     pub shards: Option<usize>,
+    /// The broker is a part of another program: one shard, pinned to no CPU, unless told otherwise. No option says it.
+    pub embedded: bool,
     /// The CPUs that the shards are pinned to.
     pub cores: Option<Vec<usize>>,
     /// The kernel interface of the shards.
@@ -113,6 +115,7 @@ impl Default for Config {
             }),
             admin_key: None,
             shards: None,
+            embedded: false,
             cores: None,
             io: Io::Auto,
             coalesce_us: 0,
@@ -136,6 +139,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The configuration of a broker inside another program, from which to go on: clients on `127.0.0.1:8000` and
+    /// `[::1]:8000`, one shard, not pinned, no admin listener.
+    pub fn embedded() -> Config {
+        Config {
+            embedded: true,
+            admin: None,
+            ..Config::default()
+        }
+    }
+
     /// Do the parts fit together?
     ///
     /// # Errors

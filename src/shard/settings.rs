@@ -1,12 +1,14 @@
 //! What a shard is told at its start and never changes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::address::proxies::TrustedProxies;
 use crate::limits::Limits;
 use crate::protocol::clusterws::Dialect;
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
 
 use super::auth::Access;
@@ -113,6 +115,10 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
+    /// Is the broker a part of another program?
+    pub is_embedded: bool,
+    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
+    pub board: Option<Arc<Board>>,
     /// Which peers may come in.
     pub accept_peers: AcceptPeers,
     /// The tokens that peers had accepted when the broker ended last.
@@ -139,6 +145,8 @@ impl Settings {
             listeners: Vec::new(),
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
+            is_embedded: false,
+            board: None,
             accept_peers: AcceptPeers::Any,
             accepted: Vec::new(),
             token_key: [0; 32],

@@ -64,6 +64,8 @@ pub struct House {
     pub now: Now,
     /// Handed over: session, to, bytes.
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
+    /// Connections that were let go to the host of a Link, with all that came.
+    pub released: Vec<(Who, (ShardId, SessionId), Vec<u8>)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
     /// What the edge would keep.
@@ -145,6 +147,7 @@ impl House {
                 .collect(),
             now,
             handed_over: Vec::new(),
+            released: Vec::new(),
             seats_asked: Vec::new(),
             token_changes: Vec::new(),
             seats: usize::MAX,
@@ -480,6 +483,12 @@ impl House {
             } => {
                 self.free[shard].push(session.slot);
                 self.handed_over.push((who(session), to, bytes));
+            }
+            Effect::Release {
+                session, to, bytes, ..
+            } => {
+                self.free[shard].push(session.slot);
+                self.released.push((who(session), to, bytes));
             }
             Effect::AskSeat { session, ip, host } => {
                 let who = who(session);

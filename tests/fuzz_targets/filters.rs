@@ -84,7 +84,7 @@ fn check_pair(a: &Filter, b: &Filter) {
 fn twin(filter: &Filter, name: &[u8]) -> bool {
     match filter {
         Filter::Exact(exact) => exact == name,
-        // The topics here are no shard channels, and none is a room.
+        // The topics here are neither shard channels nor rooms.
         Filter::Shard(_) | Filter::Room(_) => false,
         Filter::Dotted(_) => is_dotted_topic(name) && dotted_twin(filter.written(), name),
         Filter::Glob(pattern) if name.is_empty() => pattern.is_empty(),

@@ -9,17 +9,16 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pubsub::address::{RemoteAddress, SessionId, ShardId};
+use pubsub::address::{ClientId, RemoteAddress, SessionId, ShardId};
 use pubsub::limits::{OUTBOX_ENTRY_BYTES, RING_BYTES_MAX, RING_ENTRIES_MAX, SEND_BYTES_MAX};
 use pubsub::message::Payload;
 use pubsub::secret::Secret;
 use pubsub::shard::auth::Access;
 use pubsub::shard::parcel::Parcel;
-use pubsub::shard::settings::{Admission, ListenerSettings, Settings};
+use pubsub::shard::settings::Settings;
 use pubsub::shard::{Credentials, Effect, Ending, Now, Shard};
 use pubsub::topic::Topic;
 
-use super::host::Host;
 use super::received::{self, News, Received, Series, Speech};
 use super::speakers::{Known, Way};
 use super::values::Answer;
@@ -101,8 +100,8 @@ pub struct World {
     /// The next generation of each slot, and whether it is taken.
     slots: Vec<Vec<(u32, bool)>>,
     pub clients: Vec<Option<Client>>,
-    /// Who is asked about clients, where nobody comes in unasked.
-    host: Option<Host>,
+    /// Clients that want to come in: the peer that was asked, its number, and the client.
+    pub asked: VecDeque<(usize, u64, ClientId)>,
     now_ms: u64,
     next_number: u64,
     deliveries: u64,
@@ -132,7 +131,7 @@ impl World {
             entries_max: RING_ENTRIES_MAX,
             bytes_max: RING_BYTES_MAX,
         };
-        let mut world = World {
+        World {
             shards: (0..count)
                 .map(|index| {
                     let mut shard = Shard::new(ShardId(index as u8), settings.clone(), now);
@@ -147,7 +146,7 @@ impl World {
             arrivals: vec![Vec::new(); count],
             slots: vec![Vec::new(); count],
             clients: (0..clients).map(|_| None).collect(),
-            host: None,
+            asked: VecDeque::new(),
             now_ms: 0,
             next_number: 0,
             deliveries: 0,
@@ -155,31 +154,7 @@ impl World {
             is_quiet: false,
             has_password,
             settings,
-        };
-        world.open_host();
-        world
-    }
-
-    /// The host comes in before anybody else, on the last shard.
-    fn open_host(&mut self) {
-        let links = |listener: &ListenerSettings| listener.in_process;
-        let listener = self.settings.listeners.iter().position(links);
-        let Some(listener) = listener.filter(|_| self.settings.admission == Admission::Host) else {
-            return;
-        };
-        let shard = self.shards.len() - 1;
-        let session = self.new_session(shard);
-        self.host = Some(Host::new(shard, session));
-        self.inputs[shard].push(Taken::Accepted {
-            session,
-            listener: listener as u16,
-            refused: false,
-        });
-        for _ in 0..8 {
-            self.turn_all();
         }
-        let is_in = self.host.as_ref().is_some_and(|host| host.is_in);
-        assert!(is_in, "it is welcome, and watches");
     }
 
     // What happens to the world: for the next turns.
@@ -223,7 +198,7 @@ impl World {
             refused,
         });
         let has_rules = self.settings.access != Access::default();
-        if has_rules && !self.is_native(index) {
+        if has_rules && !self.is_native(index) && !self.is_peer(index) {
             // What is refused then is not told in all protocols.
             self.run_wild(index);
         }
@@ -233,6 +208,11 @@ impl World {
     pub fn is_native(&self, index: usize) -> bool {
         let client = self.clients[index].as_ref();
         client.is_some_and(|client| matches!(client.received.speech, Speech::Native))
+    }
+
+    /// Is this client a peer?
+    pub fn is_peer(&self, index: usize) -> bool {
+        matches!(self.speech(index), Some(Speech::Peer(_)))
     }
 
     /// What a client speaks, if it is there.
@@ -271,7 +251,7 @@ impl World {
         let from = client.number;
         // Others leave nobody out, and RESP has a space of names that only it sees.
         let is_shard = !echo && matches!(client.received.speech, Speech::Resp(_));
-        let echo = echo || !self.is_native(index);
+        let echo = echo || !self.is_native(index) && !self.is_peer(index);
         let way = self.way_of(index, topic, is_shard);
         if let Some(Way::Plain(bytes)) = &way {
             return self.send(index, bytes);
@@ -305,6 +285,9 @@ impl World {
                 values.expected.push_back(Answer::Receivers(id));
                 let size = format!("${}\r\n", message.len()).into_bytes();
                 [before, size, message.into_bytes(), after].concat()
+            }
+            (Some(Way::Numbered(..)), Speech::Peer(calls)) => {
+                calls.publication(&series, message, id)
             }
             (Some(Way::Numbered(before, after)), _) => {
                 frame(0x81, &[before, message.into_bytes(), after].concat())
@@ -349,13 +332,6 @@ impl World {
 
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
-    }
-
-    /// The host's word on the session that asked first.
-    pub fn admit(&mut self, is_admitted: bool) {
-        if let Some(host) = &mut self.host {
-            host.admit(is_admitted);
-        }
     }
 
     pub fn publish_as_host(&mut self, shard: usize, topic: &str, payload: Bytes) {
@@ -437,12 +413,6 @@ impl World {
 
     /// What the driver takes from the connections of this shard.
     fn take(&mut self, at: usize) {
-        if let Some(host) = self.host.as_mut().filter(|host| host.shard == at)
-            && let Some(bytes) = host.say()
-        {
-            let session = host.session;
-            self.inputs[at].push(Taken::Received { session, bytes });
-        }
         for client in self.clients.iter_mut().flatten() {
             let Some((_, session)) = client.place.filter(|place| place.0 == at) else {
                 continue;
@@ -541,11 +511,6 @@ impl World {
             let size: usize = chunks.iter().map(Bytes::len).sum();
             assert!(size <= SEND_BYTES_MAX, "a send of {size} bytes");
             flushed += size;
-            if let Some(host) = self.host.as_mut().filter(|host| host.is_at(at, session)) {
-                host.hear(&chunks);
-                self.shards[at].sent(session);
-                continue;
-            }
             let index = self.index_of(at, session);
             let client = self.clients[index].as_mut().expect("it has a session");
             assert!(!client.is_shut_down, "bytes after the last");
@@ -574,20 +539,11 @@ impl World {
             match effect {
                 Effect::PauseReading(session) | Effect::ResumeReading(session) => {
                     let is_reading = matches!(effect, Effect::ResumeReading(_));
-                    if let Some(host) = self.host.as_mut().filter(|host| host.is_at(at, session)) {
-                        host.is_reading = is_reading;
-                    } else if let Some(index) = self.find(at, session)
+                    if let Some(index) = self.find(at, session)
                         && let Some(client) = &mut self.clients[index]
                     {
                         client.is_reading = is_reading;
                     }
-                }
-                Effect::ShutdownWrite(session) if self.is_host(at, session) => {
-                    self.inputs[at].push(Taken::Ended(session, Ending::EndOfInput));
-                }
-                Effect::Close { session, .. } if self.is_host(at, session) => {
-                    self.host = None;
-                    self.slots[at][session.slot as usize].1 = false;
                 }
                 Effect::ShutdownWrite(session) => {
                     let index = self.index_of(at, session);
@@ -596,7 +552,8 @@ impl World {
                     let is_finished = client.received.is_finished();
                     assert!(is_finished, "shut down without last words");
                 }
-                Effect::Close { session, .. } => {
+                // The host's, from then on.
+                Effect::Close { session, .. } | Effect::Release { session, .. } => {
                     let index = self.index_of(at, session);
                     self.clients[index] = None;
                     self.slots[at][session.slot as usize].1 = false;
@@ -624,15 +581,10 @@ impl World {
                     self.arrivals[to.index()].push((index, listener, bytes));
                 }
                 Effect::AskSeat { .. } => unreachable!("no bound per address is set"),
+                // Whoever keeps the list keeps it.
                 Effect::Tokens(_) => {}
             }
         }
-    }
-
-    fn is_host(&self, at: usize, session: SessionId) -> bool {
-        self.host
-            .as_ref()
-            .is_some_and(|host| host.is_at(at, session))
     }
 
     fn hear(&mut self, index: usize, chunks: &[Bytes]) {
@@ -657,6 +609,7 @@ impl World {
             match news {
                 News::Came(..) => {}
                 News::Asked(number) => client.asked.push_back(number),
+                News::Arrived(who) => self.asked.push_back((index, client.number, who)),
                 News::Published(id) => {
                     if let Some((series, number, subscribers)) = client.unacked.remove(&id) {
                         let dues = subscribers.into_iter();
@@ -710,8 +663,7 @@ impl World {
             .iter()
             .flatten()
             .filter(|client| client.place.is_some_and(|(shard, _)| shard == at));
-        let hosts = self.host.iter().filter(|host| host.shard == at);
-        assert!(stats.connections <= (here.count() + hosts.count()) as u64);
+        assert!(stats.connections <= here.count() as u64);
         assert!(stats.delivered + stats.announced <= stats.deliveries_due);
         // An empty outbox takes one message of any size; frames that wait get an entry each at the turn's end,
         // and no delivery is shorter than an entry.
@@ -741,8 +693,8 @@ impl World {
                     client.is_fast = true;
                 }
             }
-            if let Some(host) = &mut self.host {
-                host.admit_all();
+            while !self.asked.is_empty() {
+                self.admit(true);
             }
             self.turn_all();
             if self.is_settled() {
@@ -763,11 +715,11 @@ impl World {
                 .all(|ring| ring.parcels.is_empty())
             && self.inputs.iter().all(Vec::is_empty)
             && self.arrivals.iter().all(Vec::is_empty)
-            && self.host.as_ref().is_none_or(Host::is_settled)
+            && self.asked.is_empty()
             && !self.clients.iter().flatten().any(is_unread)
     }
 
-    /// Whoever speaks RESP was answered all that it asked. Where there are rates it may wait for its own, and no time
+    /// Whoever speaks RESP, or is a peer, was answered all that it asked. Where there are rates it may wait for its own, and no time
     /// passes here.
     fn check_answers(&self) {
         let limits = &self.settings.server_limits;
@@ -776,11 +728,14 @@ impl World {
         }
         for client in self.clients.iter().flatten() {
             let is_there = !client.has_ended && !client.is_shut_down && !self.is_quiet;
-            if let Speech::Resp(values) = &client.received.speech
-                && is_there
-                && !values.is_lenient
-            {
-                assert!(values.expected.is_empty(), "unanswered: {values:?}");
+            match &client.received.speech {
+                Speech::Resp(values) if is_there && !values.is_lenient => {
+                    assert!(values.expected.is_empty(), "unanswered: {values:?}");
+                }
+                Speech::Peer(calls) if is_there && !client.is_wild => {
+                    assert!(calls.is_answered(), "unanswered: {calls:?}");
+                }
+                _ => {}
             }
         }
     }
@@ -793,7 +748,8 @@ impl World {
             };
             let received = &client.received;
             // Whoever left, or was told that something is missing, may miss it.
-            let is_told = received.gaps > 0 && received::skips(&series.1);
+            let may_miss = received::skips(&series.1) || matches!(received.speech, Speech::Peer(_));
+            let is_told = received.gaps > 0 && may_miss;
             let has_left = client.is_failed || client.is_shut_down;
             if !received.is_open() || has_left || is_told {
                 continue;
@@ -812,11 +768,8 @@ impl World {
     /// Turns and time until nobody is left; then all accounts are closed.
     pub fn finish(&mut self) {
         self.unbound();
-        // Whoever still waits for its word has gone, or will be too late.
-        if let Some(host) = &mut self.host {
-            host.forget();
-            self.inputs[host.shard].push(Taken::Ended(host.session, Ending::Failed));
-        }
+        // Whoever still asks the host has gone, or will be too late.
+        self.asked.clear();
         if self.is_quiet {
             // Nothing is read any more, not even an end: a drain goes on to close.
             self.close_all(0);
@@ -828,9 +781,7 @@ impl World {
             let deadlines = self.shards.iter().filter_map(Shard::next_deadline_ms);
             self.now_ms = deadlines.min().unwrap_or(0).max(self.now_ms + 1);
             self.turn_all();
-            if let Some(host) = &mut self.host {
-                host.forget();
-            }
+            self.asked.clear();
         }
         self.pass(10_000_000);
         self.turn_all();

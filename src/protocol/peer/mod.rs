@@ -22,10 +22,14 @@ use crate::secret::Secret;
 use crate::topic::{Filter, TopicError};
 
 pub mod call;
+mod decode;
 pub mod delivery;
+mod encode;
 pub mod event;
 mod fields;
 pub mod reader;
+#[cfg(test)]
+mod transcripts;
 
 pub use call::{decode, write_call};
 pub use delivery::{delivery_size, encode_delivery};
@@ -264,6 +268,15 @@ impl Watch {
     /// Does who watches this host clients?
     pub fn hosts(self) -> bool {
         self.has_any(Watch::HOSTS)
+    }
+}
+
+impl std::ops::BitOr for Watch {
+    type Output = Watch;
+
+    /// Both.
+    fn bitor(self, other: Watch) -> Watch {
+        Watch(self.0 | other.0)
     }
 }
 

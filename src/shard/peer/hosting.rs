@@ -112,6 +112,14 @@ impl Hosts {
         self.known.len() + self.topic_watchers.len()
     }
 
+    /// Those that watch any of this.
+    pub(super) fn watching(&self, what: Watch) -> impl Iterator<Item = (ShardId, SessionId)> {
+        let known = self.known.iter();
+        known
+            .filter(move |(_, known)| known.watch().has_any(what))
+            .map(|(host, _)| *host)
+    }
+
     /// Does this one watch all of this?
     pub fn watches(&self, host: (ShardId, SessionId), what: Watch) -> bool {
         self.known
@@ -260,7 +268,7 @@ impl Shard {
             peer.hosting.stale.clear();
         }
         let old = peer.hosting.announced;
-        let new = (old.is_some() || mask.hosts()).then_some(mask);
+        let new = (old.is_some() || mask.hosts() || mask.has(Watch::HTTP)).then_some(mask);
         if old != new {
             peer.hosting.former = old;
             peer.hosting.announced = new;

@@ -41,6 +41,7 @@ mod emit;
 mod enter;
 mod feed;
 mod hosting;
+mod http;
 mod names;
 mod occupied;
 mod rooms;

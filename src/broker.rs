@@ -598,7 +598,6 @@ fn settings(
             config::Admission::Host => Admission::Host,
         },
         is_embedded: config.embedded,
-        board: Some(Arc::default()),
         accept_peers: match config.accept_peers {
             config::AcceptPeers::Any => AcceptPeers::Any,
             config::AcceptPeers::Listed => AcceptPeers::Listed,

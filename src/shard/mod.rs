@@ -39,7 +39,7 @@ use fault::Place;
 use log::TurnLogs;
 use metrics::{ConnectionView, ShardStats};
 use outbox::{Chunks, Queued};
-use parcel::{Key, Lanes};
+use parcel::Lanes;
 use peer::{EmitLogs, Feeds, Hosts, Peers, Rooms, TokenChange};
 use rate::Rates;
 use request::Requests;
@@ -561,6 +561,7 @@ impl Shard {
             || self.requests.has_deferred()
             || self.tallies.has_answers()
             || self.peers.is_restless()
+            || self.feeds.is_restless()
             || !self.dirty.is_empty()
             || !self.effects.is_empty()
     }

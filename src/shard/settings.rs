@@ -117,8 +117,6 @@ pub struct Settings {
     pub admission: Admission,
     /// Is the broker a part of another program?
     pub is_embedded: bool,
-    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
-    pub board: Option<Arc<Board>>,
     /// Which peers may come in.
     pub accept_peers: AcceptPeers,
     /// The tokens that peers had accepted when the broker ended last.
@@ -148,7 +146,6 @@ impl Settings {
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
             is_embedded: false,
-            board: None,
             accept_peers: AcceptPeers::Any,
             accepted: Vec::new(),
             token_key: [0; 32],

@@ -623,8 +623,11 @@ impl House {
                     "{charged} bytes wait, and clients go on"
                 );
             }
-            if let Some(clog) = session.stall.as_ref().and_then(|stall| stall.clog.as_ref()) {
-                assert!(shard.feeds.has(clog, session.id), "it will be woken");
+            if let Some(stall) = &session.stall
+                && let Some(clog) = &stall.clog
+            {
+                let is_listed = shard.feeds.has(clog, stall.place, session.id);
+                assert!(is_listed, "it will be woken");
                 clogged += 1;
             }
         }

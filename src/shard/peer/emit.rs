@@ -173,7 +173,11 @@ impl Shard {
             // It may have been closed since: what was sealed did not fit.
             let is_behind =
                 session.outbox.is_in_flight() || session.outbox.charged() >= SEND_BYTES_MAX;
-            if !session.is_open() || left_out == Some(session.id) || is_volatile && is_behind {
+            if !session.is_open() || left_out == Some(session.id) {
+                continue;
+            }
+            if is_volatile && is_behind {
+                self.stats.volatile_dropped += 1;
                 continue;
             }
             let protocol = session.protocol;
@@ -205,7 +209,7 @@ impl Shard {
                     mark_urgent(session, &self.settings, &mut self.urgent);
                     mark_dirty(session, &mut self.dirty);
                 }
-                Queued::Full if is_volatile => {}
+                Queued::Full if is_volatile => self.stats.volatile_dropped += 1,
                 Queued::Full => {
                     // Due and not queued: announced by the close that follows.
                     self.stats.deliveries_due += 1;

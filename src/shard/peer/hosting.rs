@@ -264,6 +264,9 @@ impl Shard {
             return Ok(());
         }
         peer.watch = mask;
+        if !mask.has(Watch::TOPIC) {
+            peer.hosting.stale.clear();
+        }
         let old = peer.hosting.announced;
         let new = (old.is_some() || mask.hosts() || mask.has(Watch::HTTP)).then_some(mask);
         if old != new {

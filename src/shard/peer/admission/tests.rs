@@ -62,7 +62,7 @@ fn a_host_decides_wherever_it_is() {
         assert_eq!(
             house.told(host),
             [
-                format!("connect {it} native /"),
+                format!("connect {it} native / me"),
                 format!("published {it} a 1")
             ],
             "it is told when the client has come in"

@@ -144,6 +144,47 @@ fn a_host_that_never_drains_stops_its_hundred_clients_and_nobody_else() {
 }
 
 #[test]
+fn of_many_that_wait_the_first_go_first_and_all_in_the_end() {
+    for (shards, home, there) in PLACES {
+        let mut house = House::new(shards);
+        let host = house.host(home, "h", Watch::EVENT);
+        let filler = house.connect(there);
+        let clients: Vec<_> = (0..300).map(|_| house.connect(there)).collect();
+        put_behind(&mut house, host, filler, "");
+        // Later ones first, so that the order is not that of their slots.
+        for (number, &client) in clients.iter().rev().enumerate() {
+            let numbered = format!(r#"{{"type":"event","event":"e","data":{number}}}"#);
+            house.send(client, &numbered);
+            house.send(client, &event("", 30 * KIB));
+            house.turn(there);
+        }
+        assert_eq!(waiting(&house), 301);
+        let mut gulps = 0;
+        let mut least = usize::MAX;
+        while waiting(&house) > 0 {
+            house.gulp(host);
+            house.settle();
+            gulps += 1;
+            let now = waiting(&house);
+            assert!(now <= least, "nobody waits anew who has not gone on");
+            least = now.max(1);
+            let charged = house.session(host).outbox.charged();
+            assert!(charged < 2 * FEED_BYTES_MAX + shards * MIB, "{charged}");
+            assert!(gulps < 2_000);
+        }
+        house.read_on(host);
+        house.settle();
+        let told = house.told(host);
+        let numbers: Vec<usize> = told
+            .iter()
+            .filter_map(|one| one.split(' ').nth(2)?.parse().ok())
+            .collect();
+        assert_eq!(numbers.len(), 300);
+        assert!(numbers.is_sorted(), "{numbers:?}");
+    }
+}
+
+#[test]
 fn commands_wait_in_order_and_go_on_when_half_has_been_read() {
     for (shards, home, there) in PLACES {
         let mut house = House::new(shards);

@@ -8,6 +8,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
+use pubsub::topic::board::Board;
 use pubsub::topic::tree::TopicTree;
 use pubsub::topic::{Filter, Topic};
 
@@ -89,5 +90,23 @@ fn keeping(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, matching, keeping);
+/// What a publisher outside the shards asks before each publication.
+fn board(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("topic_tree/board");
+    for count in [0, 1000] {
+        let board = Board::default();
+        filters(count).iter().for_each(|filter| board.up(filter));
+        for (name, topic) in [
+            ("heard", topic("chat.room.7")),
+            ("unheard", topic("weather.oslo.wind")),
+        ] {
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
+                bencher.iter(|| board.may_match(black_box(&topic)));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, matching, keeping, board);
 criterion_main!(benches);

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crossbeam_utils::sync::WaitGroup;
 
 use crate::accepted::{self, CHANGES_MAX, Keeper};
 use crate::address::ShardId;
+use crate::admin::{self, AdminHandle, AdminState, BrokerInfo, Key, Readiness};
 use crate::config::{self, Config, Io, ListenAddr};
 use crate::limits::{MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::mesh;
@@ -27,8 +28,11 @@ use crate::net::clock::Clock;
 use crate::net::control::{Control, ControlSender, Reply};
 use crate::net::epoll::Epoll;
 use crate::net::event_loop::EventLoop;
+use crate::net::linked::Linked;
+use crate::net::links::{Door, HostEnd, Roster};
 use crate::net::listener::{self, Bound, Listening};
 use crate::net::population::Population;
+use crate::net::process::Process;
 use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
@@ -40,7 +44,12 @@ use crate::shard::peer::TokenChange;
 use crate::shard::settings::{AcceptPeers, Admission, ListenerSettings, Settings};
 use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
+use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
+
+mod log;
+
+pub use log::Log;
 
 /// Words of the control plane that may wait for one shard.
 const CONTROL_WORDS_MAX: usize = 1024;
@@ -108,8 +117,25 @@ pub struct Broker {
     threads: Vec<JoinHandle<()>>,
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
+    links: Links,
+    log: Arc<Log>,
+    process: Process,
     /// Dropped last: what was accepted in the last moments is written.
     keeper: Option<Keeper>,
+}
+
+/// What it takes to open a Link.
+struct Links {
+    /// By shard.
+    doors: Vec<Door>,
+    roster: Arc<Roster>,
+    board: Option<Arc<Board>>,
+    /// The index of the listener that they come to.
+    listener: u16,
+    /// How many were opened.
+    opened: AtomicUsize,
+    /// The longest payload that they may say.
+    payload_bytes_max: usize,
 }
 
 impl Broker {
@@ -132,7 +158,7 @@ impl Broker {
         let plan = affinity::plan(
             config.shards,
             config.cores.as_deref(),
-            false,
+            config.embedded,
             &Facts::read(),
         )
         .map_err(StartError::Usage)?;
@@ -157,6 +183,13 @@ impl Broker {
             })
             .transpose()?;
         let (failed, failures) = bounded(shards);
+        let roster = Arc::<Roster>::default();
+        let log = Arc::new(Log::default());
+        let is_in_process = |listener: &ListenerSettings| listener.in_process;
+        let listener = settings.listeners.iter().position(is_in_process);
+        let listener = listener.expect("every broker has one for Links") as u16;
+        let board = settings.board.clone();
+        let payload_bytes_max = settings.server_limits.message_bytes_max;
         let Bindings {
             mut listening,
             by_shard,
@@ -174,9 +207,11 @@ impl Broker {
             plan: &plan,
             coalesce_us: config.coalesce_us,
             failed,
+            roster: roster.clone(),
+            log: log.clone(),
             keeping: config.accept_list.is_some().then_some(keeping),
         };
-        let ((senders, threads), driver) = starting.start(config.io, by_shard)?;
+        let (started, driver) = starting.start(config.io, by_shard)?;
         let mut broker = Broker {
             listening,
             resp,
@@ -184,10 +219,20 @@ impl Broker {
             admin,
             driver,
             pinning: plan.reason,
-            shards: senders,
-            threads,
+            shards: started.senders.into(),
+            threads: started.threads,
             failures,
             sockets,
+            links: Links {
+                doors: started.doors,
+                roster,
+                listener,
+                opened: AtomicUsize::new(0),
+                payload_bytes_max,
+                board,
+            },
+            log,
+            process: Process::this(),
             keeper: None,
         };
         if let Some(path) = &config.accept_list {
@@ -204,9 +249,71 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Serves operators on the admin listener, if the configuration has one, and it has not been taken.
+    ///
+    /// # Errors
+    /// What the system says to one more listener or thread.
+    pub fn serve_admin(
+        &mut self,
+        config: &Config,
+        ready: &Arc<Readiness>,
+    ) -> io::Result<Option<AdminHandle>> {
+        let Some(listener) = self.admin.take() else {
+            return Ok(None);
+        };
+        let state = AdminState {
+            shards: self.shards(),
+            ready: ready.clone(),
+            key: config.admin_key.as_ref().map(|key| Key::new(key.reveal())),
+            loopback: config.admin.as_ref().is_some_and(|at| at.is_loopback()),
+            message_bytes_max: config.limits.message_bytes_max,
+            info: BrokerInfo {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                driver: self.driver.clone(),
+                pinning: self.pinning.clone(),
+            },
+        };
+        admin::start(listener, state).map(Some)
+    }
+
+    /// Opens a Link: a session of the peer protocol whose connection is in memory. Links are spread over the shards, one
+    /// after the other; they count for no limit of connections. They end with the broker, and a drain leaves them to the
+    /// last: with the end of the last shard's thread, or of the first that fails.
+    ///
+    /// # Errors
+    /// If there is no descriptor left, or the broker has failed.
+    pub fn open_link(&self) -> io::Result<HostEnd> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the broker is gone");
+        let index = self.links.opened.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let (host, end) = self.links.doors[index].link()?;
+        if !self.links.roster.add(&host) {
+            return Err(gone());
+        }
+        let listener = self.links.listener;
+        self.shards[index]
+            .insist(Control::Link { end, listener }, RELOAD_TIME)
+            .map_err(|_| gone())?;
+        Ok(host)
+    }
+
+    /// The longest payload of a Link.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.links.payload_bytes_max
+    }
+
+    /// What its threads say, for Links that watch it.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
     /// The way to the shards, for the admin listener.
     pub fn shards(&self) -> Arc<[ControlSender]> {
         self.shards.clone()
+    }
+
+    /// Where a publisher in this process sees whether anybody listens.
+    pub fn board(&self) -> Option<&Arc<Board>> {
+        self.links.board.as_ref()
     }
 
     /// Shards that ended by themselves arrive here. One is enough: a broker without one of its shards must go.
@@ -283,8 +390,13 @@ impl Broker {
         true
     }
 
-    /// Ends the shards' threads and gives the sockets' paths back.
+    /// Ends the shards' threads and gives the sockets' paths back. In a child process, which has none of the threads, it
+    /// does nothing.
     pub fn stop(self) {
+        if !self.process.is_this() {
+            std::mem::forget(self);
+            return;
+        }
         for shard in self.shards.iter() {
             let _ = shard.insist(Control::Stop, DRAIN_TIME);
         }
@@ -450,6 +562,13 @@ fn settings(
             });
         }
     }
+    // Not in the configuration: the Links of whoever started this broker.
+    listeners.push(ListenerSettings {
+        peers: true,
+        in_process: true,
+        address: "link".to_owned(),
+        ..ListenerSettings::default()
+    });
     let mut access = Access::new(config.access.clone());
     if config.has_authentication() {
         access = access.for_authenticated();
@@ -474,19 +593,30 @@ fn settings(
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         trusted: config.trust_proxy.clone(),
-        admission: Admission::Open,
+        admission: match config.admission {
+            config::Admission::Open => Admission::Open,
+            config::Admission::Host => Admission::Host,
+        },
+        is_embedded: config.embedded,
+        board: Some(Arc::default()),
         accept_peers: match config.accept_peers {
             config::AcceptPeers::Any => AcceptPeers::Any,
             config::AcceptPeers::Listed => AcceptPeers::Listed,
         },
         accepted: Vec::new(),
         token_key,
+        board: Some(Arc::default()),
         fault: Fault::new(config.fault),
     })
 }
 
 /// The ways to the shards, and their threads.
-type Started = (Arc<[ControlSender]>, Vec<JoinHandle<()>>);
+#[derive(Default)]
+struct Started {
+    senders: Vec<ControlSender>,
+    doors: Vec<Door>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// What it takes to start the shards' threads. They share nothing but the rings, their wakers, and the count of
 /// connections.
@@ -496,6 +626,8 @@ struct Starting<'a> {
     plan: &'a Plan,
     coalesce_us: u64,
     failed: Sender<Failure>,
+    roster: Arc<Roster>,
+    log: Arc<Log>,
     /// Where changes of the list of accepted tokens go, if it is kept.
     keeping: Option<Sender<TokenChange>>,
 }
@@ -562,6 +694,7 @@ impl Starting<'_> {
             slots_max,
             turn_bytes_max: self.settings.limits.turn_bytes_max,
             addresses_first: self.settings.addresses_matter(),
+            has_host: self.settings.is_embedded,
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);
@@ -602,21 +735,25 @@ impl Starting<'_> {
             .min(connections_possible);
         let population = Population::new(connections_max);
         let population = Arc::new(population.per_address(self.settings.limits.per_address_max));
-        let mut senders = Vec::new();
-        let mut threads = Vec::new();
+        let turn_bytes_max = self.settings.limits.turn_bytes_max;
+        let mut started = Started::default();
         let mut goes: Vec<Sender<()>> = Vec::new();
         let ended = WaitGroup::new();
         let ports = mesh::build(shards, RING_ENTRIES_MAX, RING_BYTES_MAX);
         for ((ports, listening), &cpu) in ports.into_iter().zip(by_shard).zip(&self.plan.shards) {
             let id = ports.shard();
             let (sender, control) = bounded(CONTROL_WORDS_MAX);
-            let (bell, waker) = (ports.bell(), wakers[id.index()].clone());
+            let door = Door {
+                bell: ports.bell(),
+                waker: wakers[id.index()].clone(),
+            };
+            started.doors.push(door.clone());
             let wake = move || {
-                if bell.ring() {
-                    waker.wake();
+                if door.bell.ring() {
+                    door.waker.wake();
                 }
             };
-            senders.push(ControlSender {
+            started.senders.push(ControlSender {
                 channel: sender,
                 wake: Box::new(wake),
             });
@@ -625,12 +762,14 @@ impl Starting<'_> {
             let (population, failed, make) =
                 (population.clone(), self.failed.clone(), make.clone());
             let keeping = self.keeping.clone();
-            let ended = ended.clone();
+            let (ended, roster) = (ended.clone(), self.roster.clone());
+            let logging = self.log.dispatch();
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
                 .spawn(move || {
+                    let _logging = tracing::dispatcher::set_default(&logging);
                     if let Some(cpu) = cpu
                         && !affinity::pin_current_thread(cpu)
                     {
@@ -647,6 +786,7 @@ impl Starting<'_> {
                     if gone.recv().is_err() {
                         return;
                     }
+                    let driver = Linked::new(driver, turn_bytes_max);
                     let mut shard = Shard::new(id, settings, driver.now());
                     shard.set_credentials(credentials);
                     let mut event_loop = EventLoop::new(shard, driver, ports, control, population);
@@ -662,12 +802,15 @@ impl Starting<'_> {
                     if let Some(reason) = reason {
                         let _ = failed.send(Failure { shard: id, reason });
                     }
+                    roster.end();
                     // Shards send to each other's rings by descriptor. None is closed while another shard may still
                     // do so: the number could be somebody else's by then.
                     ended.wait();
                     drop(event_loop);
                 });
-            threads.push(thread.map_err(|error| error.to_string())?);
+            started
+                .threads
+                .push(thread.map_err(|error| error.to_string())?);
             goes.push(go);
             beginning
                 .recv()
@@ -676,7 +819,7 @@ impl Starting<'_> {
         for go in goes {
             let _ = go.send(());
         }
-        Ok((senders.into(), threads))
+        Ok(started)
     }
 }
 

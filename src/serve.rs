@@ -15,7 +15,7 @@ use clap::ArgMatches;
 use crossbeam_channel::{Receiver, after, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::admin::{self, AdminState, BrokerInfo, Key, Phase, Readiness};
+use crate::admin::{Phase, Readiness};
 use crate::broker::{Broker, Failure, StartError};
 use crate::config::{self, Config, LogFormat};
 use crate::shard::settings::Settings;
@@ -81,24 +81,7 @@ fn run(config: &Config, prepare: impl FnOnce(&mut Settings)) -> Result<ExitCode,
     tracing::info!("{}", broker.pinning);
     tracing::info!("driver: {}", broker.driver);
     let ready = Arc::new(Readiness::default());
-    let admin = match broker.admin.take() {
-        None => None,
-        Some(listener) => Some(admin::start(
-            listener,
-            AdminState {
-                shards: broker.shards(),
-                ready: ready.clone(),
-                key: config.admin_key.as_ref().map(|key| Key::new(key.reveal())),
-                loopback: config.admin.as_ref().is_some_and(|at| at.is_loopback()),
-                message_bytes_max: config.limits.message_bytes_max,
-                info: BrokerInfo {
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    driver: broker.driver.to_owned(),
-                    pinning: broker.pinning.clone(),
-                },
-            },
-        )?),
-    };
+    let admin = broker.serve_admin(config, &ready)?;
     ready.set(Phase::Ready);
     let mut line = "pubsub ready".to_owned();
     for bound in &broker.listening {

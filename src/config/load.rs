@@ -92,6 +92,7 @@ pub fn load(
         None => None,
     };
     let sources = Sources {
+        defaults: Config::default(),
         flags,
         environment,
         file,
@@ -111,6 +112,8 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 /// All that a configuration is made of.
 #[derive(Clone, Default, Debug)]
 pub struct Sources {
+    /// What holds where no source says anything.
+    pub defaults: Config,
     /// Names of options and the values that the command line gave them.
     pub flags: Vec<(&'static str, Vec<String>)>,
     /// Environment names and values.
@@ -133,7 +136,10 @@ pub fn resolve(
     };
     let (from_environment, mut warnings) = environment_options(&sources.environment);
 
-    let mut draft = Draft::default();
+    let mut draft = Draft {
+        config: sources.defaults.clone(),
+        ..Draft::default()
+    };
     apply(&mut draft, &contents.given)?;
     let listen_in_file = draft.listen.take();
     apply(&mut draft, &from_environment)?;
@@ -393,7 +399,7 @@ fn listeners(
 }
 
 /// The rest of a complaint about an unknown name: which one a slip of the finger would most likely have meant.
-pub(super) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     known
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))

@@ -46,6 +46,8 @@ pub struct Config {
     pub peers: Vec<ListenAddr>,
     /// What they have to show.
     pub peer_key: Option<KeySource>,
+    /// Who lets clients in.
+    pub admission: Admission,
     /// Which of those that have it may come in.
     pub accept_peers: AcceptPeers,
     /// Where the tokens that they accept are kept; `None`: they end with the broker.
@@ -56,6 +58,8 @@ pub struct Config {
     pub admin_key: Option<Secret>,
     /// The number of shards; `None` for one per CPU ([`crate::net::affinity::plan`]).
     pub shards: Option<usize>,
+    /// The broker is a part of another program: one shard, pinned to no CPU, unless told otherwise. No option says it.
+    pub embedded: bool,
     /// The CPUs that the shards are pinned to.
     pub cores: Option<Vec<usize>>,
     /// The kernel interface of the shards.
@@ -102,6 +106,7 @@ impl Default for Config {
             resp_password: None,
             peers: Vec::new(),
             peer_key: None,
+            admission: Admission::Open,
             accept_peers: AcceptPeers::Any,
             accept_list: None,
             admin: Some(HostPort {
@@ -110,6 +115,7 @@ impl Default for Config {
             }),
             admin_key: None,
             shards: None,
+            embedded: false,
             cores: None,
             io: Io::Auto,
             coalesce_us: 0,
@@ -133,6 +139,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The configuration of a broker inside another program, from which to go on: clients on `127.0.0.1:8000` and
+    /// `[::1]:8000`, one shard, not pinned, no admin listener.
+    pub fn embedded() -> Config {
+        Config {
+            embedded: true,
+            admin: None,
+            ..Config::default()
+        }
+    }
+
     /// Do the parts fit together?
     ///
     /// # Errors
@@ -320,6 +336,16 @@ impl From<LogLevel> for tracing::level_filters::LevelFilter {
             LogLevel::Debug => Self::DEBUG,
             LogLevel::Trace => Self::TRACE,
         }
+    }
+}
+
+words! {
+    /// Who lets clients in.
+    Admission {
+        /// Nobody needs to.
+        Open = "open",
+        /// An application server, one by one.
+        Host = "host",
     }
 }
 

@@ -17,6 +17,7 @@
 //! publishing and releasing are each followed by a full fence and a look at the doorbell.
 
 pub mod doorbell;
+pub mod link;
 pub mod ring;
 mod sync;
 
@@ -272,7 +273,7 @@ impl<T: Send> Ports<T> {
 const NO_RING: &str = "a shard has no ring to itself";
 
 /// The doorbell of one shard, for a thread that is no shard, such as the control plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Bell(Arc<Doorbell>);
 
 impl Bell {

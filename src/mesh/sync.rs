@@ -1,4 +1,4 @@
-//! The primitives that `ring` and `doorbell` are built from, so that loom can look inside.
+//! The primitives that `ring`, `doorbell` and `link` are built from, so that loom can look inside.
 //!
 //! An ordinary build takes them from `std`. With `--cfg pubsub_loom` they are loom's twins, which try every
 //! interleaving and every value that the memory model allows a load to return, and which notice when two threads
@@ -9,15 +9,15 @@
 //! RUSTFLAGS="--cfg pubsub_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib mesh::
 //! ```
 
-pub(super) use imp::{Arc, AtomicBool, AtomicUsize, Ordering, Slots, fence};
+pub(super) use imp::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, Slots, fence};
 
 #[cfg(not(pubsub_loom))]
 mod imp {
     use std::cell::UnsafeCell;
     use std::mem::MaybeUninit;
 
-    pub use std::sync::Arc;
     pub use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+    pub use std::sync::{Arc, Mutex, MutexGuard};
 
     /// Places for values, shared by threads that agree among themselves who may touch which.
     ///
@@ -47,8 +47,8 @@ mod imp {
 
     use loom::cell::UnsafeCell;
 
-    pub use loom::sync::Arc;
     pub use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+    pub use loom::sync::{Arc, Mutex, MutexGuard};
 
     /// The twin of the above; each access counts as a write, so any two at once are a failure.
     pub struct Slots<T>(Box<[UnsafeCell<MaybeUninit<T>>]>);

@@ -6,16 +6,19 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::Code;
 use crate::shard::Credentials;
 use crate::shard::metrics::{ConnectionView, ShardStats};
 use crate::topic::Topic;
+
+use super::links::ShardEnd;
 
 /// What a shard calls with its answer; must not block.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
@@ -37,6 +40,14 @@ pub enum Control {
     },
     /// Believe these from now on. Who is in stays in.
     Reload { credentials: Arc<Credentials> },
+    /// Here is a session that came to this listener: a Link.
+    Link { end: ShardEnd, listener: u16 },
+    /// Here is a connection that the host holds: serve it as one that came to this listener, these bytes first.
+    Adopt {
+        socket: OwnedFd,
+        listener: u16,
+        bytes: Vec<u8>,
+    },
     /// Accept no more.
     StopAccepting { reply: Reply<()> },
     /// Take no more input; answered when everything taken has been routed and handed on.
@@ -69,6 +80,16 @@ impl ControlSender {
     /// [`Unreachable`] if the channel is full or the shard has ended.
     pub fn send(&self, control: Control) -> Result<(), Unreachable> {
         self.channel.try_send(control).map_err(|_| Unreachable)?;
+        (self.wake)();
+        Ok(())
+    }
+
+    /// As [`ControlSender::send`], for a word that is to be had back.
+    ///
+    /// # Errors
+    /// Which of both it is, and the word.
+    pub fn offer(&self, control: Control) -> Result<(), TrySendError<Control>> {
+        self.channel.try_send(control)?;
         (self.wake)();
         Ok(())
     }

@@ -15,7 +15,8 @@
 //!
 //! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
 //! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
-//! `request`, `peer`, `resp` (with `tally`), `timer`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! `request` (with `handlers`), `peer`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is
+//! contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -24,13 +25,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::address::{ClientId, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
+use crate::address::{ClientId, LINK_SLOTS, RemoteAddress, Sender, SessionId, ShardId, ShardSet};
 use crate::error::CloseReason;
 use crate::failures::Failures;
 use crate::protocol::native::{self, Stamp};
 use crate::protocol::{Event, Protocol, clusterws, peer as peer_protocol};
 use crate::topic::Topic;
-use crate::topic::interest::Interest;
 use crate::topic::tree::{FilterId, TopicTree};
 use crate::ws::frame::{self, Opcode, ServerHeader};
 
@@ -48,6 +48,7 @@ use session::{Due, Session, Sessions, Since, State};
 use settings::Settings;
 use tally::Tallies;
 use timer::Timers;
+use wants::Wants;
 
 pub mod auth;
 mod closing;
@@ -55,6 +56,7 @@ mod command;
 mod credentials;
 mod fanout;
 pub mod fault;
+mod handlers;
 mod handshake;
 mod input;
 mod log;
@@ -76,6 +78,7 @@ mod tally;
 #[cfg(test)]
 mod testing;
 mod timer;
+mod wants;
 
 pub use credentials::{Credentials, Identity};
 pub use peer::Arriving;
@@ -106,6 +109,15 @@ pub enum Effect {
     HandOver {
         session: SessionId,
         to: ShardId,
+        listener: u16,
+        address: RemoteAddress,
+        bytes: Vec<u8>,
+    },
+    /// It speaks plain HTTP, which a host takes: the session is out of this shard's table. Let the host of this Link have
+    /// the connection, with `bytes` before whatever the driver still holds.
+    Release {
+        session: SessionId,
+        to: (ShardId, SessionId),
         listener: u16,
         address: RemoteAddress,
         bytes: Vec<u8>,
@@ -145,9 +157,11 @@ pub struct Shard {
     /// Active subscriptions of this shard's sessions.
     subscriptions: TopicTree<Subscribers>,
     /// Sessions of this shard that handle an event.
-    handlers: HashMap<bytes::Bytes, request::Handlers, foldhash::fast::RandomState>,
+    handlers: HashMap<bytes::Bytes, handlers::Handlers, foldhash::fast::RandomState>,
+    /// Which of the shards that could serve is next.
+    next_shard: usize,
     /// What this shard's sessions want of other shards, and who has been told.
-    interest: Interest<Key>,
+    interest: Wants,
     /// What other shards told us that they want.
     remote_filters: TopicTree<ShardSet>,
     remote_services: HashMap<bytes::Bytes, ShardSet, foldhash::fast::RandomState>,
@@ -182,6 +196,8 @@ pub struct Shard {
     words: Vec<u8>,
     /// The next shard to deal a connection to.
     next_deal: usize,
+    /// The next host to take plain HTTP.
+    next_http: usize,
     /// No more input is taken (drain).
     is_quiet: bool,
     /// Others have been told that it is quiet: what still waits for a slow reader is as good as never read (drain).
@@ -210,7 +226,8 @@ impl Shard {
             sessions: Sessions::default(),
             subscriptions: TopicTree::default(),
             handlers: HashMap::default(),
-            interest: Interest::new(peers),
+            next_shard: 0,
+            interest: Wants::new(peers, settings.board.clone()),
             remote_filters: TopicTree::default(),
             remote_services: HashMap::default(),
             lanes: Lanes::new(settings.shards),
@@ -238,6 +255,7 @@ impl Shard {
             channel: None,
             words: Vec::new(),
             next_deal: id.index(),
+            next_http: id.index(),
             is_quiet: false,
             is_sealed: false,
             is_leaving: false,
@@ -755,10 +773,15 @@ impl Shard {
         self.is_sealed = true;
     }
 
-    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503.
+    /// Closes every session with 1001, at moments spread over `spread_ms`; whoever is not in yet gets 503. Links stay:
+    /// they hear of all these ends, and end with the broker.
     pub fn close_all(&mut self, spread_ms: u64) {
         self.is_leaving = true;
-        let ids: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        let sessions = self.sessions.iter();
+        let ids: Vec<_> = sessions
+            .filter(|session| session.id.slot < LINK_SLOTS)
+            .map(|session| session.id)
+            .collect();
         let count = ids.len().max(1) as u64;
         for (index, id) in ids.into_iter().enumerate() {
             let Some(session) = self.sessions.find(id) else {
@@ -793,7 +816,7 @@ impl Shard {
             subscriptions,
             outbox_bytes: self.outbox_bytes as u64,
             requests_pending: self.requests.pending() as u64,
-            peers: self.peers.len() as u64,
+            peers: self.peers.count() as u64,
             ..self.stats.clone()
         }
     }
@@ -805,7 +828,11 @@ impl Shard {
             ("sessions", self.sessions.len()),
             ("filters", self.subscriptions.len()),
             ("handled events", self.handlers.len()),
-            ("keys of interest", self.interest.entry_count()),
+            // That ids mean something stays so.
+            (
+                "keys of interest",
+                self.interest.entry_count() - self.interest.count(&parcel::Key::Tokens),
+            ),
             ("filters of others", self.remote_filters.len()),
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),

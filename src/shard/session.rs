@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::address::{RemoteAddress, SessionId};
+use crate::address::{LINK_SLOTS, RemoteAddress, SessionId};
 use crate::error::CloseReason;
 use crate::limits::{Limits, PEER_PROBE_MS, RESP_REPLY_BYTES_BEFORE_AUTH_MAX};
 use crate::protocol::resp::OwnedArguments;
@@ -452,6 +452,8 @@ pub enum Due {
 #[derive(Debug, Default)]
 pub struct Sessions {
     pieces: Vec<Box<[Option<Session>]>>,
+    /// Those of Links, whose slots begin at [`LINK_SLOTS`].
+    links: Vec<Box<[Option<Session>]>>,
     count: usize,
 }
 
@@ -464,21 +466,31 @@ impl Sessions {
     /// # Panics
     /// If the slot is taken: the driver frees a slot only after the shard said so.
     pub fn insert(&mut self, session: Session) {
-        let slot = session.id.slot as usize;
-        while self.pieces.len() <= slot / PIECE {
-            self.pieces.push((0..PIECE).map(|_| None).collect());
+        let (pieces, index) = match session.id.slot.checked_sub(LINK_SLOTS) {
+            None => (&mut self.pieces, session.id.slot as usize),
+            Some(index) => (&mut self.links, index as usize),
+        };
+        while pieces.len() <= index / PIECE {
+            pieces.push((0..PIECE).map(|_| None).collect());
         }
-        let place = &mut self.pieces[slot / PIECE][slot % PIECE];
-        assert!(place.is_none(), "slot {slot} has a session already");
+        let place = &mut pieces[index / PIECE][index % PIECE];
+        assert!(
+            place.is_none(),
+            "slot {} has a session already",
+            session.id.slot
+        );
         *place = Some(session);
         self.count += 1;
     }
 
     fn place(&mut self, slot: u32) -> Option<&mut Option<Session>> {
-        let slot = slot as usize;
-        self.pieces
-            .get_mut(slot / PIECE)
-            .map(|piece| &mut piece[slot % PIECE])
+        // Which of the two is nearly always the same.
+        let (pieces, index) = match slot.checked_sub(LINK_SLOTS) {
+            None => (&mut self.pieces, slot as usize),
+            Some(index) => (&mut self.links, index as usize),
+        };
+        let piece = pieces.get_mut(index / PIECE)?;
+        Some(&mut piece[index % PIECE])
     }
 
     /// The session, if it is still this generation.
@@ -488,8 +500,11 @@ impl Sessions {
 
     /// The same, to look at.
     pub fn peek(&self, id: SessionId) -> Option<&Session> {
-        let slot = id.slot as usize;
-        let session = self.pieces.get(slot / PIECE)?[slot % PIECE].as_ref();
+        let (pieces, index) = match id.slot.checked_sub(LINK_SLOTS) {
+            None => (&self.pieces, id.slot as usize),
+            Some(index) => (&self.links, index as usize),
+        };
+        let session = pieces.get(index / PIECE)?[index % PIECE].as_ref();
         session.filter(|session| session.id == id)
     }
 
@@ -513,7 +528,8 @@ impl Sessions {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.pieces.iter().flat_map(|piece| piece.iter()).flatten()
+        let pieces = self.pieces.iter().chain(&self.links);
+        pieces.flat_map(|piece| piece.iter()).flatten()
     }
 }
 
@@ -671,6 +687,26 @@ mod tests {
         assert!(sessions.find(first).is_none() && sessions.find(second).is_some());
         assert!(sessions.at(SLOT).is_some() && sessions.at(SLOT + 1).is_none());
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn links_have_slots_of_their_own() {
+        let mut sessions = Sessions::default();
+        let mut link = session(1);
+        link.id.slot = LINK_SLOTS + SLOT;
+        let (link_id, id) = (link.id, session(1).id);
+        sessions.insert(link);
+        assert!(sessions.find(id).is_none() && sessions.at(LINK_SLOTS).is_none());
+        sessions.insert(session(1));
+        let found: Vec<_> = sessions.iter().map(|session| session.id).collect();
+        assert_eq!(found, [id, link_id]);
+        assert!(sessions.pieces.len() == 1 && sessions.links.len() == 1);
+        assert_eq!(
+            sessions.peek(link_id).map(|session| session.id),
+            Some(link_id)
+        );
+        assert!(sessions.remove(link_id).is_some() && sessions.find(link_id).is_none());
+        assert_eq!(sessions.find(id).map(|session| session.id), Some(id));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::limits::{CHANNEL_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
 
 mod arena;
+pub mod board;
 mod dotted;
 mod filter;
 mod glob;

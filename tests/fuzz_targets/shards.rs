@@ -552,7 +552,8 @@ impl World {
                     let is_finished = client.received.is_finished();
                     assert!(is_finished, "shut down without last words");
                 }
-                Effect::Close { session, .. } => {
+                // The host's, from then on.
+                Effect::Close { session, .. } | Effect::Release { session, .. } => {
                     let index = self.index_of(at, session);
                     self.clients[index] = None;
                     self.slots[at][session.slot as usize].1 = false;

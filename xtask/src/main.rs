@@ -1,5 +1,5 @@
 //! The project's own commands: `cargo xtask test` is the whole gate, here and in CI; `cargo xtask fuzz` goes on for as
-//! long as one lets it.
+//! long as one lets it; `cargo xtask install` puts the library for C programs where it is used.
 //!
 //! The gate says what it does before it does it, goes on after a failed step so that one run shows everything, and ends
 //! with a table of the steps and one line that counts the tests.
@@ -7,6 +7,7 @@
 mod autobahn;
 mod debian;
 mod fuzz;
+mod install;
 mod process;
 mod setup;
 mod soak;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use fuzz::Plan;
+use install::Installation;
 use steps::Step;
 use tally::Tally;
 
@@ -24,6 +26,7 @@ const USAGE: &str = "\
 usage: cargo xtask test [--only STEP[,STEP...]] [--list]
        cargo xtask fuzz [TARGET] [--minutes N] [--keep]
        cargo xtask soak [--io DRIVER[,DRIVER...]] [--only CHECK[,CHECK...]] [--list]
+       cargo xtask install [--prefix DIR] [--destdir DIR] [--debug]
 
   test          set up what the tests need, check format and lints, run every test, build the documents
   --only STEPS  only these steps, in their usual order
@@ -36,6 +39,11 @@ usage: cargo xtask test [--only STEP[,STEP...]] [--list]
   --io DRIVERS  with these drivers: uring, epoll; by default with each that this build has
   --only CHECKS only these checks
   --list        name the checks and end
+
+  install       build libpubsub and put it with its header and pubsub.pc under a prefix
+  --prefix DIR  this one (/usr/local)
+  --destdir DIR write to DIR/PREFIX, for packages
+  --debug       without optimisation
 ";
 
 /// What became of a step.
@@ -61,6 +69,13 @@ fn main() -> ExitCode {
         Ok(Request::Test(steps)) => test(&steps),
         Ok(Request::Fuzz(plan)) => {
             if plan.carry_out() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Ok(Request::Install(installation)) => {
+            if installation.carry_out() {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
@@ -92,6 +107,7 @@ fn main() -> ExitCode {
 enum Request {
     Test(Vec<Step>),
     Fuzz(Plan),
+    Install(Installation),
     List,
     Soak {
         drivers: Vec<String>,
@@ -106,6 +122,7 @@ fn parse(arguments: &[String]) -> Result<Request, String> {
     match words.next() {
         Some("test") => {}
         Some("fuzz") => return Plan::parse(words).map(Request::Fuzz),
+        Some("install") => return Installation::parse(words).map(Request::Install),
         Some("soak") => return parse_soak(words),
         Some("help" | "--help" | "-h") => return Ok(Request::Help),
         Some(other) => return Err(format!("no such command: {other}")),

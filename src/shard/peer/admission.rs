@@ -23,7 +23,7 @@ use super::super::handshake::Verdict;
 use super::super::session::State;
 use super::super::settings::Admission;
 use super::PeerParcel;
-use super::hosting::{HostParcel, Word, cut, is_hostable};
+use super::hosting::{HostParcel, Word, is_hostable};
 
 /// A client that comes in, or wants to: what its host is told of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -185,12 +185,6 @@ impl Shard {
         if !self.is_of_this_broker(client) {
             return Ok(());
         }
-        let verdict = match verdict {
-            Admitted::No { reason } => Admitted::No {
-                reason: cut(reason),
-            },
-            yes @ Admitted::Yes { .. } => yes,
-        };
         if client.shard == self.id {
             self.take_verdict((self.id, id), client.session, Some(verdict));
             return Ok(());
@@ -271,3 +265,6 @@ impl Shard {
         self.admit(client, verdict);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,7 +239,7 @@ impl Shard {
         }
     }
 
-    /// Somebody on another shard handles an event, or nobody there any more: who waits for others may not have to.
+    /// Somebody else handles an event, or nobody on another shard any more: who waits may not have to.
     pub(in super::super) fn wake_for_event(&mut self, event: &Bytes) {
         for receiver in [Receiver::Service, Receiver::Master, Receiver::AnyPeer] {
             self.wake(&Clog::Event(receiver, event.clone()));
@@ -275,6 +275,7 @@ impl Shard {
             | Key::Master(_)
             | Key::AnyPeer(_)
             | Key::Peer(_)
+            | Key::Tokens
             | Key::Host(..)
             | Key::HostEvent(..) => {}
         }
@@ -292,3 +293,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,6 +345,8 @@ impl Client {
             }
             Read::End | Read::Reset => {
                 let end = match (self.got_close, self.protocol, read) {
+                    // It has not ended it: it was told so before its BYE was read.
+                    (_, Protocol::Peer, Read::End) if self.peer.goodbye.is_some() => End::Finished,
                     // Nothing has answered its BYE.
                     (_, Protocol::Peer, Read::Reset) => End::Cut,
                     (Some(code), _, _) => End::Closed(code),

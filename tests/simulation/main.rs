@@ -10,7 +10,7 @@
 //! `stage` (what clients share), `oracle` (what must, may and must
 //! not come) and `questions` (what may be answered), `profile` (what a seed decides), `turn` (the steps of a shard's turn,
 //! in the right order and in wrong ones), `world` (who does what when), `settle` (rest, drain, and the reckoning),
-//! `scenarios` and `mixed_scenarios` (cases that are no seed).
+//! `scenarios`, `mixed_scenarios` and `peer_scenarios` (cases that are no seed).
 
 mod client;
 mod clusterws;
@@ -24,6 +24,7 @@ mod native_answers;
 mod network;
 mod oracle;
 mod peer;
+mod peer_scenarios;
 mod profile;
 mod questions;
 mod resp;
@@ -210,6 +211,11 @@ fn draining_between_readiness_and_bytes_is_caught() {
 #[test]
 fn control_words_among_the_rings_are_caught() {
     check_caught(TurnOrder::WordsAfterDrain);
+}
+
+#[test]
+fn links_among_the_rings_are_caught() {
+    check_caught(TurnOrder::RouteAmongRings);
 }
 
 #[test]

@@ -477,7 +477,19 @@ impl Client {
             except_rooms,
             except: except.map(|(_, id)| id),
         };
-        self.emit_to_many(&to, must, None, stage, out);
+        let volatile = stage.rng.u8(..6) == 0;
+        self.emit_to_many(&to, must, None, volatile, stage, out);
+    }
+
+    /// To all of one room.
+    pub fn emit_to_members(&mut self, room: usize, stage: &mut Stage, out: &mut Vec<u8>) {
+        let to = Audience::Clients {
+            rooms: vec![self.room(room)],
+            except_rooms: Vec::new(),
+            except: None,
+        };
+        let must = self.peer.members[room].clone();
+        self.emit_to_many(&to, must, None, false, stage, out);
     }
 
     fn emit_to_all(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
@@ -496,7 +508,8 @@ impl Client {
             except_rooms: Vec::new(),
             except: except.map(|(_, id)| id),
         };
-        self.emit_to_many(&to, must, Some(left_out), stage, out);
+        let volatile = stage.rng.u8(..6) == 0;
+        self.emit_to_many(&to, must, Some(left_out), volatile, stage, out);
     }
 
     /// `all`: everybody may get it but this one.
@@ -505,10 +518,10 @@ impl Client {
         to: &Audience,
         must: BTreeSet<ClientIndex>,
         all: Option<Option<ClientIndex>>,
+        volatile: bool,
         stage: &mut Stage,
         out: &mut Vec<u8>,
     ) {
-        let volatile = stage.rng.u8(..6) == 0;
         let number = stage.emissions.push(Emission {
             by: self.index,
             must,

@@ -116,7 +116,11 @@ pub fn run(seed: u64, order: TurnOrder, is_traced: bool) -> Outcome {
     let mut rng = Rng::with_seed(seed);
     // A planted order shows itself between shards; a handed-over connection needs three of them.
     let shards_min = if order == TurnOrder::Right { 1 } else { 3 };
-    let profile = Profile::draw(&mut rng, shards_min);
+    let mut profile = Profile::draw(&mut rng, shards_min);
+    if order == TurnOrder::RouteAmongRings {
+        // It is about them.
+        profile.peers = 10;
+    }
     let mut world = World::new(seed, rng, profile, order, is_traced);
     if let Err(violation) = world.live() {
         world.stage.oracle.violations.push(violation);

@@ -61,12 +61,10 @@ fn the_readme_embeds_a_broker_and_talks_to_it() {
             .split(' ')
             .next()
             .unwrap();
-        // Another broker may have the port.
-        fs::write(
-            folder.join(name),
-            program.replace("127.0.0.1:8000", "127.0.0.1:0"),
-        )
-        .unwrap();
+        // Another broker may have the port, or the socket.
+        let program = program.replace("127.0.0.1:8000", "127.0.0.1:0");
+        let program = program.replace("/tmp/hub.sock", folder.join("hub.sock").to_str().unwrap());
+        fs::write(folder.join(name), program).unwrap();
     }
     let [commands] = &blocks("Inside a C program", "sh")[..] else {
         panic!("there is one way")
@@ -74,7 +72,8 @@ fn the_readme_embeds_a_broker_and_talks_to_it() {
     // As it is written, but where it stands (a checkout, and a folder of the reader's), and without the minutes that an
     // optimised build takes.
     let (install, rest) = commands.split_once('\n').unwrap();
-    let script = format!("set -eu\n(cd \"$ROOT\" && {install} --debug)\n{rest}\nwait\n");
+    let script =
+        format!("set -eu\ntrap 'kill 0' EXIT\n(cd \"$ROOT\" && {install} --debug)\n{rest}\nwait\n");
     let own_home = std::env::var_os("HOME").unwrap_or_default();
     let of_tool = |name: &str, folder: &str| {
         let folder = Path::new(&own_home).join(folder);

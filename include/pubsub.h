@@ -99,7 +99,7 @@ typedef enum pubsub_status {
  * | `PEER_UP`       | another peer has come in                                 | name |
  * | `PEER_DOWN`     | it has gone                                              | name |
  * | `LOG`           | a line of the broker's log (in this process)             | code (1: error, to 5: trace), data |
- * | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you), data (read so far) |
+ * | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you, or for `pubsub_link_adopt`), data (read so far), name (where it comes from), listener |
  * | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the subscription), filter, data, kind |
  * | `GAP`           | messages were dropped, since this link was behind        | topic, count |
  * | `REQUEST`       | a request: `pubsub_reply` or `pubsub_reply_error`, once  | request, timeout_ms, client, name (a peer), event, data, kind |
@@ -285,8 +285,10 @@ typedef struct pubsub_event {
   uint32_t timeout_ms;
   /** A descriptor, else -1. */
   int fd;
+  /** The index of a listener. */
+  uint32_t listener;
   /** Nothing yet. */
-  uint32_t reserved[5];
+  uint32_t reserved[4];
 } pubsub_event;
 
 /** Whom an event or a request is for; made by `pubsub_to_client` and the other functions beside it. */
@@ -462,6 +464,13 @@ enum pubsub_status pubsub_link_events(struct pubsub_link *link,
                                       uint32_t mask);
 
 /**
+ * The same with a ticket: once its `PUBSUB_EV_DONE` has come, every client that comes in is told of, or asked about.
+ *
+ * `ticket` is where the call's number goes, or NULL.
+ */
+enum pubsub_status pubsub_link_events_with(struct pubsub_link *link, uint32_t mask, uint64_t *ticket);
+
+/**
  * Takes the events that have come, at most `capacity`, into your array; how many. Never waits; 0 if there is none.
  *
  * What the events of the call before point to is gone with this one. One thread at a time: another gets `-PUBSUB_EBUSY`.
@@ -496,6 +505,23 @@ enum pubsub_status pubsub_link_close(struct pubsub_link *link);
  * your loop before. Any thread; calls of other threads that have begun are finished.
  */
 enum pubsub_status pubsub_link_free(struct pubsub_link *link);
+
+/**
+ * Gives a connection to the broker: one that came with `PUBSUB_EV_HTTP`, or any stream socket that the host has accepted
+ * itself. It is served as one that has just come to this listener (the event's `listener`; 0 for the first of the option
+ * `listen`), the `size` bytes at `data` first: all that has been read and not answered, from the beginning of a request on.
+ * What it asks for that is not the broker's comes back as an event.
+ *
+ * On success the descriptor is the broker's, and nobody else may use or close it; on an error it is still yours. Only links
+ * of the broker's own process: `PUBSUB_EINVAL`. `PUBSUB_EFULL`: try again. Any thread.
+ *
+ * `data` points to `size` bytes. `fd` is a descriptor of the caller's that nothing else in the process owns.
+ */
+enum pubsub_status pubsub_link_adopt(struct pubsub_link *link,
+                                     uint32_t listener,
+                                     int fd,
+                                     const void *data,
+                                     size_t size);
 
 /**
  * Publishes data under a topic, to everybody whose filter matches: clients of every protocol, other peers and links, but not

@@ -312,3 +312,104 @@ fn collect(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    fn acceptance(peer: &str, token: &str, id: &str) -> Acceptance {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        Acceptance {
+            peer: bytes(peer),
+            token: bytes(token),
+            id: bytes(id),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let all = vec![
+            acceptance("one", "a", "x"),
+            acceptance("one", "ü \"quoted\"", "y"),
+            acceptance("two", "a", "z"),
+        ];
+        let text = List::new(all.clone()).text();
+        assert_eq!(parse(&text), Ok(all));
+        assert_eq!(parse(&List::default().text()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_none_of_ours_is_refused() {
+        let line = |peer: &str, token: &str, id: &str| {
+            format!(r#"{{"peer":"{peer}","token":"{token}","id":"{id}"}}"#)
+        };
+        let file =
+            |lines: &[String]| format!(r#"{{"version":1,"accepted":[{}]}}"#, lines.join(","));
+        let good = line("one", "a", "x");
+        for (text, complaint) in [
+            (String::new(), "EOF"),
+            ("[]".to_owned(), "invalid"),
+            ("{}".to_owned(), "missing field"),
+            (r#"{"version":2,"accepted":[]}"#.to_owned(), "version 2"),
+            (r#"{"version":1,"accepted":[],"more":1}"#.to_owned(), "more"),
+            (file(&[line("", "a", "x")]), "no name"),
+            (file(&[line("one", r"a\n", "x")]), "no name"),
+            (file(&[line("one", "a", &"x".repeat(256))]), "no name"),
+            (file(&[good.clone(), line("one", "a", "y")]), "twice"),
+            (file(&[good.clone(), line("two", "b", "x")]), "twice"),
+            (file(&[good.replace("peer", "Peer")]), "Peer"),
+        ] {
+            let refused = parse(text.as_bytes()).unwrap_err();
+            assert!(refused.contains(complaint), "{text}: {refused}");
+        }
+        assert_eq!(parse(file(&[good]).as_bytes()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_keeper_writes_by_ring_and_by_calls_and_finishes_what_it_was_told() {
+        for has_ring in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("accepted.json");
+            assert_eq!(read(&path), Ok(Vec::new()));
+            let (changes, told) = unbounded();
+            let first = vec![acceptance("one", "a", "x")];
+            let keeper = Keeper::start(&path, first.clone(), told, has_ring).unwrap();
+            assert_eq!(read(&path).unwrap(), first, "it is there from the start");
+            let mode = fs::metadata(&path).unwrap().permissions();
+            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, MODE);
+            let second = acceptance("one", "b", "y");
+            changes.send(TokenChange::Accepted(second.clone())).unwrap();
+            changes
+                .send(TokenChange::Rejected {
+                    peer: Bytes::from_static(b"one"),
+                    token: Bytes::from_static(b"a"),
+                })
+                .unwrap();
+            drop(keeper);
+            assert_eq!(read(&path).unwrap(), [second]);
+            let files = fs::read_dir(directory.path()).unwrap();
+            assert_eq!(files.count(), 1, "no other file is left");
+        }
+    }
+
+    #[test]
+    fn what_can_t_be_written_is_said_at_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nowhere/accepted.json");
+        for has_ring in [true, false] {
+            let (_changes, told) = unbounded();
+            let refused = Keeper::start(&path, Vec::new(), told, has_ring);
+            assert_eq!(
+                refused.err().map(|error| error.kind()),
+                Some(ErrorKind::NotFound)
+            );
+        }
+        assert!(
+            read(directory.path())
+                .unwrap_err()
+                .starts_with("accept-list ")
+        );
+    }
+}

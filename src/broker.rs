@@ -32,6 +32,7 @@ use crate::net::linked::Linked;
 use crate::net::links::{Door, HostEnd, Roster};
 use crate::net::listener::{self, Bound, Listening};
 use crate::net::population::Population;
+use crate::net::process::Process;
 use crate::net::uring::features::Features;
 use crate::net::uring::ring::RingFds;
 use crate::net::uring::{UringDriver, Wanted};
@@ -45,6 +46,10 @@ use crate::shard::slow::SlowRules;
 use crate::shard::{Credentials, Shard};
 use crate::topic::board::Board;
 use crate::ws::origin::OriginRules;
+
+mod log;
+
+pub use log::Log;
 
 /// Words of the control plane that may wait for one shard.
 const CONTROL_WORDS_MAX: usize = 1024;
@@ -113,6 +118,8 @@ pub struct Broker {
     failures: Receiver<Failure>,
     sockets: Vec<PathBuf>,
     links: Links,
+    log: Arc<Log>,
+    process: Process,
     /// Dropped last: what was accepted in the last moments is written.
     keeper: Option<Keeper>,
 }
@@ -127,6 +134,8 @@ struct Links {
     listener: u16,
     /// How many were opened.
     opened: AtomicUsize,
+    /// The longest payload that they may say.
+    payload_bytes_max: usize,
 }
 
 impl Broker {
@@ -174,11 +183,13 @@ impl Broker {
             })
             .transpose()?;
         let (failed, failures) = bounded(shards);
-        let roster = Arc::new(Roster::new());
+        let roster = Arc::<Roster>::default();
+        let log = Arc::new(Log::default());
         let is_in_process = |listener: &ListenerSettings| listener.in_process;
         let listener = settings.listeners.iter().position(is_in_process);
         let listener = listener.expect("every broker has one for Links") as u16;
         let board = settings.board.clone();
+        let payload_bytes_max = settings.server_limits.message_bytes_max;
         let Bindings {
             mut listening,
             by_shard,
@@ -197,6 +208,7 @@ impl Broker {
             coalesce_us: config.coalesce_us,
             failed,
             roster: roster.clone(),
+            log: log.clone(),
             keeping: config.accept_list.is_some().then_some(keeping),
         };
         let (started, driver) = starting.start(config.io, by_shard)?;
@@ -216,8 +228,11 @@ impl Broker {
                 roster,
                 listener,
                 opened: AtomicUsize::new(0),
+                payload_bytes_max,
                 board,
             },
+            log,
+            process: Process::this(),
             keeper: None,
         };
         if let Some(path) = &config.accept_list {
@@ -279,6 +294,16 @@ impl Broker {
             .insist(Control::Link { end, listener }, RELOAD_TIME)
             .map_err(|_| gone())?;
         Ok(host)
+    }
+
+    /// The longest payload of a Link.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.links.payload_bytes_max
+    }
+
+    /// What its threads say, for Links that watch it.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// The way to the shards, for the admin listener.
@@ -365,8 +390,13 @@ impl Broker {
         true
     }
 
-    /// Ends the shards' threads and gives the sockets' paths back.
+    /// Ends the shards' threads and gives the sockets' paths back. In a child process, which has none of the threads, it
+    /// does nothing.
     pub fn stop(self) {
+        if !self.process.is_this() {
+            std::mem::forget(self);
+            return;
+        }
         for shard in self.shards.iter() {
             let _ = shard.insist(Control::Stop, DRAIN_TIME);
         }
@@ -563,14 +593,18 @@ fn settings(
         slow: SlowRules::new(config.slow.clone()),
         listeners,
         trusted: config.trust_proxy.clone(),
-        admission: Admission::Open,
-        board: Some(Arc::default()),
+        admission: match config.admission {
+            config::Admission::Open => Admission::Open,
+            config::Admission::Host => Admission::Host,
+        },
+        is_embedded: config.embedded,
         accept_peers: match config.accept_peers {
             config::AcceptPeers::Any => AcceptPeers::Any,
             config::AcceptPeers::Listed => AcceptPeers::Listed,
         },
         accepted: Vec::new(),
         token_key,
+        board: Some(Arc::default()),
         fault: Fault::new(config.fault),
     })
 }
@@ -592,6 +626,7 @@ struct Starting<'a> {
     coalesce_us: u64,
     failed: Sender<Failure>,
     roster: Arc<Roster>,
+    log: Arc<Log>,
     /// Where changes of the list of accepted tokens go, if it is kept.
     keeping: Option<Sender<TokenChange>>,
 }
@@ -658,6 +693,7 @@ impl Starting<'_> {
             slots_max,
             turn_bytes_max: self.settings.limits.turn_bytes_max,
             addresses_first: self.settings.addresses_matter(),
+            has_host: self.settings.is_embedded,
             coalesce: Duration::from_micros(self.coalesce_us),
         };
         let (told, features) = bounded(shards);
@@ -726,11 +762,13 @@ impl Starting<'_> {
                 (population.clone(), self.failed.clone(), make.clone());
             let keeping = self.keeping.clone();
             let (ended, roster) = (ended.clone(), self.roster.clone());
+            let logging = self.log.dispatch();
             let (begun, beginning) = bounded(1);
             let (go, gone) = bounded(1);
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
                 .spawn(move || {
+                    let _logging = tracing::dispatcher::set_default(&logging);
                     if let Some(cpu) = cpu
                         && !affinity::pin_current_thread(cpu)
                     {

@@ -71,8 +71,8 @@ pub const JOINS_MAX: usize = 1_024;
 /// What may wait for a peer before what clients send to it waits with them, their reading paused; they go on at half
 /// of it. Less than [`SERVER_OUTBOX_BYTES_SOFT`], so that no client costs a peer its topics.
 pub const FEED_BYTES_MAX: usize = MIB;
-/// The longest reason of a refusal or a close that a peer may give; what is longer is cut.
-pub const REASON_BYTES_MAX: usize = 255;
+/// Events that it may handle: each call of a large application.
+pub const SERVER_HANDLERS_MAX: usize = 10_000;
 /// Arguments of a RESP command before its client has said who it is.
 pub const RESP_ARGUMENTS_BEFORE_AUTH_MAX: usize = 10;
 /// The longest of these arguments.
@@ -92,6 +92,9 @@ pub const RESP_WAITING_MAX: usize = 1024;
 /// What a client may say about itself (`CLIENT SETNAME`, `SETINFO`), in bytes of each.
 pub const RESP_CLIENT_NAME_BYTES_MAX: usize = 255;
 
+/// Plain HTTP connections that may wait for room in a Link's ring; one more is closed. They are given to a host only while
+/// it is not behind, so these are what was on its way when it fell behind.
+pub const HTTP_WAITING_MAX: usize = 1024;
 /// What a frame of the peer protocol may have beside the payload of a message: names, rooms, numbers.
 pub const PEER_FRAME_BYTES_SPARE: usize = 64 * KIB;
 /// The longest first call (HELLO) of a peer: nobody knows yet who it is.
@@ -185,6 +188,7 @@ impl Limits {
             outbox_bytes_soft: SERVER_OUTBOX_BYTES_SOFT,
             outbox_soft_ms: SERVER_OUTBOX_SOFT_MS,
             subscriptions_max: SERVER_SUBSCRIPTIONS_MAX,
+            handlers_max: SERVER_HANDLERS_MAX,
             ..Limits::default()
         }
     }
@@ -197,6 +201,7 @@ impl Limits {
             outbox_bytes_soft: own.outbox_bytes_soft,
             outbox_soft_ms: own.outbox_soft_ms,
             subscriptions_max: own.subscriptions_max,
+            handlers_max: own.handlers_max,
             ..self.clone()
         }
     }

@@ -25,6 +25,7 @@ fn samples(name: &str) -> [&'static str; 2] {
         "peer-key" => ["first-key", "second-key"],
         "peer-key-file" => [".gitignore", "Cargo.toml"],
         "accept-peers" => ["listed", "Listed"],
+        "admission" => ["host", "Host"],
         "accept-list" => ["/tmp/accepted.json", "accepted"],
         "allow-origin" => ["https://example.com", "*"],
         "trust-proxy" => ["10.0.0.0/8", "unix"],

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use common::{Broker, Browser, Talker, missing_node, pair_on_two_shards, skip};
+use common::{Broker, Browser, Client, Talker, missing_node, pair_on_two_shards, skip};
+use serde_json::json;
 
 #[test]
 fn bot_terminal_and_browser_meet() {
@@ -20,7 +21,7 @@ fn bot_terminal_and_browser_meet() {
     let Some(mut browser) = Browser::start() else {
         return skip(name, "there is no Chromium");
     };
-    let bot = build_bot();
+    let bot = build("bot");
     let broker = Broker::start(&[]);
     let url = format!("ws://{}/", broker.listen());
     // Whatever shards the three come to live on, somebody on either shard hears each of them.
@@ -82,6 +83,44 @@ fn bot_terminal_and_browser_meet() {
     witnessed("web", "good bye");
 }
 
+#[test]
+fn a_program_with_the_broker_inside_is_a_chat_server() {
+    let mut program = Command::new(build("embedded"));
+    let mut program = Talker::start(program.env("PUBSUB_LISTEN", "127.0.0.1:0").arg("--once"));
+    let line = program.expect("listening: ");
+    let address = line.rsplit(' ').next().expect("an address");
+    let mut enter = |name: &str, room: &str| {
+        let client = Client::connect_to(address, &format!("/?name={name}&room={room}"));
+        program.expect(&format!("{name} is in room {room}"));
+        client
+    };
+    let event = |client: &mut Client| {
+        let event = client.answer();
+        (event["event"].clone(), event["data"].clone())
+    };
+    let mut ada = enter("ada", "1");
+    assert_eq!(event(&mut ada), (json!("joined"), json!("ada")));
+    let mut bob = enter("bob", "1");
+    assert_eq!(event(&mut bob), (json!("joined"), json!("bob")));
+    assert_eq!(event(&mut ada), (json!("joined"), json!("bob")));
+    let mut eve = enter("eve", "2");
+    assert_eq!(event(&mut eve), (json!("joined"), json!("eve")));
+
+    ada.send_json(&json!({"type": "event", "event": "chat", "data": "hello"}));
+    let said = json!({"name": "ada", "text": "hello"});
+    assert_eq!(event(&mut bob), (json!("chat"), said));
+    let who = json!({"event": "who"});
+    assert_eq!(ada.request(who.clone())["data"], json!(["ada", "bob"]));
+    assert_eq!(eve.request(who)["data"], json!(["eve"]));
+    let refused = eve.request(json!({"event": "what"}));
+    assert_eq!(refused["error"]["code"], "no_handler");
+    drop(bob);
+    assert_eq!(event(&mut ada), (json!("left"), json!("bob")));
+    drop(ada);
+    drop(eve);
+    program.expect_end(vec!["bob has left", "ada has left", "eve has left"]);
+}
+
 /// Does the page show a line that begins so?
 fn shows(text: &str) -> String {
     format!(
@@ -95,15 +134,15 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Builds the bot, which `cargo test` has done already unless it was told to build one test only.
-fn build_bot() -> PathBuf {
+/// Builds an example, which `cargo test` has done already unless it was told to build one test only.
+fn build(example: &str) -> PathBuf {
     // The folder of this build, which cargo may have been told on its command line: TARGET/PROFILE/deps/us.
     let us = std::env::current_exe().expect("a test has a path");
     let profile = us.ancestors().nth(2).expect("TARGET/PROFILE/deps/us");
     let target = profile.parent().expect("TARGET/PROFILE");
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["build", "--quiet", "--example", "bot", "--target-dir"])
+        .args(["build", "--quiet", "--example", example, "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile.ends_with("release") {
@@ -111,7 +150,7 @@ fn build_bot() -> PathBuf {
     }
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "{cargo:?}: {status}");
-    profile.join("examples/bot")
+    profile.join("examples").join(example)
 }
 
 /// Serves one page to whoever asks, on a port of its own, and gives its URL: a page from the disk would have no origin.

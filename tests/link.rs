@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -486,6 +487,37 @@ fn tokens_are_accepted_and_rejected() {
         while !rejected {
             rejected = matches!(next(&host), Event::TokenRejected { .. });
         }
+    });
+}
+
+#[test]
+fn who_watches_the_log_of_a_broker_reads_its_lines_and_of_no_other() {
+    in_each_house(|house| {
+        let other = House::start(1, Io::Epoll);
+        let [one, two] = [house, &other].map(|house| {
+            let link = house.link("log");
+            done(&link, link.watch(Watch::LOG, answer()));
+            link
+        });
+        // A page of another site: refused, and logged.
+        let stream = std::net::TcpStream::connect(&house.address).expect("a connection");
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: {}\r\nOrigin: https://evil.example\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            house.address
+        );
+        (&stream).write_all(head.as_bytes()).expect("a request");
+        let Event::Log { level, text } = next(&one) else {
+            panic!("a line");
+        };
+        let text = String::from_utf8(text.to_vec()).expect("a text");
+        assert!(
+            (1..=3).contains(&level) && text.contains("evil.example"),
+            "{level} {text}"
+        );
+        assert!(two.next(Some(Duration::ZERO)).is_none());
+        other.broker.stop();
     });
 }
 

@@ -10,7 +10,6 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use pubsub::address::{ShardId, ShardSet};
-use pubsub::topic::board::Board;
 use pubsub::topic::interest::Interest;
 use pubsub::topic::tree::{FilterId, TopicTree};
 use pubsub::topic::{Filter, Topic};
@@ -288,33 +287,6 @@ proptest! {
             prop_assert!(!a.matches(topic) || a.speaks_of(topic), "{topic:?}");
             prop_assert!(!covers || a.speaks_of(topic) || !b.speaks_of(topic), "{topic:?}");
             prop_assert!(overlaps || !a.speaks_of(topic) || !b.speaks_of(topic), "{topic:?}");
-        }
-    }
-
-    #[test]
-    fn the_board_never_says_no_where_somebody_listens(
-        steps in vec((any::<bool>(), filter()), 0..20),
-        topics in vec(topic(), 0..20),
-    ) {
-        let board = Board::default();
-        let mut there: Vec<Filter> = Vec::new();
-        for (up, filter) in steps {
-            let place = there.iter().position(|other| *other == filter);
-            match (up, place) {
-                (false, Some(place)) => board.down(&there.swap_remove(place)),
-                _ => {
-                    board.up(&filter);
-                    there.push(filter);
-                }
-            }
-            for topic in &topics {
-                let is_heard = there.iter().any(|filter| filter.matches(topic));
-                prop_assert!(board.may_match(topic) || !is_heard, "{topic:?} {there:?}");
-            }
-        }
-        there.iter().for_each(|filter| board.down(filter));
-        for topic in &topics {
-            prop_assert!(!board.may_match(topic), "nobody is left");
         }
     }
 

@@ -40,6 +40,7 @@ pub fn serve_by_uring(listening: Vec<Listening>, scenario: Scenario, gate: Gate)
         slots_max: scenario.connections() + 1,
         turn_bytes_max: Limits::default().turn_bytes_max,
         addresses_first: false,
+        has_host: false,
         coalesce: Duration::ZERO,
     };
     let rings = Arc::new([AtomicI32::new(-1)]);
@@ -104,7 +105,9 @@ fn serve<D: Driver>(mut driver: D, scenario: Scenario, gate: Gate) {
                     sessions.ended += 1;
                     driver.close(session, false);
                 }
-                Taken::Detached { .. } => unreachable!("nobody is let go"),
+                Taken::Detached { .. } | Taken::Released { .. } | Taken::Adopted { .. } => {
+                    unreachable!("nobody is let go")
+                }
             }
         }
         for to in turn.end() {

@@ -12,9 +12,8 @@ use std::os::fd::IntoRawFd as _;
 use std::ptr::null;
 
 use broker::address::{ClientId, SHARDS_MAX, SessionId, ShardId};
-use broker::link::{Arrival, Event, Watch};
+use broker::link::{Arrival, Event, HttpConnection, Watch};
 use broker::message::{Kind, Payload};
-use bytes::Bytes;
 
 use crate::call::pubsub_flag::{PUBSUB_BINARY, PUBSUB_JSON, PUBSUB_TEXT};
 use crate::status::Failure;
@@ -39,7 +38,7 @@ use crate::status::pubsub_status::{self, PUBSUB_OK};
 /// | `PEER_UP`       | another peer has come in                                 | name |
 /// | `PEER_DOWN`     | it has gone                                              | name |
 /// | `LOG`           | a line of the broker's log (in this process)             | code (1: error, to 5: trace), data |
-/// | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you), data (read so far) |
+/// | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you, or for `pubsub_link_adopt`), data (read so far), name (where it comes from), listener |
 /// | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the subscription), filter, data, kind |
 /// | `GAP`           | messages were dropped, since this link was behind        | topic, count |
 /// | `REQUEST`       | a request: `pubsub_reply` or `pubsub_reply_error`, once  | request, timeout_ms, client, name (a peer), event, data, kind |
@@ -171,8 +170,10 @@ pub struct pubsub_event {
     pub timeout_ms: u32,
     /// A descriptor, else -1.
     pub fd: c_int,
+    /// The index of a listener.
+    pub listener: u32,
     /// Nothing yet.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 /// Nothing has happened.
@@ -203,7 +204,8 @@ const NOTHING: pubsub_event = pubsub_event {
     code: 0,
     timeout_ms: 0,
     fd: -1,
-    reserved: [0; 5],
+    listener: 0,
+    reserved: [0; 4],
 };
 
 impl pubsub_client {
@@ -302,8 +304,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     arrivals: Table<pubsub_arrival>,
     headers: Table<pubsub_header>,
-    /// What was read of connections that were handed over.
-    heads: Vec<Bytes>,
+    /// What was read of connections that were handed over, and where they come from.
+    connections: Vec<(Vec<u8>, String)>,
     /// Was the last event of the link in this batch, or before?
     pub has_ended: bool,
 }
@@ -326,7 +328,7 @@ impl Batch {
         self.events.clear();
         self.arrivals.0.clear();
         self.headers.0.clear();
-        self.heads.clear();
+        self.connections.clear();
     }
 
     /// Says what its events are, by `write` for each in order.
@@ -363,16 +365,26 @@ impl Batch {
                         _ => PUBSUB_EV_ADMIT,
                     })
                 },
-                Event::Http { .. } => {
+                Event::Http(_) => {
                     // The descriptor leaves with the struct; something has to be in its place.
-                    let Event::Http { socket, head } = std::mem::replace(event, Event::Stopped)
-                    else {
+                    let Event::Http(connection) = std::mem::replace(event, Event::Stopped) else {
                         unreachable!("it was matched")
                     };
-                    self.heads.push(head.clone());
-                    let (data, data_size) = parts(&head);
+                    let HttpConnection {
+                        socket,
+                        listener,
+                        address,
+                        bytes,
+                    } = *connection;
+                    let (data, data_size) = parts(&bytes);
+                    let (name, name_size) = parts(address.as_bytes());
+                    // Neither moves with its owner.
+                    self.connections.push((bytes, address));
                     pubsub_event {
                         fd: socket.into_raw_fd(),
+                        listener: u32::from(listener),
+                        name,
+                        name_size,
                         data,
                         data_size,
                         ..of_type(PUBSUB_EV_HTTP)
@@ -582,7 +594,7 @@ fn flat(event: &Event) -> pubsub_event {
         Event::Down { reason } => of_type(PUBSUB_EV_DOWN).reason(reason),
         Event::Closed { code, reason } => of_type(PUBSUB_EV_CLOSED).error(code).reason(reason),
         Event::Stopped => of_type(PUBSUB_EV_STOPPED),
-        Event::Connect(_) | Event::Admit(_) | Event::Http { .. } => {
+        Event::Connect(_) | Event::Admit(_) | Event::Http(_) => {
             unreachable!("it has more than its fields")
         }
     }
@@ -591,6 +603,7 @@ fn flat(event: &Event) -> pubsub_event {
 #[cfg(test)]
 mod tests {
     use broker::link::{FilterKind, RequestId, Ticket};
+    use bytes::Bytes;
 
     use super::*;
 
@@ -733,13 +746,16 @@ mod tests {
     #[test]
     fn a_handed_over_descriptor_is_the_hosts() {
         let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let (event, texts) = told(Event::Http {
+        let (event, texts) = told(Event::Http(Box::new(HttpConnection {
             socket: socket.into(),
-            head: Bytes::from_static(b"GET /"),
-        });
+            listener: 3,
+            address: "here".to_owned(),
+            bytes: b"GET /".to_vec(),
+        })));
+        assert_eq!(event.listener, 3);
         assert_eq!(
             (event.r#type, &*texts),
-            (PUBSUB_EV_HTTP as u32, "data=GET /")
+            (PUBSUB_EV_HTTP as u32, "data=GET / name=here")
         );
         // SAFETY: it left the batch, so nobody else closes it.
         let socket = unsafe {

@@ -2,7 +2,8 @@
 //!
 //! It is a layer of translation and knows nothing of brokers: a call becomes a call of [`broker::link::Link`], an event
 //! a flat struct. Each file is about one noun: [`status`] and the last error, [`handle`], [`panic`], [`thread`], then what
-//! the header has: [`version`], [`options`], [`broker`](mod@crate::broker), [`link`], [`call`], [`event`].
+//! the header has: [`version`], [`options`], [`broker`](mod@crate::broker), [`link`], [`call`], [`http`],
+//! [`event`].
 //!
 //! Rules that every function keeps, so that each is predictable:
 //!
@@ -22,6 +23,7 @@ mod broker;
 mod call;
 mod event;
 mod handle;
+mod http;
 mod link;
 mod log;
 mod options;

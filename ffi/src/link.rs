@@ -6,6 +6,7 @@
 
 use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd as _;
+use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
@@ -132,12 +133,35 @@ pub extern "C" fn pubsub_link_fd(link: *const pubsub_link) -> c_int {
 /// broker fails closed. `PUBSUB_EINVAL`: a bit means nothing. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn pubsub_link_events(link: *mut pubsub_link, mask: u32) -> pubsub_status {
+    // SAFETY: it wants no ticket.
+    unsafe { pubsub_link_events_with(link, mask, null_mut()) }
+}
+
+/// The same with a ticket: once its `PUBSUB_EV_DONE` has come, every client that comes in is told of, or asked about.
+///
+/// # Safety
+/// `ticket` is where the call's number goes, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pubsub_link_events_with(
+    link: *mut pubsub_link,
+    mask: u32,
+    ticket: *mut u64,
+) -> pubsub_status {
     boundary(|| {
         let linked = linked(link)?;
         let watch = watch_of(mask)?;
+        let output = Output::optional(ticket, "ticket")?;
+        let answer = match output {
+            Some(_) => Answer::Wanted,
+            None => Answer::Unwanted,
+        };
         // The log is of this process, so it takes no way over the broker.
         let watched = Watch(watch.0 & !Watch::LOG.0);
-        linked.link.watch(watched, Answer::Unwanted)?;
+        let made = linked.link.watch(watched, answer)?;
+        if let Some(output) = output {
+            // SAFETY: the header asks for room.
+            unsafe { output.write(made.0) };
+        }
         if watch.has(Watch::LOG) {
             let lines = linked.lines.clone();
             let linked = Arc::downgrade(&linked);

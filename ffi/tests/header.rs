@@ -9,7 +9,9 @@ use cbindgen::{Builder, Config};
 mod common;
 
 /// In the order in which a person reads them.
-const SOURCES: [&str; 6] = ["version", "status", "options", "broker", "link", "event"];
+const SOURCES: [&str; 7] = [
+    "version", "status", "options", "broker", "link", "http", "event",
+];
 
 /// What the header opens with: the rules that every function keeps.
 const OPENING: &str = include_str!("../opening.h");

@@ -46,6 +46,8 @@ pub struct Config {
     pub peers: Vec<ListenAddr>,
     /// What they have to show.
     pub peer_key: Option<KeySource>,
+    /// Who lets clients in.
+    pub admission: Admission,
     /// Which of those that have it may come in.
     pub accept_peers: AcceptPeers,
     /// Where the tokens that they accept are kept; `None`: they end with the broker.
@@ -104,6 +106,7 @@ impl Default for Config {
             resp_password: None,
             peers: Vec::new(),
             peer_key: None,
+            admission: Admission::Open,
             accept_peers: AcceptPeers::Any,
             accept_list: None,
             admin: Some(HostPort {
@@ -333,6 +336,16 @@ impl From<LogLevel> for tracing::level_filters::LevelFilter {
             LogLevel::Debug => Self::DEBUG,
             LogLevel::Trace => Self::TRACE,
         }
+    }
+}
+
+words! {
+    /// Who lets clients in.
+    Admission {
+        /// Nobody needs to.
+        Open = "open",
+        /// An application server, one by one.
+        Host = "host",
     }
 }
 

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 use super::Secret;
 use super::listen::{HostPort, ListenAddr, check_origin};
 use super::values::{Value, read_bytes, read_number, read_seconds, read_switch};
-use super::{AcceptPeers, Config, Io, LogFormat, LogLevel};
+use super::{AcceptPeers, Admission, Config, Io, LogFormat, LogLevel};
 use crate::address::SHARDS_MAX;
 use crate::address::proxies::TrustedProxies;
 use crate::limits::TURN_BYTES_MAX;
@@ -546,6 +546,16 @@ pub static OPTIONS: &[Opt] = &[
         },
     },
     Opt {
+        name: "admission",
+        placeholder: "WHO",
+        section: Section::Listeners,
+        help: "`open`: clients come in unless an application server wants to be asked; `host`: only if one lets them in",
+        more: "Once one has wanted to be asked it stays so until the broker ends, also when that one has gone: whoever can \
+               ask nobody is refused with 503. With `host` it is so from the start. Redis clients are not asked about.",
+        example: "",
+        kind: word!(admission: Admission),
+    },
+    Opt {
         name: "accept-peers",
         placeholder: "WHO",
         section: Section::Listeners,
@@ -901,7 +911,7 @@ pub static OPTIONS: &[Opt] = &[
         name: "server-max-subscriptions",
         placeholder: "N",
         section: Section::Limits,
-        help: "Subscriptions of a Redis client; one more is refused",
+        help: "Subscriptions of a Redis client or an application server; one more is refused",
         more: "",
         example: "",
         kind: Kind::Number(number!(server_limits.subscriptions_max, 0, u32::MAX as u64)),
@@ -914,6 +924,15 @@ pub static OPTIONS: &[Opt] = &[
         more: "",
         example: "",
         kind: Kind::Number(number!(limits.handlers_max, 0, u32::MAX as u64)),
+    },
+    Opt {
+        name: "server-max-handlers",
+        placeholder: "N",
+        section: Section::Limits,
+        help: "Events that an application server may handle; one more is refused with `limit`",
+        more: "",
+        example: "",
+        kind: Kind::Number(number!(server_limits.handlers_max, 0, u32::MAX as u64)),
     },
     Opt {
         name: "max-requests",

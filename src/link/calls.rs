@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::channels::Down;
 use super::{Answer, Event, Link, LinkError, RequestId, Ticket, lock};
 use crate::address::{Address, ClientId};
-use crate::limits::{CHANNEL_BYTES_MAX, NAME_BYTES_MAX, SERVER_MESSAGE_BYTES_MAX};
+use crate::limits::{CHANNEL_BYTES_MAX, KIB, NAME_BYTES_MAX, PEER_FRAME_BYTES_SPARE};
 use crate::message::Payload;
 use crate::net::links::CallError;
 use crate::protocol::Outcome;
@@ -101,7 +101,7 @@ impl Link {
         echo: bool,
         answer: Answer,
     ) -> Result<Ticket, LinkError> {
-        check_payload(payload)?;
+        self.check_payload(payload)?;
         self.check_process()?;
         if let Some(hearing) = &self.inner.hearing
             && !hearing.may_match(topic)
@@ -137,7 +137,7 @@ impl Link {
         let event = event.as_ref();
         check_address(to)?;
         check_event(event)?;
-        check_payload(payload)?;
+        self.check_payload(payload)?;
         self.call(answer, |ticket| Call::Emit {
             ticket,
             to,
@@ -162,7 +162,7 @@ impl Link {
         let event = event.as_ref();
         check_audience(to)?;
         check_event(event)?;
-        check_payload(payload)?;
+        self.check_payload(payload)?;
         self.call(answer, |ticket| Call::EmitMany {
             ticket,
             to,
@@ -187,7 +187,7 @@ impl Link {
         let event = event.as_ref();
         check_address(to)?;
         check_event(event)?;
-        check_payload(payload)?;
+        self.check_payload(payload)?;
         let timeout_ms = timeout.as_nanos().div_ceil(1_000_000);
         let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
         self.call(Answer::Wanted, |ticket| Call::Request {
@@ -204,7 +204,7 @@ impl Link {
     /// # Errors
     /// As for every call; [`LinkError::NoRequest`].
     pub fn reply(&self, request: RequestId, payload: Payload) -> Result<(), LinkError> {
-        check_payload(&payload)?;
+        self.check_payload(&payload)?;
         self.answer(request, &Outcome::Data(payload))
     }
 
@@ -259,7 +259,9 @@ impl Link {
         if !Watch::ALL.has(mask) {
             return Err(LinkError::Invalid("the mask has a bit that means nothing"));
         }
-        self.call(answer, |ticket| Call::Watch { ticket, mask })
+        let ticket = self.call(answer, |ticket| Call::Watch { ticket, mask })?;
+        self.watch_log(mask.has(Watch::LOG));
+        Ok(ticket)
     }
 
     /// Lets a client in that [`Event::Admit`] asked about; as this user, or as whom its token says.
@@ -465,8 +467,19 @@ impl Link {
         Ok(ticket)
     }
 
-    fn check_open(&self) -> Result<(), LinkError> {
-        if self.inner.is_leaving.load(Ordering::Relaxed) || self.inner.carrier.is_cut() {
+    /// A longer one would be no frame to the broker, which would end the Link.
+    fn check_payload(&self, payload: &Payload) -> Result<(), LinkError> {
+        if payload.bytes().len() > self.payload_bytes_max {
+            return Err(LinkError::Invalid("the payload is longer than may be"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), LinkError> {
+        let inner = &self.inner;
+        let is_over =
+            inner.is_leaving.load(Ordering::Relaxed) || inner.is_over.load(Ordering::Relaxed);
+        if is_over || inner.carrier.is_cut() {
             return Err(LinkError::Stopped);
         }
         Ok(())
@@ -493,6 +506,11 @@ impl Link {
 
 /// Tickets from here on are a Link's own; its host does not hear of them.
 pub(super) const OWN_TICKETS: u64 = 1 << 62;
+
+/// The rooms of one audience, in bytes with their lengths: what a frame may have beside its payload, less its other
+/// fields.
+const ROOMS_BYTES_MAX: usize = PEER_FRAME_BYTES_SPARE - 4 * KIB;
+const _: () = assert!(ROOMS_BYTES_MAX == 60 * KIB, "a sentence below names it");
 
 /// The longest user, reason or id, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -531,13 +549,6 @@ fn check_text(text: &[u8]) -> Result<(), LinkError> {
     Ok(())
 }
 
-fn check_payload(payload: &Payload) -> Result<(), LinkError> {
-    if payload.bytes().len() > SERVER_MESSAGE_BYTES_MAX {
-        return Err(LinkError::Invalid("the payload is longer than 1 MiB"));
-    }
-    Ok(())
-}
-
 fn check_address(to: &Address) -> Result<(), LinkError> {
     match to {
         Address::Topic(_) => Err(LinkError::Invalid("a topic is published to")),
@@ -557,8 +568,13 @@ fn check_audience(to: &Audience) -> Result<(), LinkError> {
             except_rooms,
             except: _,
         } => {
-            let mut rooms = rooms.iter().chain(except_rooms);
-            rooms.try_for_each(|room| check_room(room))
+            let rooms = || rooms.iter().chain(except_rooms);
+            if rooms().map(|room| room.len() + 2).sum::<usize>() > ROOMS_BYTES_MAX {
+                return Err(LinkError::Invalid(
+                    "the rooms have more than 60 KiB together",
+                ));
+            }
+            rooms().try_for_each(|room| check_room(room))
         }
         Audience::Peers(PeerPattern::All) => Ok(()),
         Audience::Peers(PeerPattern::Name(name)) => check_event(name),

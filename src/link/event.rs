@@ -5,14 +5,14 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
-use std::os::fd::OwnedFd;
-
 use bytes::Bytes;
 
 use super::{FilterKind, Ticket};
 use crate::address::ClientId;
 use crate::message::{Kind, Payload};
 use crate::protocol::peer::event::{self, Arrived, Data, Told};
+
+pub use crate::net::links::HttpConnection;
 
 /// A request that this Link is to answer, once. Never used again in the life of the Link, not after a reconnect either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,10 +91,11 @@ pub enum Event {
     TokenRejected { token: Bytes },
     /// A line of the broker's log; `level` from 1 (error) to 5 (trace).
     Log { level: u8, text: Bytes },
-    /// A plain HTTP connection that is now the host's, with what was read of it so far.
-    Http { socket: OwnedFd, head: Bytes },
-    /// A remote Link is connected; `client` is its id until it breaks. What it watches, subscribes to and handles holds
-    /// again.
+    /// A plain HTTP connection that is now the host's, with what was read of it so far. [`Link::adopt`](super::Link::adopt)
+    /// gives it back.
+    Http(Box<HttpConnection>),
+    /// A remote Link is connected; `client` is its id until it breaks. What it watches, subscribes to and handles is said
+    /// again, before all calls that wait: the `Done` of any of these, or of a later one, says that it holds.
     Up { client: ClientId },
     /// A remote Link has lost its connection, or could not connect, and tries again. Calls wait meanwhile.
     Down { reason: Bytes },

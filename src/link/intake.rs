@@ -23,12 +23,17 @@ use crate::protocol::peer::event::read_event;
 /// Events of a Link's own that may wait; past it [`LinkError::Full`].
 const ASIDE_EVENTS_MAX: usize = 65_536;
 
+/// Lines of the log that may wait; what comes while they do is counted, and told as one line.
+const LOG_LINES_MAX: usize = 1024;
+
 /// Events that no carrier brings.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     events: Mutex<VecDeque<Event>>,
     /// As long as `events`, to be asked without the lock.
     count: AtomicUsize,
+    /// Lines of the log that found no room.
+    lost_lines: AtomicUsize,
 }
 
 impl Aside {
@@ -69,6 +74,25 @@ impl Inner {
         Ok(())
     }
 
+    /// Tells the host a line of the log.
+    pub fn say_log(&self, level: u8, text: &str) {
+        let lost = &self.aside.lost_lines;
+        if self.aside.count.load(Ordering::Relaxed) >= LOG_LINES_MAX {
+            lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let line = |level, text: &str| Event::Log {
+            level,
+            text: Bytes::copy_from_slice(text.as_bytes()),
+        };
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let _ = self.say(line(2, &format!("{lost} lines of the log were lost")));
+        }
+        // There is room for these two.
+        let _ = self.say(line(level, text));
+    }
+
     /// The next event, if there is one.
     pub fn hear(&self, intake: &mut Intake) -> Option<Event> {
         let mut is_settled = false;
@@ -92,10 +116,7 @@ impl Inner {
             }
             match self.carrier.next() {
                 Some(Item::Bytes(chunk)) => intake.frames.push(chunk),
-                Some(Item::Socket(socket)) => {
-                    let head = Bytes::new();
-                    return Some(Event::Http { socket, head });
-                }
+                Some(Item::Socket(connection)) => return Some(Event::Http(connection)),
                 None if self.carrier.is_closed() => return self.end(intake, None),
                 None if is_settled => return None,
                 None => {
@@ -136,10 +157,7 @@ impl Inner {
                     Event::Done { ticket, .. } if !self.answered(*ticket, true) => return None,
                     Event::Failed { ticket, .. } if !self.answered(*ticket, false) => return None,
                     Event::Down { .. } => self.forget_connection(),
-                    Event::Closed { .. } => {
-                        self.forget_connection();
-                        intake.is_over = true;
-                    }
+                    Event::Closed { .. } => self.is_last(intake),
                     _ => {}
                 }
                 Some(event)
@@ -162,11 +180,17 @@ impl Inner {
         lock(&self.requests).clear();
     }
 
+    /// Nothing comes behind the event that is about to be told.
+    fn is_last(&self, intake: &mut Intake) {
+        self.forget_connection();
+        mem::take(&mut intake.frames);
+        intake.is_over = true;
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// The last event.
     fn end(&self, intake: &mut Intake, bad: Option<&'static str>) -> Option<Event> {
-        self.forget_connection();
-        intake.is_over = true;
-        mem::take(&mut intake.frames);
+        self.is_last(intake);
         let closed = |code: &'static str, reason: &'static str| Event::Closed {
             code: Bytes::from_static(code.as_bytes()),
             reason: Bytes::from_static(reason.as_bytes()),

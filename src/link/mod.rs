@@ -31,12 +31,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::address::ClientId;
-use crate::broker::Broker;
+use crate::broker::{Broker, Log};
+use crate::limits::SERVER_MESSAGE_BYTES_MAX;
 use crate::net::links::HostEnd;
 use crate::net::process::Process;
 use crate::protocol::peer::call::Call;
 use crate::secret::Secret;
-use crate::topic::board::Board;
 
 mod calls;
 mod channels;
@@ -44,6 +44,7 @@ mod error;
 mod event;
 mod frames;
 mod hearing;
+mod http;
 mod intake;
 mod remote;
 mod requests;
@@ -52,11 +53,12 @@ mod tests;
 
 pub use crate::protocol::peer::{Audience, FilterKind, PeerPattern, Watch};
 pub use error::LinkError;
-pub use event::{Arrival, Event, RequestId};
+pub use event::{Arrival, Event, HttpConnection, RequestId};
 pub use remote::Timings;
 
 use channels::Channels;
 use hearing::Hearing;
+use http::Adoptions;
 use intake::{Aside, Intake};
 use remote::Backlog;
 use requests::Requests;
@@ -91,6 +93,9 @@ pub enum Answer {
 pub struct Link {
     inner: Arc<Inner>,
     process: Process,
+    payload_bytes_max: usize,
+    /// Of a broker in this process.
+    log: Option<Arc<Log>>,
 }
 
 /// What a Link's threads share.
@@ -101,14 +106,34 @@ struct Inner {
     backlog: Option<Arc<Backlog>>,
     /// Only of a broker in this process.
     hearing: Option<Hearing>,
+    /// Likewise.
+    adoptions: Option<Adoptions>,
     tickets: AtomicU64,
     is_leaving: AtomicBool,
+    /// Was the last event told?
+    is_over: AtomicBool,
+    log: Mutex<LogWatch>,
     channels: Mutex<Channels>,
     requests: Mutex<Requests>,
     /// By whom others know this Link, while it is in.
     client: Mutex<Option<ClientId>>,
     aside: Aside,
     intake: Mutex<Intake>,
+}
+
+/// What only a Link to a broker in this process has.
+#[derive(Default)]
+struct Near {
+    hearing: Option<Hearing>,
+    adoptions: Option<Adoptions>,
+}
+
+/// Does a Link watch the log?
+#[derive(Debug, Default)]
+struct LogWatch {
+    is_on: bool,
+    /// Has the log been told of this Link? Once is enough.
+    is_listening: bool,
 }
 
 /// Making a Link.
@@ -122,7 +147,13 @@ impl Link {
     /// [`LinkError::System`], [`LinkError::Invalid`].
     pub fn open(broker: &Broker, name: &str) -> Result<Link, LinkError> {
         calls::check_name(name)?;
-        let link = Link::over(broker.open_link()?, None, broker.board());
+        let near = Near {
+            hearing: broker.board().cloned().map(Hearing::new),
+            adoptions: Some(Adoptions::new(broker)),
+        };
+        let mut link = Link::over(broker.open_link()?, None, near);
+        link.log = Some(broker.log().clone());
+        link.payload_bytes_max = broker.payload_bytes_max();
         let (name, key) = (name.as_bytes(), &[][..]);
         link.tell(&Call::Hello { name, key })?;
         link.wait_for_welcome(Instant::now() + WELCOME_TIME)?;
@@ -156,16 +187,20 @@ impl Link {
     ) -> Result<Link, LinkError> {
         calls::check_name(name)?;
         let (carrier, backlog) = remote::start(url, name, key, timings)?;
-        Ok(Link::over(carrier, Some(backlog), None))
+        Ok(Link::over(carrier, Some(backlog), Near::default()))
     }
 
-    fn over(carrier: HostEnd, backlog: Option<Arc<Backlog>>, board: Option<&Arc<Board>>) -> Link {
+    fn over(carrier: HostEnd, backlog: Option<Arc<Backlog>>, near: Near) -> Link {
+        let Near { hearing, adoptions } = near;
         let inner = Inner {
             carrier,
             backlog,
-            hearing: board.cloned().map(Hearing::new),
+            hearing,
+            adoptions,
             tickets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            log: Mutex::default(),
             channels: Mutex::new(Channels::default()),
             requests: Mutex::new(Requests::new()),
             client: Mutex::new(None),
@@ -175,6 +210,8 @@ impl Link {
         Link {
             inner: Arc::new(inner),
             process: Process::this(),
+            payload_bytes_max: SERVER_MESSAGE_BYTES_MAX,
+            log: None,
         }
     }
 
@@ -207,6 +244,31 @@ impl Link {
     pub fn client(&self) -> Option<ClientId> {
         self.check_process().ok()?;
         *lock(&self.inner.client)
+    }
+
+    /// Has lines of the broker's log told from now on, or told no more.
+    fn watch_log(&self, is_on: bool) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        let mut watch = lock(&self.inner.log);
+        watch.is_on = is_on;
+        let begins = is_on && !std::mem::replace(&mut watch.is_listening, is_on);
+        // The log calls its listeners under a lock of its own.
+        drop(watch);
+        if begins {
+            let inner = Arc::downgrade(&self.inner);
+            log.listen(move |level, line| {
+                let Some(inner) = inner.upgrade() else {
+                    return false;
+                };
+                let is_on = lock(&inner.log).is_on;
+                if is_on {
+                    inner.say_log(level, line);
+                }
+                true
+            });
+        }
     }
 
     fn check_process(&self) -> Result<(), LinkError> {

@@ -14,6 +14,7 @@ use crate::protocol::peer::call::decode;
 use crate::protocol::peer::event::encode;
 use crate::protocol::peer::{PeerCommand, PeerEvent, tag_ticket, ticket_tag};
 use crate::protocol::{self, Command, Outcome};
+use crate::topic::board::Board;
 use crate::topic::{Filter, Topic};
 
 /// A Link, and the end behind it.
@@ -42,7 +43,14 @@ impl Scene {
     fn on(board: Option<&Arc<Board>>) -> Scene {
         let (host, far) = pair().expect("descriptors");
         Scene {
-            link: Link::over(host, None, board),
+            link: Link::over(
+                host,
+                None,
+                Near {
+                    hearing: board.cloned().map(Hearing::new),
+                    adoptions: None,
+                },
+            ),
             far,
             calls: VecDeque::new(),
         }
@@ -148,6 +156,11 @@ fn calls_that_mean_nothing_are_not_made() {
     let large = Payload::binary(vec![0; crate::limits::SERVER_MESSAGE_BYTES_MAX + 1].into());
     let to = crate::address::Address::Client(client(1));
     let room = Bytes::from(vec![b'x'; 1025]);
+    let crowd = Audience::Clients {
+        rooms: vec![Bytes::from(vec![b'x'; 1024]); 60],
+        except_rooms: Vec::new(),
+        except: None,
+    };
     let audience = Audience::Clients {
         rooms: vec![room.clone()],
         except_rooms: Vec::new(),
@@ -167,6 +180,7 @@ fn calls_that_mean_nothing_are_not_made() {
             Answer::Wanted,
         ),
         link.emit_many(&audience, "e", &json("1"), false, Answer::Wanted),
+        link.emit_many(&crowd, "e", &json("1"), false, Answer::Wanted),
         link.join(client(1), &room, Answer::Wanted),
         link.disconnect(client(1), 1006, "", Answer::Wanted),
         link.disconnect(client(1), 3000, &"x".repeat(124), Answer::Wanted),
@@ -401,6 +415,44 @@ fn the_last_event_is_the_last_and_every_call_says_so() {
 }
 
 #[test]
+fn a_connection_comes_with_what_was_read_of_it() {
+    let mut scene = Scene::new();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    let connection = HttpConnection {
+        socket: theirs.into(),
+        listener: 1,
+        address: "here".to_owned(),
+        bytes: b"GET / HTTP/1.1".to_vec(),
+    };
+    let given = scene.far.give(Item::Socket(Box::new(connection)));
+    given.expect("room");
+    let Some(Event::Http(connection)) = scene.drain().pop() else {
+        panic!("a connection");
+    };
+    assert_eq!(connection.bytes, b"GET / HTTP/1.1");
+    let socket = connection.socket;
+    let mut theirs = std::os::unix::net::UnixStream::from(socket);
+    std::io::Write::write_all(&mut theirs, b"200").expect("it is open");
+    let mut answer = [0; 3];
+    std::io::Read::read_exact(&mut &ours, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"200");
+}
+
+#[test]
+fn after_the_last_event_no_call_is_made_though_the_other_end_is_there() {
+    let mut scene = Scene::new();
+    let goodbye = PeerEvent::Goodbye {
+        code: "not_allowed",
+        reason: b"cut",
+    };
+    scene.give(&protocol::Event::Peer(&goodbye));
+    assert!(matches!(scene.drain()[..], [Event::Closed { .. }]));
+    let handled = scene.link.handle("add", Answer::Wanted);
+    assert_eq!(handled, Err(LinkError::Stopped));
+    assert_eq!(scene.call(), None);
+}
+
+#[test]
 fn a_full_queue_does_nothing_and_says_so() {
     let mut scene = Scene::new();
     let payload = Payload::binary(vec![7; 100_000].into());
@@ -443,4 +495,41 @@ fn whoever_drops_a_link_says_so_behind_its_calls() {
     assert!(matches!(kinds[0], Command::Handle { .. }), "{kinds:?}");
     assert_eq!(kinds[1..], [Command::Peer(Box::new(PeerCommand::Bye))]);
     assert!(far.is_closed());
+}
+
+#[test]
+fn in_a_child_every_call_says_so_and_nothing_that_the_parent_uses_is_touched() {
+    let mut scene = Scene::new();
+    scene.give(&protocol::Event::Gap {
+        topic: b"news",
+        count: 1,
+    });
+    scene.link.process = Process::another();
+    // Whoever had a lock when the process was forked will never give it back.
+    let inner = scene.link.inner.clone();
+    let locks = (
+        lock(&inner.intake),
+        lock(&inner.requests),
+        lock(&inner.channels),
+    );
+    let link = &scene.link;
+    let forked = Err(LinkError::Forked);
+    assert_eq!(
+        link.publish(&topic("a"), &json("1"), true, Answer::Wanted),
+        forked
+    );
+    assert_eq!(link.subscribe(&filter("a"), Answer::Wanted), forked);
+    assert_eq!(link.maybe_subscribe("a"), forked);
+    assert_eq!(link.maybe_unsubscribe("a"), forked);
+    assert_eq!(link.watch(Watch::LOG, Answer::Wanted), forked);
+    assert_eq!(link.reply(RequestId(1), json("1")), Err(LinkError::Forked));
+    assert_eq!(link.close(), Err(LinkError::Forked));
+    assert_eq!(link.client(), None);
+    assert_eq!(link.drain(&mut Vec::new(), 1), 0);
+    let Scene { link, mut far, .. } = scene;
+    drop(link);
+    drop(locks);
+    drop(inner);
+    assert!(!far.is_closed());
+    assert_eq!(far.take(&mut Vec::new()), 0);
 }

@@ -6,11 +6,12 @@
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::Code;
 use crate::shard::Credentials;
@@ -41,6 +42,12 @@ pub enum Control {
     Reload { credentials: Arc<Credentials> },
     /// Here is a session that came to this listener: a Link.
     Link { end: ShardEnd, listener: u16 },
+    /// Here is a connection that the host holds: serve it as one that came to this listener, these bytes first.
+    Adopt {
+        socket: OwnedFd,
+        listener: u16,
+        bytes: Vec<u8>,
+    },
     /// Accept no more.
     StopAccepting { reply: Reply<()> },
     /// Take no more input; answered when everything taken has been routed and handed on.
@@ -73,6 +80,17 @@ impl ControlSender {
     /// [`Unreachable`] if the channel is full or the shard has ended.
     pub fn send(&self, control: Control) -> Result<(), Unreachable> {
         self.channel.try_send(control).map_err(|_| Unreachable)?;
+        (self.wake)();
+        Ok(())
+    }
+
+    /// As [`ControlSender::send`], for a word that is to be had back.
+    ///
+    /// # Errors
+    /// Which of both it is, and the word.
+    #[expect(clippy::result_large_err, reason = "the word comes back as it went")]
+    pub fn offer(&self, control: Control) -> Result<(), TrySendError<Control>> {
+        self.channel.try_send(control)?;
         (self.wake)();
         Ok(())
     }

@@ -90,6 +90,9 @@ pub struct Epoll {
     filled: usize,
     events: Vec<Event>,
     detached: Vec<(SessionId, OwnedFd)>,
+    /// The same, to the host.
+    released: Vec<(SessionId, OwnedFd)>,
+    adopted: Vec<(u32, Option<SessionId>)>,
     scratch: Vec<u8>,
     turn: u32,
     clock: Clock,
@@ -141,6 +144,8 @@ impl Epoll {
             filled: 0,
             events: Vec::with_capacity(EVENTS_MAX),
             detached: Vec::new(),
+            released: Vec::new(),
+            adopted: Vec::new(),
             scratch: Vec::with_capacity(COPY_BYTES_MAX),
             turn: 0,
             clock,
@@ -397,6 +402,16 @@ impl Driver for Epoll {
                 bytes: Vec::new(),
             });
         }
+        for (session, socket) in std::mem::take(&mut self.released) {
+            taken.push(Taken::Released {
+                session,
+                socket: Some(socket),
+                bytes: Vec::new(),
+            });
+        }
+        for (number, session) in std::mem::take(&mut self.adopted) {
+            taken.push(Taken::Adopted { number, session });
+        }
         let rests = self
             .listeners
             .iter()
@@ -484,6 +499,19 @@ impl Driver for Epoll {
         if let Some(connection) = self.remove(session) {
             self.detached.push((session, connection.socket));
         }
+    }
+
+    fn release(&mut self, session: SessionId) {
+        if let Some(connection) = self.remove(session) {
+            self.released.push((session, connection.socket));
+        }
+    }
+
+    fn adopt(&mut self, number: u32, socket: OwnedFd) {
+        // As those that are accepted; a host may have it otherwise.
+        let is_ready = rustix::io::ioctl_fionbio(&socket, true).is_ok();
+        let session = is_ready.then(|| self.insert(socket).ok()).flatten();
+        self.adopted.push((number, session));
     }
 
     fn attach(&mut self, socket: OwnedFd) -> Option<SessionId> {

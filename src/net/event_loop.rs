@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ use crate::shard::peer::TokenChange;
 use crate::shard::{Arriving, Effect, Ending, Shard};
 
 use super::control::{Control, Reply};
+use super::links::HttpConnection;
+use super::listener::learn_remote;
 use super::population::{Population, Seat};
 use super::shard_clock::ShardClock;
 use super::{Driver, Sending, Taken};
@@ -43,6 +46,24 @@ pub enum Freight<S> {
     Parcel(Parcel),
     /// A connection that belongs to the other shard.
     Handover(Box<Handover<S>>),
+    /// A connection for the host of a Link there.
+    Http {
+        link: SessionId,
+        connection: Box<HttpConnection>,
+    },
+}
+
+impl<S> Freight<S> {
+    /// What it charges to the byte bound of a ring.
+    fn size(&self) -> usize {
+        match self {
+            Freight::Parcel(parcel) => parcel.size(),
+            Freight::Handover(handover) => size_of::<Handover<S>>() + handover.bytes.len(),
+            Freight::Http { connection, .. } => {
+                size_of::<HttpConnection>() + connection.bytes.len()
+            }
+        }
+    }
 }
 
 /// A connection that changes its shard before its first command.
@@ -62,6 +83,21 @@ struct Leaving {
     listener: u16,
     address: RemoteAddress,
     seat: Option<Seat>,
+    bytes: Vec<u8>,
+}
+
+/// A connection that the driver is about to let the host have.
+struct Releasing {
+    to: (ShardId, SessionId),
+    listener: u16,
+    address: RemoteAddress,
+    bytes: Vec<u8>,
+}
+
+/// A connection of the host's that the driver is about to have.
+struct Adopting {
+    listener: u16,
+    address: RemoteAddress,
     bytes: Vec<u8>,
 }
 
@@ -110,8 +146,12 @@ pub struct EventLoop<D: Driver> {
     /// Drained from the rings in an earlier turn, or this one's second step: for the next turn's first.
     arrivals: Vec<Handover<D::Socket>>,
     leaving: HashMap<SessionId, Leaving>,
-    /// Detached, waiting for room in a ring.
-    outgoing: VecDeque<(ShardId, Box<Handover<D::Socket>>)>,
+    releasing: HashMap<SessionId, Releasing>,
+    adopting: HashMap<u32, Adopting>,
+    /// The number of the last of these.
+    adoption: u32,
+    /// Detached or released, waiting for room in a ring.
+    outgoing: VecDeque<(ShardId, Freight<D::Socket>)>,
     taken: Vec<Taken<D::Socket>>,
     wake: Vec<ShardId>,
     /// A ring has got room after this turn's routing.
@@ -150,6 +190,9 @@ impl<D: Driver> EventLoop<D> {
             words: Vec::new(),
             arrivals: Vec::new(),
             leaving: HashMap::new(),
+            releasing: HashMap::new(),
+            adopting: HashMap::new(),
+            adoption: 0,
             outgoing: VecDeque::new(),
             taken: Vec::new(),
             wake: Vec::new(),
@@ -330,6 +373,10 @@ impl<D: Driver> EventLoop<D> {
                     self.flush_urgent();
                 }
                 Freight::Handover(handover) => self.arrivals.push(*handover),
+                // It is for nobody of this shard's, so there is nothing to be routed.
+                Freight::Http { link, connection } => {
+                    self.driver.give(link, connection);
+                }
             }
         }
         self.ports.release_all();
@@ -417,6 +464,12 @@ impl<D: Driver> EventLoop<D> {
                 socket,
                 bytes,
             } => self.detached(session, socket, &bytes),
+            Taken::Released {
+                session,
+                socket,
+                bytes,
+            } => self.released(session, socket, &bytes),
+            Taken::Adopted { number, session } => self.adopted(number, session),
         }
     }
 
@@ -443,16 +496,62 @@ impl<D: Driver> EventLoop<D> {
             return self.left();
         };
         bytes.extend_from_slice(late);
-        self.outgoing.push_back((
-            to,
-            Box::new(Handover {
-                socket,
-                listener,
-                address,
-                seat,
-                bytes,
-            }),
-        ));
+        let handover = Handover {
+            socket,
+            listener,
+            address,
+            seat,
+            bytes,
+        };
+        self.outgoing
+            .push_back((to, Freight::Handover(Box::new(handover))));
+    }
+
+    /// A connection is the host's: it goes to the shard of the Link that is to have it.
+    fn released(&mut self, session: SessionId, socket: Option<OwnedFd>, late: &[u8]) {
+        let Some(releasing) = self.releasing.remove(&session) else {
+            return;
+        };
+        self.left();
+        // Rings have them otherwise.
+        let is_ready = |socket: &OwnedFd| rustix::io::ioctl_fionbio(socket, true).is_ok();
+        let Some(socket) = socket.filter(is_ready) else {
+            return;
+        };
+        let mut bytes = releasing.bytes;
+        bytes.extend_from_slice(late);
+        let connection = Box::new(HttpConnection {
+            socket,
+            listener: releasing.listener,
+            address: releasing.address.to_string(),
+            bytes,
+        });
+        let (shard, link) = releasing.to;
+        if shard == self.shard.id() {
+            self.driver.give(link, connection);
+        } else {
+            let freight = Freight::Http { link, connection };
+            self.outgoing.push_back((shard, freight));
+        }
+    }
+
+    /// A connection of the host's is this shard's, as if it had just been accepted.
+    fn adopted(&mut self, number: u32, session: Option<SessionId>) {
+        let adopting = self.adopting.remove(&number);
+        let (Some(adopting), Some(session)) = (adopting, session) else {
+            return;
+        };
+        let Adopting {
+            listener,
+            address,
+            mut bytes,
+        } = adopting;
+        self.route_taken(Taken::Accepted {
+            session,
+            listener,
+            address,
+        });
+        self.shard.receive(session, &mut bytes);
     }
 
     fn obey(&mut self, word: Control) {
@@ -474,6 +573,22 @@ impl<D: Driver> EventLoop<D> {
                     let address = RemoteAddress::known("link");
                     self.shard.accept(session, listener, address, false);
                 }
+            }
+            Control::Adopt {
+                socket,
+                listener,
+                bytes,
+            } => {
+                let address = RemoteAddress::default();
+                learn_remote(&socket, &address);
+                self.adoption = self.adoption.wrapping_add(1);
+                let adopting = Adopting {
+                    listener,
+                    address,
+                    bytes,
+                };
+                self.adopting.insert(self.adoption, adopting);
+                self.driver.adopt(self.adoption, socket);
             }
             Control::StopAccepting { reply } => {
                 self.driver.stop_accepting();
@@ -545,14 +660,12 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         for _ in 0..self.outgoing.len() {
-            let Some((to, handover)) = self.outgoing.pop_front() else {
+            let Some((to, freight)) = self.outgoing.pop_front() else {
                 break;
             };
-            let size = size_of::<Handover<D::Socket>>() + handover.bytes.len();
-            if let Err(Freight::Handover(handover)) =
-                self.ports.push(to, Freight::Handover(handover), size)
-            {
-                self.outgoing.push_back((to, handover));
+            let size = freight.size();
+            if let Err(freight) = self.ports.push(to, freight, size) {
+                self.outgoing.push_back((to, freight));
             }
         }
         self.ports.await_room(if self.is_waiting_for_room() {
@@ -657,6 +770,23 @@ impl<D: Driver> EventLoop<D> {
                         },
                     );
                     self.driver.detach(session, to);
+                }
+                Effect::Release {
+                    session,
+                    to,
+                    listener,
+                    address,
+                    bytes,
+                } => {
+                    self.seats.remove(&session);
+                    let releasing = Releasing {
+                        to,
+                        listener,
+                        address,
+                        bytes,
+                    };
+                    self.releasing.insert(session, releasing);
+                    self.driver.release(session);
                 }
                 Effect::AskSeat { session, ip, host } => {
                     let is_seated = self.seat(session, ip);

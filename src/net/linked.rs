@@ -4,16 +4,18 @@
 //! the shard is awake: each [`Linked::take`] looks into its queues. Before a sleep it does so after the sleep was
 //! announced, so whoever comes later rings, and the waker of the inner driver ends the wait.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::address::{LINK_SLOTS, SessionId, ShardId};
-use crate::limits::TURN_BYTES_MAX;
+use crate::limits::{HTTP_WAITING_MAX, TURN_BYTES_MAX};
 use crate::shard::outbox::Chunks;
 use crate::shard::{Ending, Now};
 
-use super::links::ShardEnd;
+use super::links::{HttpConnection, ShardEnd};
 use super::{Buffer, Driver, Sending, Taken};
 
 /// Where buffers of Links begin: at a number that no place in another driver's memory has.
@@ -48,6 +50,8 @@ struct Link {
     given: usize,
     /// What is left of the send under way, in reverse order.
     sending: Chunks,
+    /// Connections for the host that found no room.
+    waiting: VecDeque<Box<HttpConnection>>,
     is_reading: bool,
     /// Its end has been told.
     is_ended: bool,
@@ -58,6 +62,11 @@ impl Link {
         self.given < self.calls.len() || self.end.has_calls()
     }
 
+    /// Does something wait for room?
+    fn is_stuck(&self) -> bool {
+        !self.sending.is_empty() || !self.waiting.is_empty()
+    }
+
     /// Has it ended, with nothing left to be read before that is told?
     fn is_over(&self) -> bool {
         self.end.is_closed() || self.end.is_host_gone() && !self.has_unread()
@@ -66,7 +75,7 @@ impl Link {
     /// Would a turn find something?
     fn has_news(&self) -> bool {
         self.is_reading && self.has_unread()
-            || !self.sending.is_empty() && (self.end.has_more_room() || self.end.is_host_gone())
+            || self.is_stuck() && (self.end.has_more_room() || self.end.is_host_gone())
             || !self.is_ended && self.is_over()
     }
 
@@ -75,8 +84,21 @@ impl Link {
         if self.end.is_host_gone() || self.end.is_closed() {
             // Nobody will read it; but what the host said before it went counts, with all that is answered.
             self.sending.clear();
+            self.waiting.clear();
         }
+        self.send_connections();
         self.end.send(&mut self.sending)
+    }
+}
+
+impl Link {
+    fn send_connections(&mut self) {
+        while let Some(connection) = self.waiting.pop_front() {
+            if let Err(connection) = self.end.send_connection(connection) {
+                self.waiting.push_front(connection);
+                return;
+            }
+        }
     }
 }
 
@@ -114,10 +136,12 @@ impl<D> Linked<D> {
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let session = session(index, slot.generation);
             if let Some(link) = &mut slot.link
-                && !link.sending.is_empty()
-                && link.send()
+                && link.is_stuck()
             {
-                sent.push(Taken::Sent { session });
+                let is_sending = !link.sending.is_empty();
+                if link.send() && is_sending {
+                    sent.push(Taken::Sent { session });
+                }
             }
         }
     }
@@ -267,6 +291,15 @@ impl<D: Driver> Driver for Linked<D> {
         self.driver.detach(session, to);
     }
 
+    fn release(&mut self, session: SessionId) {
+        debug_assert!(session.slot < LINK_SLOTS, "a Link has no descriptor");
+        self.driver.release(session);
+    }
+
+    fn adopt(&mut self, number: u32, socket: OwnedFd) {
+        self.driver.adopt(number, socket);
+    }
+
     fn attach(&mut self, socket: D::Socket) -> Option<SessionId> {
         self.driver.attach(socket)
     }
@@ -285,11 +318,24 @@ impl<D: Driver> Driver for Linked<D> {
             calls: Vec::new(),
             given: 0,
             sending: Chunks::new(),
+            waiting: VecDeque::new(),
             is_reading: true,
             is_ended: false,
         });
         self.count += 1;
         Some(session(index, slot.generation))
+    }
+
+    fn give(&mut self, link: SessionId, connection: Box<HttpConnection>) -> bool {
+        let Some(link) = self.find(link).filter(|link| !link.is_over()) else {
+            return false;
+        };
+        if link.waiting.len() >= HTTP_WAITING_MAX {
+            return false;
+        }
+        link.waiting.push_back(connection);
+        link.send_connections();
+        true
     }
 
     fn stop_accepting(&mut self) {
@@ -353,6 +399,10 @@ mod tests {
         fn close(&mut self, _: SessionId, _: bool) {}
 
         fn detach(&mut self, _: SessionId, _: ShardId) {}
+
+        fn release(&mut self, _: SessionId) {}
+
+        fn adopt(&mut self, _: u32, _: OwnedFd) {}
 
         fn attach(&mut self, (): ()) -> Option<SessionId> {
             None

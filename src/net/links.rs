@@ -24,16 +24,28 @@ pub use crate::mesh::link::CallError;
 pub enum Item {
     /// Bytes of the stream of frames.
     Bytes(Bytes),
-    /// A connection, at this place of the stream.
-    Socket(OwnedFd),
+    /// A connection that speaks plain HTTP, the host's from now on. It is nowhere in the stream.
+    Socket(Box<HttpConnection>),
+}
+
+/// A connection that the broker lets the host have.
+#[derive(Debug)]
+pub struct HttpConnection {
+    /// Non-blocking; nothing has been sent over it since the last answer of whoever had it.
+    pub socket: OwnedFd,
+    /// The index of the listener that it came to, for when it is given back.
+    pub listener: u16,
+    /// Where it comes from.
+    pub address: String,
+    /// What has been read: a request head, and perhaps more.
+    pub bytes: Vec<u8>,
 }
 
 impl Item {
     fn size(&self) -> usize {
         match self {
             Item::Bytes(bytes) => bytes.len(),
-            // Bounded by their number.
-            Item::Socket(_) => 0,
+            Item::Socket(connection) => connection.bytes.len(),
         }
     }
 }
@@ -137,6 +149,22 @@ impl ShardEnd {
         let host = &self.host;
         self.far.publish(|| host.wake());
         chunks.is_empty()
+    }
+
+    /// Sends a connection, or gives it back if there is no room.
+    pub(super) fn send_connection(
+        &mut self,
+        connection: Box<HttpConnection>,
+    ) -> Result<(), Box<HttpConnection>> {
+        let item = Item::Socket(connection);
+        let size = item.size();
+        let pushed = self.far.push(item, size);
+        let host = &self.host;
+        self.far.publish(|| host.wake());
+        pushed.map_err(|item| match item {
+            Item::Socket(connection) => connection,
+            Item::Bytes(_) => unreachable!("what was pushed comes back"),
+        })
     }
 
     /// Could `take` take something now?
@@ -282,44 +310,44 @@ impl Door {
 
 /// The Links of a broker, to end them all when a shard is gone: its own could wait for ever, and those of the others
 /// are in a broker that has to go.
-#[derive(Debug)]
-pub struct Roster {
-    /// None when they were ended.
-    hosts: Mutex<Option<Vec<Weak<HostSide>>>>,
+#[derive(Debug, Default)]
+pub struct Roster(Mutex<Hosts>);
+
+#[derive(Debug, Default)]
+struct Hosts {
+    open: Vec<Weak<HostSide>>,
+    /// They were ended.
+    is_over: bool,
 }
 
 impl Roster {
-    /// A roster of no Links.
-    pub fn new() -> Roster {
-        Roster {
-            hosts: Mutex::new(Some(Vec::new())),
-        }
-    }
-
     /// One more; false if all were ended, and then this one is, too.
     pub fn add(&self, host: &HostEnd) -> bool {
         let mut hosts = self.lock();
-        match hosts.as_mut() {
-            Some(hosts) => {
-                hosts.retain(|host| host.strong_count() > 0);
-                hosts.push(Arc::downgrade(&host.0));
-            }
-            None => host.0.end(),
+        if hosts.is_over {
+            host.0.end();
+        } else {
+            hosts.open.retain(|host| host.strong_count() > 0);
+            hosts.open.push(Arc::downgrade(&host.0));
         }
-        hosts.is_some()
+        !hosts.is_over
     }
 
     /// Ends all Links, and those to come. Hosts get what was sent before.
     pub fn end(&self) {
-        let hosts = self.lock().take();
-        for host in hosts.iter().flatten().filter_map(Weak::upgrade) {
+        let open = {
+            let mut hosts = self.lock();
+            hosts.is_over = true;
+            std::mem::take(&mut hosts.open)
+        };
+        for host in open.iter().filter_map(Weak::upgrade) {
             host.end();
         }
     }
 
     /// Nothing in here can be left half done by a panic.
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Weak<HostSide>>>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Hosts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -427,7 +455,13 @@ mod tests {
     fn a_socket_that_nobody_took_is_closed() {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
         let (host, mut far) = pair().expect("descriptors");
-        far.give(Item::Socket(theirs.into()))
+        let connection = HttpConnection {
+            socket: theirs.into(),
+            listener: 0,
+            address: String::new(),
+            bytes: Vec::new(),
+        };
+        far.give(Item::Socket(Box::new(connection)))
             .expect("there is room");
         drop(far);
         assert!(!is_readable(ours.as_fd()));
@@ -437,7 +471,7 @@ mod tests {
 
     #[test]
     fn a_roster_ends_all_links_and_those_to_come() {
-        let roster = Roster::new();
+        let roster = Roster::default();
         let (host, far) = pair().expect("descriptors");
         let (gone, _far) = pair().expect("descriptors");
         assert!(roster.add(&host) && roster.add(&gone));

@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
@@ -28,7 +29,7 @@ pub mod shard_clock;
 pub mod uring;
 pub mod waker;
 
-use links::ShardEnd;
+use links::{HttpConnection, ShardEnd};
 
 /// Something that a driver took.
 #[derive(Debug)]
@@ -51,6 +52,19 @@ pub enum Taken<S> {
         session: SessionId,
         socket: Option<S>,
         bytes: Vec<u8>,
+    },
+    /// What [`Driver::release`] asked for: an ordinary descriptor, unless there was none left and the connection is
+    /// closed; and bytes that had come already.
+    Released {
+        session: SessionId,
+        socket: Option<OwnedFd>,
+        bytes: Vec<u8>,
+    },
+    /// What [`Driver::adopt`] asked for under this number: a connection of this driver, unless there was no room for it
+    /// and it is closed.
+    Adopted {
+        number: u32,
+        session: Option<SessionId>,
     },
 }
 
@@ -130,9 +144,23 @@ pub trait Driver {
     /// Takes a connection that another driver let go.
     fn attach(&mut self, socket: Self::Socket) -> Option<SessionId>;
 
+    /// Lets a connection go, to the host, as an ordinary descriptor. Nothing is being sent over it. [`Taken::Released`]
+    /// follows, as [`Taken::Detached`] does after [`Driver::detach`].
+    fn release(&mut self, session: SessionId);
+
+    /// Takes a connection that the host holds. [`Taken::Adopted`] follows; no two under way have one number.
+    fn adopt(&mut self, number: u32, socket: OwnedFd);
+
     /// Takes a Link to a host of this process. None from a driver that has none.
     fn attach_link(&mut self, _end: ShardEnd) -> Option<SessionId> {
         None
+    }
+
+    /// Gives a connection to the host of a Link; false if it has gone or has too many already, and the connection is
+    /// closed.
+    #[expect(clippy::boxed_local, reason = "as those take it that have Links")]
+    fn give(&mut self, _link: SessionId, _connection: Box<HttpConnection>) -> bool {
+        false
     }
 
     /// Accepts no more, and closes the listeners.

@@ -111,7 +111,7 @@ impl Shard {
         }
         if let Some(stall) = stall {
             if let Some(clog) = &stall.clog {
-                self.feeds.leave(clog, id);
+                self.feeds.leave(clog, stall.place);
             }
             for (filter, _) in stall.subscribes {
                 self.unwant(&filter);

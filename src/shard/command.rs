@@ -391,6 +391,7 @@ impl Shard {
         self.announce();
         self.flush_deferred();
         self.flush_peers();
+        self.wake_waiting();
         for id in std::mem::take(&mut self.resuming) {
             self.resume_session(id);
         }
@@ -438,6 +439,9 @@ impl Shard {
             if let Some(session) = self.sessions.find(id)
                 && let Some(stall) = &mut session.stall
             {
+                if held.is_none() {
+                    stall.place = 0;
+                }
                 stall.held = held;
             }
         }

@@ -32,6 +32,8 @@ pub(super) enum Verdict {
 enum Asked {
     /// Answer with these bytes, then close.
     Answer(Vec<u8>),
+    /// Something that a host answers.
+    Host,
     /// WebSocket: what is spoken over it, and the 101 response.
     Upgrade(Protocol, Vec<u8>),
 }
@@ -57,6 +59,7 @@ impl Shard {
         };
         let settings = &self.settings.listeners[listener];
         let trusted = &self.settings.trusted;
+        let takes_http = self.hosts.take_http();
         let parsed = self.settings.fault.contain(Place::Handshake, || {
             Head::parse(trusted, &session.address, limits, input)
         });
@@ -95,7 +98,7 @@ impl Shard {
         let token = credentials::token_in(request);
         let Some((client, asked)) = fault::contain(|| {
             let (client, forwarded) = head.client(trusted, &session.address);
-            (client, asked(settings, request, &forwarded))
+            (client, asked(settings, request, &forwarded, takes_http))
         }) else {
             return self.handshake_failed(id);
         };
@@ -118,6 +121,11 @@ impl Shard {
         };
         match asked {
             Asked::Answer(answer) => self.refuse(id, &answer),
+            Asked::Host => {
+                // Without what a proxy said in front of it: the host is told whom it speaks of.
+                let bytes = input[head.preface_size()..].to_vec();
+                self.give_http(id, bytes);
+            }
             Asked::Upgrade(protocol, response) => {
                 if let Err(why) = self.let_in(id, token.as_deref()) {
                     return self.refuse(id, &why.response());
@@ -194,9 +202,11 @@ impl Shard {
                     self.open(id, &response);
                     self.come_in(id);
                 }
-                if let Some(mut stall) = stall {
-                    self.read_messages(id, &mut stall.bytes);
+                // The word may have come from another shard, and nothing is routed before all that these say is heard.
+                if let Some(session) = self.sessions.find(id) {
+                    session.stall = stall;
                 }
+                self.resume_later(id);
                 self.update_reading(id);
             }
             Verdict::Refused { reason } => {
@@ -329,7 +339,12 @@ impl Shard {
             .iter_mut()
             .rev()
             .find_map(|effect| match effect {
-                Effect::HandOver { session, bytes, .. } if *session == id => Some(bytes),
+                Effect::HandOver { session, bytes, .. }
+                | Effect::Release { session, bytes, .. }
+                    if *session == id =>
+                {
+                    Some(bytes)
+                }
                 _ => None,
             });
         if let Some(bytes) = handed {
@@ -370,8 +385,13 @@ fn asked(
     settings: &ListenerSettings,
     request: &Request<'_>,
     forwarded: &Forwarded,
+    takes_http: bool,
 ) -> Result<Asked, (Reject, Option<String>)> {
     let upgrade = handshake::upgrade(request).map_err(|reject| (reject, None))?;
+    if upgrade.is_none() && takes_http && !is_upgrade_path(settings, request.path) {
+        // Its own server decides whom it answers.
+        return Ok(Asked::Host);
+    }
     if let Err(log) = origin::check(&settings.origins, request, forwarded) {
         return Err((reject(403, "origin or host not allowed"), Some(log)));
     }

@@ -15,7 +15,8 @@
 //!
 //! The files, in the order in which a publish meets them: `handshake` (with `proxied`), `session`, `input`, `command`,
 //! `auth`, `router` (with `parcel`), `fanout` (with `log`), `outbox`, `closing`; beside them `credentials`, `rate`,
-//! `request`, `peer`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is contained when a bug panics.
+//! `request` (with `handlers`), `peer`, `resp` (with `tally`), `timer`, `wants`, `slow`, `metrics`, and `fault`: what is
+//! contained when a bug panics.
 
 #![allow(missing_docs, reason = "the comment of a variant speaks of its fields")]
 
@@ -55,6 +56,7 @@ mod command;
 mod credentials;
 mod fanout;
 pub mod fault;
+mod handlers;
 mod handshake;
 mod input;
 mod log;
@@ -111,6 +113,15 @@ pub enum Effect {
         address: RemoteAddress,
         bytes: Vec<u8>,
     },
+    /// It speaks plain HTTP, which a host takes: the session is out of this shard's table. Let the host of this Link have
+    /// the connection, with `bytes` before whatever the driver still holds.
+    Release {
+        session: SessionId,
+        to: (ShardId, SessionId),
+        listener: u16,
+        address: RemoteAddress,
+        bytes: Vec<u8>,
+    },
     /// The list of accepted tokens has changed, which is to outlive the broker.
     Tokens(TokenChange),
     /// Ask whether there is room for one more connection of this address, now that it is known; then tell the shard,
@@ -146,7 +157,9 @@ pub struct Shard {
     /// Active subscriptions of this shard's sessions.
     subscriptions: TopicTree<Subscribers>,
     /// Sessions of this shard that handle an event.
-    handlers: HashMap<bytes::Bytes, request::Handlers, foldhash::fast::RandomState>,
+    handlers: HashMap<bytes::Bytes, handlers::Handlers, foldhash::fast::RandomState>,
+    /// Which of the shards that could serve is next.
+    next_shard: usize,
     /// What this shard's sessions want of other shards, and who has been told.
     interest: Wants,
     /// What other shards told us that they want.
@@ -183,6 +196,8 @@ pub struct Shard {
     words: Vec<u8>,
     /// The next shard to deal a connection to.
     next_deal: usize,
+    /// The next host to take plain HTTP.
+    next_http: usize,
     /// No more input is taken (drain).
     is_quiet: bool,
     /// Others have been told that it is quiet: what still waits for a slow reader is as good as never read (drain).
@@ -211,6 +226,7 @@ impl Shard {
             sessions: Sessions::default(),
             subscriptions: TopicTree::default(),
             handlers: HashMap::default(),
+            next_shard: 0,
             interest: Wants::new(peers, settings.board.clone()),
             remote_filters: TopicTree::default(),
             remote_services: HashMap::default(),
@@ -239,6 +255,7 @@ impl Shard {
             channel: None,
             words: Vec::new(),
             next_deal: id.index(),
+            next_http: id.index(),
             is_quiet: false,
             is_sealed: false,
             is_leaving: false,
@@ -544,6 +561,7 @@ impl Shard {
             || self.requests.has_deferred()
             || self.tallies.has_answers()
             || self.peers.is_restless()
+            || self.feeds.is_restless()
             || !self.dirty.is_empty()
             || !self.effects.is_empty()
     }
@@ -799,7 +817,7 @@ impl Shard {
             subscriptions,
             outbox_bytes: self.outbox_bytes as u64,
             requests_pending: self.requests.pending() as u64,
-            peers: self.peers.len() as u64,
+            peers: self.peers.count() as u64,
             ..self.stats.clone()
         }
     }
@@ -811,7 +829,11 @@ impl Shard {
             ("sessions", self.sessions.len()),
             ("filters", self.subscriptions.len()),
             ("handled events", self.handlers.len()),
-            ("keys of interest", self.interest.entry_count()),
+            // That ids mean something stays so.
+            (
+                "keys of interest",
+                self.interest.entry_count() - self.interest.count(&parcel::Key::Tokens),
+            ),
             ("filters of others", self.remote_filters.len()),
             ("services of others", self.remote_services.len()),
             ("requests", self.requests.entries()),

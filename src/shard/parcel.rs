@@ -32,6 +32,8 @@ pub enum Key {
     AnyPeer(Bytes),
     /// The peer of this name.
     Peer(Bytes),
+    /// The ids that clients show: a token has been accepted.
+    Tokens,
     /// A peer that hosts clients, and what it watches.
     Host(SessionId, Watch),
     /// Of these, one that handles this event.
@@ -173,7 +175,7 @@ fn key_size(key: &Key) -> usize {
         Key::Service(name) | Key::Master(name) | Key::AnyPeer(name) | Key::Peer(name) => name.len(),
         Key::HostEvent(_, name) | Key::Behind(_, name) => name.len(),
         Key::Clogged(receiver, name) => receiver.size() + name.len(),
-        Key::Host(..) => 0,
+        Key::Host(..) | Key::Tokens => 0,
     }
 }
 

@@ -124,6 +124,11 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Of what stands before the request.
+    pub fn preface_size(&self) -> usize {
+        self.preface.size
+    }
+
     /// The bytes of both.
     pub fn size(&self) -> usize {
         self.preface.size + self.request.head_size

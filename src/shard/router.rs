@@ -148,7 +148,7 @@ impl Shard {
             key @ (Key::Host(..) | Key::HostEvent(..)) => self.take_host_edge(from, key, edge.up),
             key @ (Key::Behind(..) | Key::Clogged(..)) => self.take_feed_edge(from, key, edge.up),
             Key::Service(event) => self.take_service_edge(from, event, edge.up),
-            key @ (Key::Master(_) | Key::AnyPeer(_) | Key::Peer(_)) => {
+            key @ (Key::Master(_) | Key::AnyPeer(_) | Key::Peer(_) | Key::Tokens) => {
                 self.take_peer_edge(from, key, edge.up);
             }
         }

@@ -75,6 +75,8 @@ pub struct Stall {
     pub until: Since,
     /// The peer, or those who handle its event, that the command waits for: they are behind.
     pub clog: Option<Clog>,
+    /// Its place among those that wait for the same, which it keeps until it was carried out; 0 if it never waited.
+    pub place: u64,
     /// When a request that has waited for them is over.
     pub busy: Since,
 }

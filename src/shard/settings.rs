@@ -115,14 +115,16 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// Who lets sessions in.
     pub admission: Admission,
-    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
-    pub board: Option<Arc<Board>>,
+    /// Is the broker a part of another program?
+    pub is_embedded: bool,
     /// Which peers may come in.
     pub accept_peers: AcceptPeers,
     /// The tokens that peers had accepted when the broker ended last.
     pub accepted: Vec<Acceptance>,
     /// What ids of accepted clients are made from; drawn at the broker's start.
     pub token_key: [u8; 32],
+    /// Where the shards count what their sessions listen to, for publishers outside: in a broker that may have Links.
+    pub board: Option<Arc<Board>>,
     /// The fault that tests plant.
     pub fault: Fault,
 }
@@ -143,17 +145,21 @@ impl Settings {
             listeners: Vec::new(),
             trusted: TrustedProxies::default(),
             admission: Admission::Open,
-            board: None,
+            is_embedded: false,
             accept_peers: AcceptPeers::Any,
             accepted: Vec::new(),
             token_key: [0; 32],
+            board: None,
             fault: Fault::default(),
         }
     }
 
-    /// Can peers come, from outside or as Links of this process? Only then the ids that clients show mean something.
-    pub fn has_peers(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.peers)
+    /// Do the ids that clients show mean something from the start? Where peers can come from outside, or tokens were
+    /// accepted before.
+    pub fn has_tokens(&self) -> bool {
+        let mut listeners = self.listeners.iter();
+        let from_outside = listeners.any(|listener| listener.peers && !listener.in_process);
+        from_outside || !self.accepted.is_empty()
     }
 
     /// Does a peer's address decide anything? Then it has to be known before its first byte is looked at.

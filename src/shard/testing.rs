@@ -13,9 +13,6 @@ use bytes::Bytes;
 use crate::address::{ClientId, RemoteAddress, SessionId, ShardId};
 use crate::limits::{FEED_BYTES_MAX, Limits, MIB, RING_BYTES_MAX, RING_ENTRIES_MAX};
 use crate::protocol::clusterws::{Dialect, Generation};
-use crate::protocol::peer::call::Call;
-use crate::protocol::peer::event::{Arrived, Told};
-use crate::protocol::peer::{self, Admitted, Watch};
 use crate::topic::Filter;
 use crate::ws::frame::Opcode;
 use crate::ws::origin::OriginRules;
@@ -67,6 +64,8 @@ pub struct House {
     pub now: Now,
     /// Handed over: session, to, bytes.
     pub handed_over: Vec<(Who, ShardId, Vec<u8>)>,
+    /// Connections that were let go to the host of a Link, with all that came.
+    pub released: Vec<(Who, (ShardId, SessionId), Vec<u8>)>,
     /// Sessions that asked for a seat, and for which address.
     pub seats_asked: Vec<(Who, IpAddr)>,
     /// What the edge would keep.
@@ -148,6 +147,7 @@ impl House {
                 .collect(),
             now,
             handed_over: Vec::new(),
+            released: Vec::new(),
             seats_asked: Vec::new(),
             token_changes: Vec::new(),
             seats: usize::MAX,
@@ -223,62 +223,6 @@ impl House {
         who
     }
 
-    /// A peer from outside that is welcome.
-    pub fn connect_peer(&mut self, shard: usize, name: &str) -> Who {
-        self.enter_peer(shard, PEERS, name)
-    }
-
-    /// A Link of this process that is welcome.
-    pub fn connect_link(&mut self, shard: usize, name: &str) -> Who {
-        self.enter_peer(shard, LINKS, name)
-    }
-
-    fn enter_peer(&mut self, shard: usize, listener: u16, name: &str) -> Who {
-        let who = self.say_hello(shard, listener, name, "");
-        self.settle();
-        assert_eq!(self.told(who), ["welcome"], "{name}");
-        who
-    }
-
-    /// A peer that has said HELLO, for the next turn.
-    pub fn say_hello(&mut self, shard: usize, listener: u16, name: &str, key: &str) -> Who {
-        let who = self.accept(shard, listener, false);
-        let (name, key) = (name.as_bytes(), key.as_bytes());
-        self.call(who, &Call::Hello { name, key });
-        who
-    }
-
-    /// A call of a peer, for the next turn.
-    pub fn call(&mut self, who: Who, call: &Call<'_>) {
-        let mut bytes = Vec::new();
-        peer::write_call(call, &mut bytes);
-        self.bytes(who, &bytes);
-    }
-
-    /// A call, its turn, and what the peer was told since.
-    pub fn ask_peer(&mut self, who: Who, call: &Call<'_>) -> Vec<String> {
-        self.call(who, call);
-        self.settle();
-        self.told(who)
-    }
-
-    /// What a peer was told, in short: the event, and what is in it.
-    pub fn told(&mut self, who: Who) -> Vec<String> {
-        let received = std::mem::take(&mut self.wire(who).received);
-        let mut told = Vec::new();
-        let mut rest = &received[..];
-        while let Some((size, after)) = rest.split_first_chunk::<4>() {
-            let size = u32::from_le_bytes(*size) as usize;
-            let Some(frame) = after.get(..size) else {
-                break;
-            };
-            told.push(in_short(&peer::read_event(frame).expect("an event")));
-            rest = &after[size..];
-        }
-        self.wire(who).received = rest.to_vec();
-        told
-    }
-
     /// Bytes of a client, for its shard's next turn; those of one turn come in one piece.
     pub fn bytes(&mut self, who: Who, bytes: &[u8]) {
         let inputs = &mut self.inputs[who.shard];
@@ -313,27 +257,6 @@ impl House {
     /// What others call a client.
     pub fn client_id(&self, who: Who) -> ClientId {
         self.shards[who.shard].client_id(who.id)
-    }
-
-    /// A Link that watches this.
-    pub fn host(&mut self, shard: usize, name: &str, mask: Watch) -> Who {
-        let host = self.connect_link(shard, name);
-        self.watch(host, mask);
-        host
-    }
-
-    /// A peer watches this from now on.
-    pub fn watch(&mut self, host: Who, mask: Watch) {
-        let told = self.ask_peer(host, &Call::Watch { ticket: 7, mask });
-        assert_eq!(told, ["done 7"]);
-    }
-
-    /// A host's word on a client, and the turns that it takes.
-    pub fn verdict(&mut self, host: Who, client: Who, verdict: Admitted) {
-        let client = self.client_id(client);
-        let verdict = &verdict;
-        self.call(host, &Call::Admit { client, verdict });
-        self.settle();
     }
 
     /// The client reads no more: the next send stays in flight.
@@ -381,6 +304,11 @@ impl House {
         let (told, rest) = messages(&received);
         self.wire(who).received = received[received.len() - rest..].to_vec();
         told
+    }
+
+    /// They have not been looked at yet.
+    pub fn unread(&mut self, who: Who, bytes: &[u8]) {
+        self.wire(who).received = bytes.to_vec();
     }
 
     /// The bytes that came.
@@ -556,6 +484,12 @@ impl House {
                 self.free[shard].push(session.slot);
                 self.handed_over.push((who(session), to, bytes));
             }
+            Effect::Release {
+                session, to, bytes, ..
+            } => {
+                self.free[shard].push(session.slot);
+                self.released.push((who(session), to, bytes));
+            }
             Effect::AskSeat { session, ip, host } => {
                 let who = who(session);
                 self.seats_asked.push((who, ip));
@@ -689,8 +623,11 @@ impl House {
                     "{charged} bytes wait, and clients go on"
                 );
             }
-            if let Some(clog) = session.stall.as_ref().and_then(|stall| stall.clog.as_ref()) {
-                assert!(shard.feeds.has(clog, session.id), "it will be woken");
+            if let Some(stall) = &session.stall
+                && let Some(clog) = &stall.clog
+            {
+                let is_listed = shard.feeds.has(clog, stall.place, session.id);
+                assert!(is_listed, "it will be woken");
                 clogged += 1;
             }
         }
@@ -701,6 +638,10 @@ impl House {
         }
         for name in shard.peers.names() {
             interest.insert(Key::Peer(name.clone()), 1);
+        }
+        let tokens = shard.interest.count(&Key::Tokens);
+        if tokens > 0 {
+            interest.insert(Key::Tokens, tokens);
         }
         for (key, count) in &interest {
             assert_eq!(shard.interest.count(key), *count, "{key:?}");
@@ -722,107 +663,6 @@ impl House {
         assert_eq!(shard.interest.iter().count(), 0);
         assert_eq!(shard.stats().requests_pending, 0);
     }
-}
-
-/// An event of a peer.
-fn in_short(told: &Told<'_>) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let who = |peer: &[u8], client: Option<ClientId>| match (peer, client) {
-        (b"", None) => "nobody".to_owned(),
-        (b"", Some(client)) => format!("{}:{}", client.shard, client.session.slot),
-        (name, _) => text(name),
-    };
-    match *told {
-        Told::Welcome { .. } => "welcome".to_owned(),
-        Told::Done { ticket, payload } if payload.bytes.is_empty() => format!("done {ticket}"),
-        Told::Done { ticket, payload } => format!("done {ticket} {}", text(payload.bytes)),
-        Told::Failed { ticket, code, .. } => format!("failed {ticket} {}", text(code)),
-        Told::Message {
-            topic,
-            context,
-            payload,
-            ..
-        } => {
-            let [topic, context, payload] = [topic, context, payload.bytes].map(text);
-            format!("message {topic} {context} {payload}")
-        }
-        Told::Gap { topic, count } => format!("gap {} {count}", text(topic)),
-        Told::Event {
-            client,
-            peer,
-            event,
-            payload,
-        } => {
-            let [event, payload] = [event, payload.bytes].map(text);
-            format!("event {event} {payload} from {}", who(peer, client))
-        }
-        Told::Request {
-            number,
-            client,
-            peer,
-            event,
-            payload,
-            ..
-        } => {
-            let [event, payload] = [event, payload.bytes].map(text);
-            let from = who(peer, Some(client));
-            format!("request {number} {event} {payload} from {from}")
-        }
-        Told::Admit(of) => format!("admit {}", arrived(&of)),
-        Told::Connect(of) => format!("connect {}", arrived(&of)),
-        Told::Disconnect {
-            client,
-            code,
-            reason,
-        } => format!(
-            "disconnect {} {code} {}",
-            who(b"", Some(client)),
-            text(reason)
-        ),
-        Told::Subscribed { client, up, filter } => {
-            let verb = if up { "subscribed" } else { "unsubscribed" };
-            format!("{verb} {} {}", who(b"", Some(client)), text(filter))
-        }
-        Told::Published {
-            client,
-            topic,
-            payload,
-        } => {
-            let [topic, payload] = [topic, payload.bytes].map(text);
-            format!("published {} {topic} {payload}", who(b"", Some(client)))
-        }
-        Told::Occupied { up, filter } => {
-            let verb = if up { "occupied" } else { "vacated" };
-            format!("{verb} {}", text(filter))
-        }
-        Told::Peer { up, name } => {
-            format!("peer {} {}", if up { "up" } else { "down" }, text(name))
-        }
-        Told::TokenUp { token, .. } => format!("token up {}", text(token)),
-        Told::TokenDown { token, .. } => format!("token down {}", text(token)),
-        Told::TokenRejected { token } => format!("token rejected {}", text(token)),
-        Told::Probe => "probe".to_owned(),
-        Told::Goodbye { code, reason } => format!("goodbye {} {}", text(code), text(reason)),
-        ref other => format!("{other:?}"),
-    }
-}
-
-/// A client that has come in, or wants to: where it is, what it speaks, its path and query, its headers' count, who it is.
-fn arrived(of: &Arrived<'_>) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let ClientId { shard, session, .. } = of.client;
-    let [protocol, path, query, user] = [of.protocol, of.path, of.query, of.user].map(text);
-    let query = if query.is_empty() {
-        query
-    } else {
-        format!("?{query}")
-    };
-    let user = if user.is_empty() {
-        user
-    } else {
-        format!(" {user}")
-    };
-    format!("{shard}:{} {protocol} {path}{query}{user}", session.slot)
 }
 
 /// One frame of a client, masked with zeros.

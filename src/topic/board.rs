@@ -45,7 +45,7 @@ enum Place<'a> {
     /// A counter, and those of its kind.
     Leveled(usize, &'a AtomicU32),
     Globs,
-    /// Nobody publishes to it.
+    /// Nobody publishes to rooms.
     Nowhere,
 }
 

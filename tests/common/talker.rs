@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use super::DEADLINE;
 use super::broker::lines;
@@ -25,10 +25,24 @@ impl Talker {
         Talker { child, heard }
     }
 
-    /// The next line begins so.
-    pub fn expect(&mut self, beginning: &str) {
+    /// The next line, which begins so.
+    pub fn expect(&mut self, beginning: &str) -> String {
         let line = self.line(beginning);
         assert!(line.starts_with(beginning), "{line:?} for {beginning:?}");
+        line
+    }
+
+    /// It says these last lines, in any order, and ends well.
+    pub fn expect_end(&mut self, mut lines: Vec<&str>) {
+        while !lines.is_empty() {
+            let line = self.line("the end");
+            let known = lines.iter().position(|known| *known == line);
+            lines.remove(known.unwrap_or_else(|| panic!("{line:?}, not one of {lines:?}")));
+        }
+        let more = self.heard.recv_timeout(DEADLINE);
+        assert_eq!(more, Err(RecvTimeoutError::Disconnected));
+        let status = super::broker::wait_exit(&mut self.child, DEADLINE);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
     }
 
     /// The next lines are these.

@@ -13,6 +13,7 @@ pub mod input;
 pub mod interest;
 pub mod native;
 pub mod peer;
+pub mod peers;
 pub mod proxy;
 pub mod received;
 pub mod resp;

@@ -1,5 +1,5 @@
 //! What a client of the shard target received: a stream of bytes that has to be a response head and frames, or values of
-//! RESP, and messages that have to make sense to somebody who remembers what was said before.
+//! RESP, or events of the peer protocol, and messages that have to make sense to somebody who remembers what was said before.
 //!
 //! Checked for every message: it is JSON; a delivery lies within a stay (subscribe ack to unsubscribe ack); of one
 //! publisher and topic they come in order, none twice, and none is missing unless the topic's policy may skip. In
@@ -8,11 +8,13 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use pubsub::address::ClientId;
 use pubsub::protocol::clusterws::Dialect;
 use pubsub::protocol::json::Members;
 use pubsub::topic::{Filter, Topic};
 use serde_json::value::RawValue;
 
+use super::peers::Calls;
 use super::values::{Heard, Value, Values};
 
 /// Publications that one publisher numbers together: its number, the topic, and whether it gets them itself.
@@ -27,6 +29,8 @@ pub enum News {
     Came(Series, u64),
     /// A request with this number came.
     Asked(u64),
+    /// A client wants to come in.
+    Arrived(ClientId),
 }
 
 /// A subscription from its ack to that of its end.
@@ -46,6 +50,7 @@ pub enum Speech {
     /// In this dialect; the configuration has come.
     Clusterws(Dialect, bool),
     Resp(Values),
+    Peer(Calls),
 }
 
 #[derive(Default, PartialEq, Eq, Clone, Copy, Debug)]
@@ -79,13 +84,18 @@ pub struct Received {
 impl Received {
     /// Is it open, as far as the client can see?
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Frames || matches!(self.speech, Speech::Resp(_))
+        match &self.speech {
+            Speech::Resp(_) => true,
+            Speech::Peer(calls) => calls.is_welcome && !calls.is_over,
+            Speech::Native | Speech::Clusterws(..) => self.phase == Phase::Frames,
+        }
     }
 
     /// Were these the last words of a connection? (RESP has none of its own.)
     pub fn is_finished(&self) -> bool {
-        match self.speech {
+        match &self.speech {
             Speech::Resp(_) => self.bytes.is_empty(),
+            Speech::Peer(calls) => calls.is_between_frames(),
             Speech::Native | Speech::Clusterws(..) => {
                 matches!(self.phase, Phase::Body | Phase::Closed)
             }
@@ -94,6 +104,11 @@ impl Received {
 
     /// Takes what was sent.
     pub fn take(&mut self, chunks: &[Bytes], news: &mut Vec<News>) {
+        if let Speech::Peer(_) = self.speech {
+            return chunks
+                .iter()
+                .for_each(|chunk| self.take_events(chunk, news));
+        }
         for chunk in chunks {
             self.bytes.extend_from_slice(chunk);
         }
@@ -168,6 +183,8 @@ impl Received {
             (Some("\"ack\""), Some("\"unsubscribe\"")) => drop(self.stays.remove(name())),
             (Some("\"ack\""), Some("\"publish\"")) => news.extend(number().map(News::Published)),
             (Some("\"request\""), _) => news.extend(number().map(News::Asked)),
+            // Where it went to many it counts; nobody sees what it was.
+            (Some("\"event\""), _) => self.deliveries += 1,
             (Some("\"gap\""), _) => {
                 let count = value("\"count\"").and_then(|count| count.parse::<u64>().ok());
                 self.gaps += count.expect("a gap has a count");
@@ -176,7 +193,7 @@ impl Received {
         }
     }
 
-    fn begin_stay(&mut self, key: &str) {
+    pub fn begin_stay(&mut self, key: &str) {
         self.stays_begun += 1;
         let number = self.stays_begun;
         self.stays.entry(key.to_owned()).or_insert_with(|| Stay {
@@ -245,19 +262,27 @@ impl Received {
                     news.push(News::Came(series, number));
                 }
             }
-            ("\"e\"", true) => {}
+            ("\"e\"", true) => self.deliveries += 1,
             (_, _) => panic!("the configuration is not the first: {shown}"),
         }
     }
 
-    fn deliver(&mut self, context: &str, topic: Option<&str>, message: Option<&str>, text: &str) {
+    pub fn deliver(
+        &mut self,
+        context: &str,
+        topic: Option<&str>,
+        message: Option<&str>,
+        text: &str,
+    ) {
+        let is_peer = matches!(self.speech, Speech::Peer(_));
         let Some(stay) = self.stays.get_mut(context) else {
             panic!("a delivery outside of a stay: {text}");
         };
         let Some((series, number)) = message.and_then(|message| stamp(topic?, message)) else {
             return;
         };
-        let may_skip = skips(&series.1) && context.starts_with('"');
+        // Peers miss some of any topic rather than be closed.
+        let may_skip = is_peer || skips(&series.1) && context.starts_with('"');
         if let Some(last) = stay.last.insert(series, number) {
             assert!(number > last, "{number} after {last}: {text}");
             assert!(

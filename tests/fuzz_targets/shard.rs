@@ -2,7 +2,8 @@
 //! lowest five bits count) and its arguments, mostly digits. So inputs can be read and written:
 //! `g00 s01 g10 p112` opens two connections, subscribes one, lets the other publish; each space is a turn.
 //!
-//! `}00 |00 p001` does the same in ClusterWS, `~00 {00` in RESP; publishing is the same step for all of them.
+//! `}00 |00 p001` does the same in ClusterWS, `~00 {00` in RESP; publishing is the same step for all of them. `_200` has
+//! a peer come, and the next `_200` has it subscribe.
 //!
 //! What has to be so is in `shards` (each turn, and when all is over) and in `received` (each message), with `values` for
 //! RESP; what the clients of other protocols say is in `speakers`.
@@ -12,6 +13,7 @@ use pubsub::address::proxies::TrustedProxies;
 use pubsub::address::{ClientId, ShardId};
 use pubsub::limits::{KIB, Limits, SEND_BYTES_MAX};
 use pubsub::protocol::clusterws::{Dialect, Generation};
+use pubsub::protocol::peer::Watch;
 use pubsub::secret::Secret;
 use pubsub::shard::Ending;
 use pubsub::shard::auth::{Access, AccessRule, Who};
@@ -39,6 +41,10 @@ const EVENTS: [&str; 4] = ["add", "log", "e", "none"];
 const PATHS: [&str; 3] = ["/", "/", "/ws"];
 /// The first of the listeners that speak RESP; the other deals its connections.
 const RESP: u16 = 3;
+/// The one for peers.
+const PEERS: u16 = 5;
+/// A peer of the world's own, where nobody comes in unasked: no step is about it.
+const HOST: usize = CLIENTS;
 /// What ClusterWS clients ask for, and what they are.
 const DIALECTS: [(&str, Generation, bool); 5] = [
     ("", Generation::Three, false),
@@ -58,7 +64,13 @@ pub fn run(input: &[u8]) {
     } else {
         24
     };
-    let mut world = World::new(settings, password, CLIENTS);
+    let must_ask = settings.admission == Admission::Host;
+    let mut world = World::new(settings, password, CLIENTS + 1);
+    if must_ask {
+        world.connect_peer(HOST, PEERS);
+        world.watch(HOST, Watch::ADMIT.0);
+        (0..8).for_each(|_| world.turn_all());
+    }
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
@@ -69,7 +81,7 @@ pub fn run(input: &[u8]) {
         world.settle();
     }
     match end {
-        0 => (0..CLIENTS).for_each(|client| world.end(client, Ending::Failed)),
+        0 => (0..=HOST).for_each(|client| world.end(client, Ending::Failed)),
         1 => world.close_all(0),
         2 => {
             // Half of them do not read their last words.
@@ -78,11 +90,11 @@ pub fn run(input: &[u8]) {
             }
             world.close_all(1000);
         }
-        _ => (0..CLIENTS).for_each(|client| world.end(client, Ending::EndOfInput)),
+        _ => (0..=HOST).for_each(|client| world.end(client, Ending::EndOfInput)),
     }
     world.turn_all();
     // Who came too late to be closed, or waits with unread bytes behind its end.
-    (0..CLIENTS).for_each(|client| {
+    (0..=HOST).for_each(|client| {
         if world.clients[client]
             .as_ref()
             .is_some_and(|client| client.is_fast)
@@ -129,6 +141,14 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
             let client = input.below(CLIENTS);
             world.say_resp(client, input.below(16), input.below(8));
         }
+        0x7f => {
+            let (client, what, which) = (input.below(CLIENTS), input.below(16), input.below(8));
+            if world.is_peer(client) {
+                world.say_peer(client, what, which);
+            } else {
+                world.connect_peer(client, PEERS);
+            }
+        }
         b'b' => {
             let (shard, topic) = (input.below(3), TOPICS[input.below(8)]);
             let size = input.below(10);
@@ -139,6 +159,8 @@ fn step(world: &mut World, input: &mut Input<'_>, unit: usize) {
             if let Some(Speech::Resp(_)) = world.speech(client) {
                 world.run_wild(client);
                 world.send(client, b"QUIT\r\n");
+            } else if world.is_peer(client) {
+                world.say_peer(client, 15, 0);
             } else {
                 world.send(client, &frame(0x88, &1000_u16.to_be_bytes()));
             }
@@ -299,7 +321,7 @@ fn say(world: &mut World, client: usize, text: &str) {
 
 /// What makes sense where WebSocket is spoken.
 fn say_bytes(world: &mut World, client: usize, bytes: &[u8]) {
-    if let Some(Speech::Resp(_)) = world.speech(client) {
+    if let Some(Speech::Resp(_) | Speech::Peer(_)) = world.speech(client) {
         world.run_wild(client);
     }
     world.send(client, bytes);
@@ -380,6 +402,11 @@ fn settings(input: &mut Input<'_>) -> (Settings, Option<Secret>) {
         dealt,
         ..ListenerSettings::default()
     };
+    let peers = ListenerSettings {
+        peers: true,
+        client_services: true,
+        ..ListenerSettings::default()
+    };
     let dealt = ListenerSettings {
         dealt: true,
         ..open.clone()
@@ -398,7 +425,7 @@ fn settings(input: &mut Input<'_>) -> (Settings, Option<Secret>) {
             slow("d", SlowPolicy::DropOldest),
             slow("c", SlowPolicy::Conflate),
         ]),
-        listeners: vec![open, dealt, strict, resp(false), resp(true)],
+        listeners: vec![open, dealt, strict, resp(false), resp(true), peers],
         trusted: TrustedProxies::default(),
         server_limits: Limits {
             subscriptions_max: 1000,

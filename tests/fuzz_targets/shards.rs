@@ -9,14 +9,14 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pubsub::address::{RemoteAddress, SessionId, ShardId};
+use pubsub::address::{ClientId, RemoteAddress, SessionId, ShardId};
 use pubsub::limits::{OUTBOX_ENTRY_BYTES, RING_BYTES_MAX, RING_ENTRIES_MAX, SEND_BYTES_MAX};
 use pubsub::message::Payload;
 use pubsub::secret::Secret;
 use pubsub::shard::auth::Access;
 use pubsub::shard::parcel::Parcel;
 use pubsub::shard::settings::Settings;
-use pubsub::shard::{Credentials, Effect, Ending, Now, Shard, Verdict};
+use pubsub::shard::{Credentials, Effect, Ending, Now, Shard};
 use pubsub::topic::Topic;
 
 use super::received::{self, News, Received, Series, Speech};
@@ -75,7 +75,6 @@ enum Taken {
     },
     Sent(SessionId),
     Ended(SessionId, Ending),
-    Admit(SessionId, Verdict),
     Publish(Topic, Payload),
     Quiesce,
     CloseAll(u64),
@@ -101,7 +100,8 @@ pub struct World {
     /// The next generation of each slot, and whether it is taken.
     slots: Vec<Vec<(u32, bool)>>,
     pub clients: Vec<Option<Client>>,
-    asked: VecDeque<(usize, SessionId)>,
+    /// Clients that want to come in: the peer that was asked, its number, and the client.
+    pub asked: VecDeque<(usize, u64, ClientId)>,
     now_ms: u64,
     next_number: u64,
     deliveries: u64,
@@ -198,7 +198,7 @@ impl World {
             refused,
         });
         let has_rules = self.settings.access != Access::default();
-        if has_rules && !self.is_native(index) {
+        if has_rules && !self.is_native(index) && !self.is_peer(index) {
             // What is refused then is not told in all protocols.
             self.run_wild(index);
         }
@@ -208,6 +208,11 @@ impl World {
     pub fn is_native(&self, index: usize) -> bool {
         let client = self.clients[index].as_ref();
         client.is_some_and(|client| matches!(client.received.speech, Speech::Native))
+    }
+
+    /// Is this client a peer?
+    pub fn is_peer(&self, index: usize) -> bool {
+        matches!(self.speech(index), Some(Speech::Peer(_)))
     }
 
     /// What a client speaks, if it is there.
@@ -246,7 +251,7 @@ impl World {
         let from = client.number;
         // Others leave nobody out, and RESP has a space of names that only it sees.
         let is_shard = !echo && matches!(client.received.speech, Speech::Resp(_));
-        let echo = echo || !self.is_native(index);
+        let echo = echo || !self.is_native(index) && !self.is_peer(index);
         let way = self.way_of(index, topic, is_shard);
         if let Some(Way::Plain(bytes)) = &way {
             return self.send(index, bytes);
@@ -280,6 +285,9 @@ impl World {
                 values.expected.push_back(Answer::Receivers(id));
                 let size = format!("${}\r\n", message.len()).into_bytes();
                 [before, size, message.into_bytes(), after].concat()
+            }
+            (Some(Way::Numbered(..)), Speech::Peer(calls)) => {
+                calls.publication(&series, message, id)
             }
             (Some(Way::Numbered(before, after)), _) => {
                 frame(0x81, &[before, message.into_bytes(), after].concat())
@@ -324,19 +332,6 @@ impl World {
 
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
-    }
-
-    /// The host's word on the session that asked first.
-    pub fn admit(&mut self, is_admitted: bool) {
-        if let Some((shard, session)) = self.asked.pop_front() {
-            let identity = Some(Box::new(pubsub::shard::Identity::named("somebody")));
-            let verdict = if is_admitted {
-                Verdict::Admitted { identity }
-            } else {
-                Verdict::Refused
-            };
-            self.inputs[shard].push(Taken::Admit(session, verdict));
-        }
     }
 
     pub fn publish_as_host(&mut self, shard: usize, topic: &str, payload: Bytes) {
@@ -447,7 +442,6 @@ impl World {
             Taken::Received { session, mut bytes } => shard.receive(session, &mut bytes),
             Taken::Sent(session) => shard.sent(session),
             Taken::Ended(session, ending) => shard.ended(session, ending),
-            Taken::Admit(session, verdict) => shard.admit(session, verdict),
             // A full ring refuses it, whole.
             Taken::Publish(topic, payload) => drop(shard.publish_as_host(topic, payload)),
             Taken::Quiesce => shard.quiesce(),
@@ -558,7 +552,8 @@ impl World {
                     let is_finished = client.received.is_finished();
                     assert!(is_finished, "shut down without last words");
                 }
-                Effect::Close { session, .. } => {
+                // The host's, from then on.
+                Effect::Close { session, .. } | Effect::Release { session, .. } => {
                     let index = self.index_of(at, session);
                     self.clients[index] = None;
                     self.slots[at][session.slot as usize].1 = false;
@@ -586,7 +581,8 @@ impl World {
                     self.arrivals[to.index()].push((index, listener, bytes));
                 }
                 Effect::AskSeat { .. } => unreachable!("no bound per address is set"),
-                Effect::AskHost(asked) => self.asked.push_back((at, asked.session)),
+                // Whoever keeps the list keeps it.
+                Effect::Tokens(_) => {}
             }
         }
     }
@@ -613,6 +609,7 @@ impl World {
             match news {
                 News::Came(..) => {}
                 News::Asked(number) => client.asked.push_back(number),
+                News::Arrived(who) => self.asked.push_back((index, client.number, who)),
                 News::Published(id) => {
                     if let Some((series, number, subscribers)) = client.unacked.remove(&id) {
                         let dues = subscribers.into_iter();
@@ -722,7 +719,7 @@ impl World {
             && !self.clients.iter().flatten().any(is_unread)
     }
 
-    /// Whoever speaks RESP was answered all that it asked. Where there are rates it may wait for its own, and no time
+    /// Whoever speaks RESP, or is a peer, was answered all that it asked. Where there are rates it may wait for its own, and no time
     /// passes here.
     fn check_answers(&self) {
         let limits = &self.settings.server_limits;
@@ -731,11 +728,14 @@ impl World {
         }
         for client in self.clients.iter().flatten() {
             let is_there = !client.has_ended && !client.is_shut_down && !self.is_quiet;
-            if let Speech::Resp(values) = &client.received.speech
-                && is_there
-                && !values.is_lenient
-            {
-                assert!(values.expected.is_empty(), "unanswered: {values:?}");
+            match &client.received.speech {
+                Speech::Resp(values) if is_there && !values.is_lenient => {
+                    assert!(values.expected.is_empty(), "unanswered: {values:?}");
+                }
+                Speech::Peer(calls) if is_there && !client.is_wild => {
+                    assert!(calls.is_answered(), "unanswered: {calls:?}");
+                }
+                _ => {}
             }
         }
     }
@@ -748,7 +748,8 @@ impl World {
             };
             let received = &client.received;
             // Whoever left, or was told that something is missing, may miss it.
-            let is_told = received.gaps > 0 && received::skips(&series.1);
+            let may_miss = received::skips(&series.1) || matches!(received.speech, Speech::Peer(_));
+            let is_told = received.gaps > 0 && may_miss;
             let has_left = client.is_failed || client.is_shut_down;
             if !received.is_open() || has_left || is_told {
                 continue;

@@ -165,6 +165,7 @@ impl World {
         let known = &client.known;
         match &mut client.received.speech {
             Speech::Native => None,
+            Speech::Peer(_) => Some(Way::Numbered(Vec::new(), Vec::new())),
             Speech::Clusterws(dialect, _) => {
                 let key = char::from(dialect.key());
                 let is_relayed =

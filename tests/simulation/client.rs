@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use pubsub::protocol::peer::call::{Call, write_call};
+
 use crate::clusterws::{Clusterws, DIALECTS, Dialect};
 use crate::frames;
 use crate::names::{Filter, Topic};
 use crate::native::Native;
 use crate::network::{ConnectionId, Read};
 use crate::oracle::{Kind, Moment};
+use crate::peer::Peer;
 use crate::profile::Profile;
 use crate::resp::{self, Resp};
 use crate::stage::Stage;
@@ -23,6 +26,7 @@ pub enum Protocol {
     Native,
     Clusterws(Dialect),
     Resp,
+    Peer,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,12 +87,14 @@ pub struct Client {
     pub refuses_pings: bool,
     /// The payloads of its pings (WebSocket) that wait for a pong.
     pub pings: VecDeque<Vec<u8>>,
-    /// What only a native one has.
+    /// What only one that serves has: a native one, or a peer.
     pub native: Native,
     /// What only one of ClusterWS has.
     pub clusterws: Clusterws,
     /// What only one of RESP has.
     pub resp: Resp,
+    /// What only a peer has.
+    pub peer: Peer,
 }
 
 impl Protocol {
@@ -97,6 +103,7 @@ impl Protocol {
         match self {
             Protocol::Native | Protocol::Clusterws(_) => 0,
             Protocol::Resp => 2,
+            Protocol::Peer => 4,
         }
     }
 }
@@ -120,7 +127,7 @@ impl Client {
         let now_ms = stage.network.borrow().now_ms;
         let dialect = match protocol {
             Protocol::Clusterws(dialect) => dialect,
-            Protocol::Native | Protocol::Resp => DIALECTS[0],
+            Protocol::Native | Protocol::Resp | Protocol::Peer => DIALECTS[0],
         };
         let mut client = Client {
             index,
@@ -147,15 +154,27 @@ impl Client {
             native: Native::default(),
             clusterws: Clusterws::new(dialect, profile, now_ms),
             resp: Resp::new(profile),
+            peer: Peer::new(profile),
         };
         let mut first = Vec::new();
         match protocol {
-            Protocol::Native => first = frames::head("/"),
+            Protocol::Native => {
+                first = frames::head("/");
+                if profile.peers > 0 {
+                    // Peers want to know.
+                    client.ask_who_it_is(stage, &mut first);
+                }
+            }
             Protocol::Clusterws(dialect) => {
                 first = frames::head(dialect.path);
                 stage.hears_events.push(index);
             }
             Protocol::Resp => client.greet(stage, &mut first),
+            Protocol::Peer => {
+                client.say_hello(&mut first);
+                stage.hears_events.push(index);
+                stage.oracle.lossy.insert(index);
+            }
         }
         client.write(&first, stage);
         client
@@ -167,6 +186,7 @@ impl Client {
             Protocol::Native => self.act_natively(&profile.filters, stage, out),
             Protocol::Clusterws(_) => self.act_by_clusterws(profile, stage, out),
             Protocol::Resp => self.act_by_resp(profile, stage, out),
+            Protocol::Peer => self.act_as_peer(profile, stage, out),
         }
     }
 
@@ -192,6 +212,7 @@ impl Client {
                 let kind = resp::any_kind(stage);
                 self.subscribe_to_some(kind, 1, profile, stage, out)
             }
+            Protocol::Peer => self.subscribe_as_peer(profile, stage, out),
         }
     }
 
@@ -204,6 +225,7 @@ impl Client {
             }
             (Protocol::Clusterws(_), Topic::Shard(_)) => false,
             (Protocol::Resp, _) => self.may_say_anything(),
+            (Protocol::Peer, _) => true,
         }
     }
 
@@ -213,6 +235,7 @@ impl Client {
             Protocol::Native => self.publish(topic.name(), stage, out),
             Protocol::Clusterws(_) => self.publish_to_room(topic.name(), stage, out),
             Protocol::Resp => self.publish_by_resp(topic, stage, out),
+            Protocol::Peer => self.publish_as_peer(topic, stage, out),
         }
     }
 
@@ -244,6 +267,11 @@ impl Client {
         match self.protocol {
             Protocol::Native | Protocol::Clusterws(_) => self.say_goodbye(code, stage, out),
             Protocol::Resp => self.quit(stage, out),
+            Protocol::Peer => {
+                write_call(&Call::Bye, out);
+                // It is not answered.
+                self.got_close = Some(code);
+            }
         }
         self.closed = Some(code);
         self.closed_at_ms = stage.network.borrow().now_ms;
@@ -264,6 +292,7 @@ impl Client {
         out.extend_from_slice(match self.protocol {
             Protocol::Native | Protocol::Clusterws(_) => &[0x81, 0x85, 1, 2, 3, 4, 5][..],
             Protocol::Resp => b"*2\r\n$4\r\nECHO\r\n$9\r\nhal",
+            Protocol::Peer => b"\x20\0\0\0\x04hal",
         });
         self.is_mute = true;
         self.is_faulty = true;
@@ -310,13 +339,18 @@ impl Client {
                 match self.protocol {
                     Protocol::Native | Protocol::Clusterws(_) => self.digest_frames(stage),
                     Protocol::Resp => self.digest_values(stage),
+                    Protocol::Peer => self.digest_events(stage),
                 }
                 true
             }
             Read::End | Read::Reset => {
                 let end = match (self.got_close, self.protocol, read) {
+                    // It has not ended it: it was told so before its BYE was read.
+                    (_, Protocol::Peer, Read::End) if self.peer.goodbye.is_some() => End::Finished,
+                    // Nothing has answered its BYE.
+                    (_, Protocol::Peer, Read::Reset) => End::Cut,
                     (Some(code), _, _) => End::Closed(code),
-                    (None, Protocol::Resp, Read::End) => End::Finished,
+                    (None, Protocol::Resp | Protocol::Peer, Read::End) => End::Finished,
                     (None, _, _) => End::Cut,
                 };
                 stage.network.borrow_mut().client_closes(self.connection);
@@ -341,6 +375,7 @@ impl Client {
         stage.note(|| format!("client {index} ends: {end:?}"));
         self.leave_services(stage);
         self.phase = Phase::Ended;
+        stage.let_in.remove(&index);
         self.end.get_or_insert(end);
         self.ended_at_ms = stage.network.borrow().now_ms;
         stage.leaving.push((index, self.connection));
@@ -357,6 +392,7 @@ impl Client {
             Protocol::Native => self.native.expected.is_empty(),
             Protocol::Clusterws(_) => self.clusterws.is_answered(),
             Protocol::Resp => self.has_answers_of_resp(),
+            Protocol::Peer => self.peer.is_answered(),
         };
         self.phase == Phase::Ended
             || self.is_mute
@@ -371,6 +407,7 @@ impl Client {
             Protocol::Native => format!("{:?}", self.native.expected.front()),
             Protocol::Clusterws(_) => format!("{:?}", self.clusterws),
             Protocol::Resp => format!("{:?}", self.resp.expected.front()),
+            Protocol::Peer => format!("{:?}", self.peer),
         };
         format!(
             "client {} ({:?}, {:?}) waits for {answer} and {} pongs",

@@ -337,6 +337,11 @@ impl Client {
                 stage.oracle.gap(self.index, channel, count);
                 true
             }
+            ("e", true) if data["m"].is_u64() => {
+                let number = data["m"].as_u64().unwrap_or(u64::MAX);
+                stage.emissions.hear(self.index, number, &mut stage.oracle);
+                true
+            }
             ("e", true) => {
                 let number = data["back"].as_u64().unwrap_or(u64::MAX) as usize;
                 let back = stage.backs.get_mut(number);

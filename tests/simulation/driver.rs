@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -318,6 +319,14 @@ impl Driver for SimDriver {
             self.attend(index, taken);
         }
         Ok(())
+    }
+
+    fn release(&mut self, _session: SessionId) {
+        unreachable!("no host takes HTTP here");
+    }
+
+    fn adopt(&mut self, _number: u32, _socket: OwnedFd) {
+        unreachable!("no host has connections here");
     }
 
     fn bytes(&mut self, buffer: Buffer) -> &mut [u8] {

@@ -82,6 +82,7 @@ impl Client {
             stage.note(|| format!("client {index} is let in"));
             self.phase = Phase::Open;
             self.was_let_in = true;
+            stage.let_in.insert(index);
             offset = end + 4;
         }
         while self.phase == Phase::Open
@@ -130,6 +131,7 @@ impl Client {
         let index = self.index;
         stage.note(|| format!("client {index} hears close {code}"));
         self.got_close = Some(code);
+        stage.emissions.closed(index, code, &mut stage.oracle);
         if self.closed.is_none() && !self.is_mute {
             let mut frames = Vec::new();
             self.frame(

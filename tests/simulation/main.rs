@@ -6,14 +6,16 @@
 //!
 //! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `names` (what reaches
 //! whom), `client` (what all clients do), `native` (what one says) and `native_answers` (what it must hear) over
-//! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `stage` (what clients share), `oracle` (what must, may and must
+//! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `peer`, `emissions` (what peers say to clients),
+//! `stage` (what clients share), `oracle` (what must, may and must
 //! not come) and `questions` (what may be answered), `profile` (what a seed decides), `turn` (the steps of a shard's turn,
 //! in the right order and in wrong ones), `world` (who does what when), `settle` (rest, drain, and the reckoning),
-//! `scenarios` and `mixed_scenarios` (cases that are no seed).
+//! `scenarios`, `mixed_scenarios` and `peer_scenarios` (cases that are no seed).
 
 mod client;
 mod clusterws;
 mod driver;
+mod emissions;
 mod frames;
 mod mixed_scenarios;
 mod names;
@@ -21,6 +23,8 @@ mod native;
 mod native_answers;
 mod network;
 mod oracle;
+mod peer;
+mod peer_scenarios;
 mod profile;
 mod questions;
 mod resp;
@@ -77,6 +81,9 @@ struct Sums {
     counts: u64,
     /// What was asked about all shards, and answered.
     answers: u64,
+    /// Events that peers emitted to clients and that came, and clients that they disconnected.
+    emitted: u64,
+    disconnects: u64,
     handed_over: u64,
     stalls: u64,
     turns: u64,
@@ -91,6 +98,8 @@ impl Sums {
         self.closed_slow += outcome.closed_slow;
         self.counts += outcome.counts;
         self.answers += outcome.answers;
+        self.emitted += outcome.emitted;
+        self.disconnects += outcome.disconnects;
         self.handed_over += outcome.handed_over;
         self.stalls += outcome.stalls;
         self.turns += outcome.turns;
@@ -140,6 +149,7 @@ fn every_promise_is_kept_for_every_seed() {
     assert!(sums.gaps > SEEDS && sums.stalls > SEEDS && sums.handed_over > SEEDS);
     assert!(sums.closed_slow > SEEDS / 10);
     assert!(sums.counts > 20 * SEEDS && sums.answers > SEEDS);
+    assert!(sums.emitted > 2 * SEEDS && sums.disconnects > SEEDS / 10);
 }
 
 /// Runs one seed, shows what happened, and fails if it does.
@@ -201,6 +211,11 @@ fn draining_between_readiness_and_bytes_is_caught() {
 #[test]
 fn control_words_among_the_rings_are_caught() {
     check_caught(TurnOrder::WordsAfterDrain);
+}
+
+#[test]
+fn links_among_the_rings_are_caught() {
+    check_caught(TurnOrder::RouteAmongRings);
 }
 
 #[test]

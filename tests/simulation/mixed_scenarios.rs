@@ -6,7 +6,7 @@ use pubsub::net::control::Control;
 
 use crate::client::{End, Protocol};
 use crate::clusterws::DIALECTS;
-use crate::names::Topic;
+use crate::names::{Filter, Topic};
 use crate::resp::Kind;
 use crate::scenarios::{check, say, settle, world};
 use crate::world::World;
@@ -23,6 +23,7 @@ fn subscribe(world: &mut World, index: usize, name: &'static str) {
         Protocol::Native => client.subscribe(name, stage, out),
         Protocol::Clusterws(_) => client.subscribe_to_room(name, true, stage, out),
         Protocol::Resp => client.subscribe_by_resp(Kind::Channel, &[name], stage, out),
+        Protocol::Peer => client.subscribe_to(Filter::Channel(name), stage, out),
     });
     settle(world);
 }

@@ -115,6 +115,7 @@ impl Filter {
             (Filter::Dotted(first), Filter::Dotted(second)) => is_more_specific(first, second),
             // The channel first; patterns in any order.
             (_, Filter::Pattern(_)) => true,
+            (Filter::Channel(_), Filter::Dotted(_)) => true,
             _ => false,
         }
     }

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-use crate::client::{Client, ClientIndex};
+use crate::client::{Client, ClientIndex, Protocol};
 use crate::names::{Filter, TOPICS, Topic};
 use crate::oracle::{Moment, Publication, Publisher};
 use crate::stage::{Emitted, Request, Stage};
 
 pub const SERVICES: [&str; 3] = ["add", "mul", "rare"];
 
-/// What only a native client has.
+/// What only a native client has, and of it a peer what it takes to serve.
 #[derive(Default)]
 pub struct Native {
     pub expected: VecDeque<Expected>,
@@ -76,13 +76,7 @@ impl Client {
                 self.pings.push_back(payload);
             }
             78..=79 => {
-                let id = self.expect("session", "", String::new(), Then::Nothing);
-                self.say_in_frames(
-                    0x1,
-                    &format!(r#"{{"type":"whoami","id":{id}}}"#),
-                    stage,
-                    frames,
-                );
+                self.ask_who_it_is(stage, frames);
             }
             80..=82 => {
                 let service = SERVICES[stage.rng.usize(..SERVICES.len())];
@@ -175,6 +169,13 @@ impl Client {
         self.say_in_frames(0x1, &text, stage, frames);
     }
 
+    /// Its id, by which others can speak to it.
+    pub fn ask_who_it_is(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
+        let id = self.expect("session", "", String::new(), Then::Nothing);
+        let text = format!(r#"{{"type":"whoami","id":{id}}}"#);
+        self.say_in_frames(0x1, &text, stage, frames);
+    }
+
     pub fn ask_for_pong(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
         let id = self.expect("pong", "", String::new(), Then::Nothing);
         self.say_in_frames(
@@ -259,6 +260,9 @@ impl Client {
 
     /// Answers what it was asked, once, twice, or with an error.
     pub fn reply(&mut self, stage: &mut Stage, frames: &mut Vec<u8>) {
+        if self.protocol == Protocol::Peer {
+            return self.reply_as_peer(stage, frames);
+        }
         let Some((theirs, number)) = self.native.asked.pop_front() else {
             return;
         };

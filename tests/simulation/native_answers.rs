@@ -41,6 +41,10 @@ impl Client {
                 stage.oracle.gap(index, field("topic"), count);
             }
             "request" => self.hear_request(&value, stage),
+            "event" if value["data"]["m"].is_u64() => {
+                let number = value["data"]["m"].as_u64().unwrap_or(u64::MAX);
+                stage.emissions.hear(index, number, &mut stage.oracle);
+            }
             "event" => {
                 let emitted = value["data"]["e"].as_u64();
                 let emitted = emitted.and_then(|number| stage.emits.get_mut(number as usize));

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use crate::client::ClientIndex;
-use crate::names::{Filter, Policy, TOPICS, Topic, known, policy};
+use crate::names::{Filter, PLAIN, Policy, SHARDS, TOPICS, Topic, known, policy};
 use crate::questions::Question;
 
 /// A moment in the order of the world's events.
@@ -149,6 +149,8 @@ struct Seen {
 pub struct Oracle {
     pub publications: Vec<Publication>,
     pub stays: Vec<Stay>,
+    /// Clients that miss some of any topic, and are told, rather than be closed.
+    pub lossy: BTreeSet<ClientIndex>,
     seen: HashMap<ClientIndex, Seen>,
     /// By publication, at the reckoning: how often it was due, at least and at most.
     due: Vec<(u64, u64)>,
@@ -215,10 +217,14 @@ impl Oracle {
 
     /// A client read a gap.
     pub fn gap(&mut self, client: ClientIndex, topic: &str, count: u64) {
-        let Some(topic) = known(topic, &TOPICS) else {
+        let name = known(topic, &TOPICS)
+            .or_else(|| known(topic, &PLAIN))
+            .or_else(|| known(topic, &SHARDS));
+        let Some(topic) = name else {
             return self.violate(Kind::Content, format!("a gap of {topic:?}"));
         };
-        if policy(topic) == Policy::Close || count == 0 {
+        let is_lossy = self.lossy.contains(&client);
+        if policy(topic) == Policy::Close && !is_lossy || count == 0 {
             self.violate(Kind::Content, format!("a gap of {count} of {topic}"));
         }
         self.gaps += count;
@@ -265,9 +271,10 @@ impl Oracle {
         if !since.received.insert(number) {
             return self.violate(Kind::Twice, format!("{what} came twice"));
         }
+        let policy = policy_to(context, topic_sent, self.lossy.contains(&client));
         let seen = self.seen.entry(client).or_default();
         if let Some(before) = seen.contexts.insert(number, context)
-            && context.policy(topic_sent) != Policy::Conflate
+            && policy != Policy::Conflate
             && !before.is_before(context)
         {
             let text = format!("{what} came behind context {before:?}");
@@ -306,7 +313,7 @@ impl Oracle {
         }
         let is_whole = |client: ClientIndex| standings[client] != Standing::CutOff;
         for question in &mut self.questions {
-            found.extend(question.check(&self.stays, is_whole));
+            found.extend(question.check(&self.stays, is_whole, &self.lossy));
             self.answers += u64::from(question.answered.take().is_some());
         }
         for text in found {
@@ -322,6 +329,7 @@ impl Oracle {
 
     fn reckon_client(&mut self, client: ClientIndex, standing: Standing) {
         let mut skipped: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+        let is_lossy = self.lossy.contains(&client);
         let mut found = Vec::new();
         let mut musts = 0;
         for stay in self.stays.iter().filter(|stay| stay.client == client) {
@@ -343,7 +351,8 @@ impl Oracle {
                     continue;
                 }
                 let verdict = verdict(publication, stay);
-                let may_skip = stay.filter.policy(publication.topic) != Policy::Close;
+                let policy = policy_to(stay.filter, publication.topic, is_lossy);
+                let may_skip = policy != Policy::Close;
                 if verdict != Verdict::MustNot && (may_skip || standing != Standing::Open) {
                     *most += 1;
                     let was_due = verdict == Verdict::Must && standing != Standing::CutOff;
@@ -401,6 +410,15 @@ enum Verdict {
     MayIfNoneLater,
     May,
     MustNot,
+}
+
+/// What happens to a slow reader, who may be one that misses some of any topic.
+fn policy_to(filter: Filter, topic: Topic, is_lossy: bool) -> Policy {
+    match policy(topic.name()) {
+        Policy::Close if is_lossy => Policy::DropOldest,
+        policy if is_lossy => policy,
+        _ => filter.policy(topic),
+    }
 }
 
 fn verdict(publication: &Publication, stay: &Stay) -> Verdict {

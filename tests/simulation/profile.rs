@@ -19,6 +19,8 @@ pub struct Profile {
     /// Of ten clients, so many speak RESP, and so many ClusterWS.
     pub resp: u8,
     pub clusterws: u8,
+    /// And so many of all are peers.
+    pub peers: u8,
     pub clients_max: usize,
     pub steps: usize,
     /// Per mille of the steps that are faults.
@@ -76,7 +78,8 @@ impl Profile {
         let filters = some_of(rng, &FILTERS);
         let channels = some_of(rng, &[&TOPICS[..], &PLAIN[..]].concat());
         let patterns = some_of(rng, &PATTERNS);
-        Profile {
+        let profile = Profile {
+            peers: 0,
             dealer: rng.usize(..shards),
             filters,
             channels,
@@ -94,7 +97,10 @@ impl Profile {
             faults: one_of(rng, &[0, 5, 20]) as u32,
             buffer_bytes: one_of(rng, &[1 << 20, 4 << 10, 300]),
             drains: rng.bool(),
-        }
+        };
+        // Behind all else, so that worlds without peers are as they were.
+        let peers = one_of(rng, &[0, 0, 2, 4]) as u8;
+        Profile { peers, ..profile }
     }
 
     /// Nothing is short and nothing goes wrong.
@@ -111,6 +117,7 @@ impl Profile {
             limits,
             resp: 0,
             clusterws: 0,
+            peers: 0,
             clients_max: 100,
             steps: 0,
             faults: 0,
@@ -128,7 +135,7 @@ impl Profile {
     pub fn is_generous_to(&self, protocol: Protocol) -> bool {
         let limits = match protocol {
             Protocol::Native | Protocol::Clusterws(_) => &self.limits,
-            Protocol::Resp => &self.server_limits,
+            Protocol::Resp | Protocol::Peer => &self.server_limits,
         };
         limits.outbox_bytes_max == 1 << 20
             && limits.outbox_soft_ms == 10_000

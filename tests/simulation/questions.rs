@@ -39,8 +39,13 @@ pub enum Said {
 
 impl Question {
     /// What is wrong with the answer, if it is. `is_whole`: has nothing ended the stays of a client but what it said
-    /// itself?
-    pub fn check(&self, stays: &[Stay], is_whole: impl Fn(ClientIndex) -> bool) -> Option<String> {
+    /// itself? Of subscribers only Redis clients are counted; patterns may also be a peer's.
+    pub fn check(
+        &self,
+        stays: &[Stay],
+        is_whole: impl Fn(ClientIndex) -> bool,
+        peers: &BTreeSet<ClientIndex>,
+    ) -> Option<String> {
         let (answered, said) = self.answered.as_ref()?;
         let is_possible = |stay: &&Stay| {
             stay.sent < *answered && stay.left_acked.is_none_or(|left| left > self.asked)
@@ -50,8 +55,11 @@ impl Question {
                 && stay.left.is_none_or(|left| left > *answered)
                 && is_whole(stay.client)
         };
-        let possible: Vec<&Stay> = stays.iter().filter(is_possible).collect();
-        let certain: Vec<&Stay> = stays.iter().filter(is_certain).collect();
+        let is_about_all = matches!(self.what, Asked::Patterns);
+        let is_counted = |stay: &&Stay| is_about_all || !peers.contains(&stay.client);
+        let counted = || stays.iter().filter(is_counted);
+        let possible: Vec<&Stay> = counted().filter(is_possible).collect();
+        let certain: Vec<&Stay> = counted().filter(is_certain).collect();
         let is_right = match (&self.what, said) {
             (Asked::Counts(filters), Said::Numbers(numbers)) => {
                 filters.len() == numbers.len()

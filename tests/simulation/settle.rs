@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pubsub::net::control::{Control, Reply};
 
 use crate::client::{Client, End, Phase};
+use crate::emissions;
 use crate::oracle::{Kind, Moment, Standing, Violation};
+use crate::peer::is_hostable;
 use crate::world::{CLIENTS_MAX, World};
 
 impl World {
@@ -284,7 +286,15 @@ impl World {
             self.check_last_replies(index, standings[index]);
         }
         self.stage.oracle.reckon(&standings);
+        if !is_end {
+            let stage = &mut self.stage;
+            stage.emissions.reckon(&standings, &mut stage.oracle);
+        }
+        let hostable = |client: &&Client| is_hostable(client.protocol);
+        let hostable = self.clients.iter().filter(hostable).count();
         let (least, most) = self.stage.oracle.due_in_all();
+        let emitted = self.stage.emissions.due(hostable);
+        let (least, most) = (least + emitted.0, most + emitted.1);
         let due: u64 = self.stats().map(|stats| stats.deliveries_due).sum();
         if !(least..=most).contains(&due) {
             let text = format!("{due} deliveries were due, not {least} to {most}");
@@ -358,8 +368,18 @@ impl World {
             Some(End::Closed(1001)) => self.is_draining,
             Some(End::Closed(4008)) => client.is_faulty || !is_generous,
             Some(End::Closed(1008 | 4009)) => client.is_faulty,
+            Some(End::Closed(code)) if emissions::is_of_a_disconnect(code) => true,
             Some(End::Closed(code)) => client.closed == Some(code),
-            Some(End::Finished) => self.is_draining || client.is_faulty || !is_generous,
+            Some(End::Finished) => {
+                let is_told = match client.peer.goodbye.as_deref() {
+                    None => true,
+                    Some("going_away") => self.is_draining,
+                    Some("too_slow") => client.is_faulty || !is_generous,
+                    Some("timeout") => client.is_faulty,
+                    Some(_) => false,
+                };
+                is_told && (self.is_draining || client.is_faulty || !is_generous)
+            }
             Some(End::Refused(503)) => self.is_draining || limits.connections_max < 1_000,
             Some(End::Refused(408)) => self.profile.faults > 0 || self.is_draining,
             Some(End::Refused(_)) => false,
@@ -375,7 +395,8 @@ impl World {
                 // Its close frame lay unread, or the answer unsent, for longer than that may take.
                 let has_lingered = client.closed.is_some()
                     && client.ended_at_ms >= client.closed_at_ms + limits.linger_ms;
-                has_lingered || client.is_faulty || is_late || !is_generous
+                let is_disconnected = self.stage.emissions.is_disconnected(index);
+                has_lingered || client.is_faulty || is_late || !is_generous || is_disconnected
             }
         };
         if !is_explained {

@@ -1,12 +1,13 @@
 //! The stage: what all clients act on, and what is known of all of them together.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use fastrand::Rng;
 
 use crate::client::ClientIndex;
+use crate::emissions::{Emissions, Room};
 use crate::names::Filter;
 use crate::network::{ConnectionId, Network};
 use crate::oracle::{Moment, Oracle};
@@ -17,6 +18,9 @@ pub struct Stage {
     pub oracle: Oracle,
     pub requests: Vec<Request>,
     pub emits: Vec<Emitted>,
+    pub emissions: Emissions,
+    /// Clients that an event for all must reach: they were let in, and are there.
+    pub let_in: BTreeSet<ClientIndex>,
     /// Events that came back to a client; nothing once it has got it.
     pub backs: Vec<Option<ClientIndex>>,
     pub rng: Rng,
@@ -44,6 +48,8 @@ pub struct Stage {
 pub enum Cue {
     Subscribed(Filter),
     Unsubscribed(Filter),
+    /// Somebody is in a room.
+    Joined(Room),
 }
 
 /// A request that somebody made.

@@ -13,6 +13,8 @@ pub enum TurnOrder {
     DrainBeforeTake,
     /// Words of the control plane are picked up among the rings.
     WordsAfterDrain,
+    /// What Links have said is routed among the rings, like one of them.
+    RouteAmongRings,
     /// A handed-over connection is heard in the turn that found it.
     ArrivalsAfterDrain,
     /// Acks leave before the rings are published.
@@ -65,14 +67,19 @@ impl TurnOrder {
             TurnOrder::WordsAfterDrain => {
                 [vec![Collect, Begin, Arrivals], all, vec![Words]].concat()
             }
+            TurnOrder::RouteAmongRings => {
+                let some = [Step::Mark((dealer + 1) % shards), Drain(usize::MAX), Route];
+                [vec![Collect, Begin, Arrivals, Words], some.to_vec(), all].concat()
+            }
             TurnOrder::ArrivalsAfterDrain => {
                 [vec![Collect, Begin, Words], all, vec![Arrivals]].concat()
             }
         };
         let last = match self {
-            TurnOrder::SendBeforePublish => [Route, Send, Publish, Finish, Announce],
-            _ => [Route, Publish, Send, Finish, Announce],
+            TurnOrder::SendBeforePublish => vec![Route, Send, Publish, Finish, Announce],
+            TurnOrder::RouteAmongRings => vec![Publish, Send, Finish, Announce],
+            _ => vec![Route, Publish, Send, Finish, Announce],
         };
-        [first, last.to_vec()].concat()
+        [first, last].concat()
     }
 }

@@ -33,6 +33,7 @@ use pubsub::topic::Topic;
 use crate::client::{Client, End, Phase, Protocol};
 use crate::clusterws::DIALECTS;
 use crate::driver::SimDriver;
+use crate::emissions::Room;
 use crate::names::{Filter, TOPICS, Topic as Name};
 use crate::network::Network;
 use crate::oracle::{Kind, Moment, Oracle, Publication, Publisher, Violation};
@@ -92,6 +93,8 @@ pub struct Outcome {
     pub closed_slow: u64,
     pub counts: u64,
     pub answers: u64,
+    pub emitted: u64,
+    pub disconnects: u64,
     pub handed_over: u64,
     pub stalls: u64,
     pub turns: u64,
@@ -113,7 +116,11 @@ pub fn run(seed: u64, order: TurnOrder, is_traced: bool) -> Outcome {
     let mut rng = Rng::with_seed(seed);
     // A planted order shows itself between shards; a handed-over connection needs three of them.
     let shards_min = if order == TurnOrder::Right { 1 } else { 3 };
-    let profile = Profile::draw(&mut rng, shards_min);
+    let mut profile = Profile::draw(&mut rng, shards_min);
+    if order == TurnOrder::RouteAmongRings {
+        // It is about them.
+        profile.peers = 10;
+    }
     let mut world = World::new(seed, rng, profile, order, is_traced);
     if let Err(violation) = world.live() {
         world.stage.oracle.violations.push(violation);
@@ -138,6 +145,12 @@ impl World {
             dealt,
             ..ListenerSettings::default()
         };
+        let peers = |dealt| ListenerSettings {
+            peers: true,
+            client_services: true,
+            dealt,
+            ..ListenerSettings::default()
+        };
         let rule = |prefix: &'static str, policy| SlowRule {
             prefix: Bytes::from_static(prefix.as_bytes()),
             policy,
@@ -148,7 +161,14 @@ impl World {
                 rule("d", SlowPolicy::DropOldest),
                 rule("k", SlowPolicy::Conflate),
             ]),
-            listeners: vec![listener(false), listener(true), resp(false), resp(true)],
+            listeners: vec![
+                listener(false),
+                listener(true),
+                resp(false),
+                resp(true),
+                peers(false),
+                peers(true),
+            ],
             server_limits: profile.server_limits.clone(),
             ..Settings::plain(profile.shards, profile.limits.clone())
         });
@@ -186,6 +206,8 @@ impl World {
                 oracle: Oracle::default(),
                 requests: Vec::new(),
                 emits: Vec::new(),
+                emissions: Default::default(),
+                let_in: Default::default(),
                 rng,
                 moment: 0,
                 cues: Vec::new(),
@@ -252,7 +274,10 @@ impl World {
 
     fn outcome(mut self) -> Outcome {
         let stats: Vec<_> = self.stats().collect();
+        let (emitted, disconnects) = self.stage.emissions.sums();
         Outcome {
+            emitted,
+            disconnects,
             violations: std::mem::take(&mut self.stage.oracle.violations),
             trace: self.stage.trace.take().unwrap_or_default().into(),
             digest: self.stage.digest,
@@ -397,6 +422,10 @@ impl World {
         } else {
             self.stage.rng.usize(..self.profile.shards)
         };
+        let peers = self.profile.peers;
+        if peers > 0 && self.stage.rng.u8(..10) < peers {
+            return self.connect_as(Protocol::Peer, shard, is_dealt);
+        }
         let protocol = match self.stage.rng.u8(..10) {
             drawn if drawn < self.profile.resp => Protocol::Resp,
             drawn if drawn < self.profile.resp + self.profile.clusterws => {
@@ -650,6 +679,10 @@ impl World {
     /// Whoever was just told that a subscription begins or ends is put to the test.
     fn follow_cues(&mut self) {
         for cue in std::mem::take(&mut self.stage.cues) {
+            if let Cue::Joined(room) = cue {
+                self.emit_by_another(room);
+                continue;
+            }
             let filter = match cue {
                 Cue::Subscribed(filter) if self.stage.rng.u8(..10) < 7 => filter,
                 Cue::Unsubscribed(filter) if self.stage.rng.u8(..10) < 3 => filter,
@@ -679,6 +712,25 @@ impl World {
                 let mut network = self.stage.network.borrow_mut();
                 network.carry(client.connection, true, usize::MAX);
             }
+        }
+    }
+
+    /// What any peer emits to a room from now on reaches those who are in it.
+    fn emit_by_another(&mut self, room: Room) {
+        let first = self.stage.rng.usize(..self.clients.len());
+        let count = self.clients.len();
+        let mut indexes = (first..first + count).map(|index| index % count);
+        let other = indexes.find(|index| {
+            let client = &self.clients[*index];
+            client.protocol == Protocol::Peer && *index != room.0 && client.is_talking()
+        });
+        if let Some(index) = other.filter(|_| self.stage.rng.bool()) {
+            let client = &mut self.clients[index];
+            let mut frames = Vec::new();
+            client.emit_to_room_of(room, &mut self.stage, &mut frames);
+            client.write(&frames, &mut self.stage);
+            let mut network = self.stage.network.borrow_mut();
+            network.carry(client.connection, true, usize::MAX);
         }
     }
 

@@ -33,6 +33,7 @@ use crate::secret::Secret;
 
 mod calls;
 mod dial;
+mod standing;
 
 use calls::{Calls, Heard};
 use dial::{Dial, Place};

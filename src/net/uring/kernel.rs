@@ -45,6 +45,10 @@ pub enum Kind {
     Close,
     SendFd,
     InstallFd,
+    /// The same, for the host: once in the life of a connection, whatever became of the other.
+    ReleaseFd,
+    /// Of an ordinary descriptor into the table.
+    AdoptFd,
     Linger,
     /// The descriptor by which any thread wakes this one is readable.
     Waker,
@@ -55,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 15] = [
         Kind::Accept,
         Kind::Receive,
         Kind::Send,
@@ -65,6 +69,8 @@ impl Kind {
         Kind::Close,
         Kind::SendFd,
         Kind::InstallFd,
+        Kind::ReleaseFd,
+        Kind::AdoptFd,
         Kind::Linger,
         Kind::Waker,
         Kind::Wake,
@@ -117,6 +123,8 @@ pub enum Operation {
     SendFd { slot: u32, to: ShardId },
     /// Make an ordinary descriptor as well; the result is that descriptor.
     InstallFd { slot: u32 },
+    /// Put an ordinary descriptor into a free slot; the result is that slot. Closed when that is done, or has failed.
+    AdoptFd { socket: OwnedFd },
     /// Wake another shard's thread.
     Wake { shard: ShardId },
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf as _;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::address::{RemoteAddress, SessionId, ShardId};
 use crate::limits::{KIB, TURN_BYTES_MAX};
@@ -90,7 +90,7 @@ enum State {
     Free,
     /// The shard's.
     Open,
-    /// On its way to another shard.
+    /// On its way to another shard, or to the host.
     Leaving(Box<Leaving>),
     /// The shard has forgotten it; operations are still under way.
     Closing,
@@ -101,7 +101,8 @@ enum State {
 /// What only a connection on its way needs.
 #[derive(Debug)]
 struct Leaving {
-    to: ShardId,
+    /// None: the host.
+    to: Option<ShardId>,
     /// That still came.
     bytes: Vec<u8>,
     is_sent: bool,
@@ -198,6 +199,8 @@ pub struct Uring<K: Kernel> {
     slots: Pieces<Slot>,
     /// By slot: of connections whose install is under way.
     nameless: HashMap<u32, Nameless>,
+    /// Numbers of the host's connections on their way into the table.
+    adopting: HashSet<u32>,
     /// A connection is told of, and read, when its address is known or can't be. Needs [`Features::install`].
     addresses_first: bool,
     accepts: Vec<Accept>,
@@ -236,6 +239,8 @@ pub struct Wanted {
     pub turn_bytes_max: usize,
     /// Tell of a connection only when its address is known. Without, an address is known some time later, or never.
     pub addresses_first: bool,
+    /// A host may want connections as ordinary descriptors.
+    pub has_host: bool,
     /// How long a turn waits for more after a full one; zero for not at all.
     pub coalesce: Duration,
 }
@@ -259,6 +264,10 @@ impl UringDriver {
         let (ring, features) = features::set_up(&wanted.features)?;
         if wanted.addresses_first && !features.install {
             let why = "--trust-proxy and --max-per-ip need the addresses of clients, which rings tell from Linux 6.8 on";
+            return Err(why.to_owned());
+        }
+        if wanted.has_host && !features.install {
+            let why = "a host gets its connections from rings from Linux 6.8 on";
             return Err(why.to_owned());
         }
         let indexes: Vec<u16> = listeners.iter().map(Listening::index).collect();
@@ -310,6 +319,7 @@ impl<K: Kernel> Uring<K> {
             clock,
             slots: Pieces::default(),
             nameless: HashMap::new(),
+            adopting: HashSet::new(),
             addresses_first: false,
             accepts,
             lent: Vec::new(),
@@ -467,7 +477,9 @@ impl<K: Kernel> Uring<K> {
             | Kind::Close
             | Kind::SendFd
             | Kind::InstallFd
+            | Kind::ReleaseFd
             | Kind::Linger => {}
+            Kind::AdoptFd => return self.adopted(completion.tag.slot, completion.result, taken),
         }
         let session = SessionId {
             slot: tag.slot,
@@ -490,10 +502,16 @@ impl<K: Kernel> Uring<K> {
             Kind::Receive => self.received(session, &completion, taken),
             Kind::Send => self.sent(session, completion, taken),
             Kind::SendFd => self.fd_sent(session, completion.result, taken),
+            Kind::ReleaseFd => self.released(session, completion.descriptor, taken),
             Kind::InstallFd => self.installed(session, completion.descriptor, taken),
             Kind::Close => self.closed(session),
             Kind::Shutdown | Kind::Abort | Kind::Linger => {}
-            Kind::Accept | Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken => {
+            Kind::Accept
+            | Kind::Cancel
+            | Kind::AdoptFd
+            | Kind::Waker
+            | Kind::Wake
+            | Kind::Woken => {
                 unreachable!("returned above")
             }
         }
@@ -730,6 +748,49 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
+    /// A connection is the host's from now on, by an ordinary descriptor; the one in the table is closed.
+    fn released(
+        &mut self,
+        session: SessionId,
+        socket: Option<OwnedFd>,
+        taken: &mut Vec<Taken<Direct>>,
+    ) {
+        let Some(slot) = self.find(session) else {
+            return;
+        };
+        let State::Leaving(leaving) = std::mem::replace(&mut slot.state, State::Closing) else {
+            return;
+        };
+        if socket.is_none() {
+            tracing::warn!("can't give a connection to the host: no descriptor left");
+        }
+        taken.push(Taken::Released {
+            session,
+            socket,
+            bytes: leaving.bytes,
+        });
+    }
+
+    /// A connection of the host's is in the table, or found no room there.
+    fn adopted(&mut self, number: u32, result: i32, taken: &mut Vec<Taken<Direct>>) {
+        if !self.adopting.remove(&number) {
+            return;
+        }
+        let session = match u32::try_from(result) {
+            Ok(slot) => {
+                let session = self.enter(slot);
+                self.arm(session);
+                Some(session)
+            }
+            Err(_) => {
+                let error = io::Error::from_raw_os_error(-result);
+                tracing::warn!(%error, "can't take a connection of the host");
+                None
+            }
+        };
+        taken.push(Taken::Adopted { number, session });
+    }
+
     fn closed(&mut self, session: SessionId) {
         if let Some(slot) = self.find(session) {
             *slot = Slot::free(next(session.generation));
@@ -741,6 +802,33 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
+    /// Lets a connection go: its receive is cancelled, and what has come goes with it.
+    fn leave(&mut self, session: SessionId, to: Option<ShardId>) {
+        // What has come since this turn's take goes with it, and is told to nobody here.
+        let (kernel, mut bytes) = (&mut self.kernel, Vec::new());
+        self.early.retain(|taken| match taken {
+            Taken::Received {
+                session: of,
+                buffer,
+            } if *of == session => {
+                let piece = kernel.buffer(buffer.start as u16, buffer.size);
+                bytes.extend_from_slice(piece);
+                false
+            }
+            _ => true,
+        });
+        let Some(slot) = self.open(session) else {
+            return;
+        };
+        slot.state = State::Leaving(Box::new(Leaving {
+            to,
+            bytes,
+            is_sent: false,
+        }));
+        self.disarm(session);
+        self.go_on(session);
+    }
+
     /// What a connection that leaves or closes does next, once nothing of it is under way.
     fn go_on(&mut self, session: SessionId) {
         let Some(slot) = self.find(session).filter(|slot| slot.under_way == 0) else {
@@ -749,15 +837,11 @@ impl<K: Kernel> Uring<K> {
         match &mut slot.state {
             State::Leaving(leaving) if !leaving.is_sent => {
                 leaving.is_sent = true;
-                let to = leaving.to;
-                self.begin(
-                    session,
-                    Kind::SendFd,
-                    Operation::SendFd {
-                        slot: session.slot,
-                        to,
-                    },
-                );
+                let (to, slot) = (leaving.to, session.slot);
+                match to {
+                    Some(to) => self.begin(session, Kind::SendFd, Operation::SendFd { slot, to }),
+                    None => self.begin(session, Kind::ReleaseFd, Operation::InstallFd { slot }),
+                }
             }
             State::Closing => {
                 slot.state = State::Closed;
@@ -930,29 +1014,23 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn detach(&mut self, session: SessionId, to: ShardId) {
-        // What has come since this turn's take goes with it, and is told to nobody here.
-        let (kernel, mut bytes) = (&mut self.kernel, Vec::new());
-        self.early.retain(|taken| match taken {
-            Taken::Received {
-                session: of,
-                buffer,
-            } if *of == session => {
-                let piece = kernel.buffer(buffer.start as u16, buffer.size);
-                bytes.extend_from_slice(piece);
-                false
-            }
-            _ => true,
-        });
-        let Some(slot) = self.open(session) else {
-            return;
+        self.leave(session, Some(to));
+    }
+
+    fn release(&mut self, session: SessionId) {
+        self.leave(session, None);
+    }
+
+    fn adopt(&mut self, number: u32, socket: OwnedFd) {
+        let tag = Tag {
+            kind: Kind::AdoptFd,
+            slot: number,
+            generation: 0,
         };
-        slot.state = State::Leaving(Box::new(Leaving {
-            to,
-            bytes,
-            is_sent: false,
-        }));
-        self.disarm(session);
-        self.go_on(session);
+        self.adopting.insert(number);
+        // A ring waits by itself; of a descriptor that says it must not wait it would only hear that there is nothing yet.
+        let _ = rustix::io::ioctl_fionbio(&socket, false);
+        self.kernel.push(tag, Operation::AdoptFd { socket });
     }
 
     fn attach(&mut self, socket: Direct) -> Option<SessionId> {

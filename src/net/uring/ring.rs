@@ -1,7 +1,7 @@
 //! The real ring: operations become entries, and their memory is kept until the kernel has done with it. The unsafe
 //! code of the driver is here and in `buffers`.
 //!
-//! Invariant: whatever an entry points to lives in `sends` (by slot) or in `buffers` from before it is queued
+//! Invariant: whatever an entry points to lives in `sends` (by slot), `adoptions` (by number) or `buffers` from before it is queued
 //! until its last completion was reaped; when the ring is dropped with operations under way, that memory is
 //! leaked rather than freed under the kernel's hands.
 
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use smallvec::SmallVec;
@@ -43,6 +44,8 @@ const PARTS_MAX: usize = 1024;
 const MSG_RING_CQE_SKIP: u32 = 1;
 /// Completions that a gathering wait waits for, if they come in its time.
 const GATHERED: usize = 1024;
+/// `IORING_FILE_INDEX_ALLOC`: into any free slot.
+const FILE_INDEX_ALLOC: i32 = -1;
 /// `IORING_ENTER_GETEVENTS`.
 const ENTER_GETEVENTS: u32 = 1;
 /// Enters that a ring which is dropped may take to collect what it cancelled.
@@ -62,12 +65,23 @@ struct InFlight {
     order: u64,
 }
 
+/// A descriptor on its way into the table: the kernel reads its number here, and writes the slot in its place.
+struct Adoption {
+    number: Box<RawFd>,
+    /// Kept open until the table has it.
+    _socket: OwnedFd,
+    /// As of [`InFlight`].
+    order: u64,
+}
+
 /// One shard's ring. Not `Send`: it points to what the kernel knows as this thread's.
 pub struct Ring {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
     /// By slot.
     sends: ManuallyDrop<Pieces<Option<Box<InFlight>>>>,
+    /// By the number of their tag.
+    adoptions: ManuallyDrop<HashMap<u32, Adoption>>,
     /// Entries that ever went into the submission queue or the backlog.
     queued: u64,
     listeners: Vec<Option<Listening>>,
@@ -102,6 +116,7 @@ impl Ring {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             sends: ManuallyDrop::new(Pieces::default()),
+            adoptions: ManuallyDrop::new(HashMap::new()),
             queued: 0,
             listeners: listeners.into_iter().map(Some).collect(),
             waker: wakers[own].clone(),
@@ -156,7 +171,7 @@ impl Ring {
     }
 
     fn try_queue(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: what the entry points to is in `sends` or `buffers` or static, and stays there until the
+        // SAFETY: what the entry points to is in `sends`, `adoptions` or `buffers` or static, and stays there until the
         // operation's last completion has been reaped (the invariant of this file); descriptors are direct ones, those of
         // listeners, which outlive their accept, or those of other rings, which the broker closes only when no shard
         // runs any more.
@@ -226,6 +241,20 @@ impl Ring {
                     .build()
             }
             Operation::InstallFd { slot } => opcode::FixedFdInstall::new(Fixed(slot), 0).build(),
+            Operation::AdoptFd { socket } => {
+                let mut number = Box::new(socket.as_raw_fd());
+                let entry = opcode::FilesUpdate::new(&raw mut *number, 1)
+                    .offset(FILE_INDEX_ALLOC)
+                    .build();
+                let adoption = Adoption {
+                    number,
+                    _socket: socket,
+                    order: self.queued,
+                };
+                let before = self.adoptions.insert(tag.slot, adoption);
+                assert!(before.is_none(), "one adoption of a number at a time");
+                entry
+            }
             Operation::Wake { shard } => {
                 let ring = self.rings[shard.index()].load(Ordering::Acquire);
                 if !self.features.messages || ring < 0 {
@@ -326,9 +355,18 @@ impl Ring {
                     self.watch_waker();
                 }
             }
-            Kind::InstallFd if entry.result() >= 0 => {
+            Kind::InstallFd | Kind::ReleaseFd if entry.result() >= 0 => {
                 // SAFETY: a descriptor that the kernel has just made for us; nobody else knows of it.
                 completion.descriptor = Some(unsafe { OwnedFd::from_raw_fd(entry.result()) });
+            }
+            Kind::AdoptFd => {
+                let adoption = self.adoptions.remove(&tag.slot)?;
+                // The result is how many were taken, the slot stands where the number stood.
+                completion.result = match completion.result {
+                    1.. => *adoption.number,
+                    0 => -libc::ENFILE,
+                    error => error,
+                };
             }
             Kind::Wake => self.wakers[tag.slot as usize].wake(),
             _ => {}
@@ -454,7 +492,8 @@ impl Drop for Ring {
         }
         drop(completions);
         let seen = self.queued - self.unseen();
-        let is_busy = self.sends.iter().flatten().any(|send| send.order < seen);
+        let is_busy = self.sends.iter().flatten().any(|send| send.order < seen)
+            || self.adoptions.values().any(|one| one.order < seen);
         // SAFETY: each is dropped at most once, here, and not used after. The ring goes first; the memory that it
         // was told of follows only if nothing that the kernel has seen is under way any more, and is leaked otherwise.
         unsafe {
@@ -462,6 +501,7 @@ impl Drop for Ring {
             if cancelled.is_ok() && !is_busy {
                 ManuallyDrop::drop(&mut self.buffers);
                 ManuallyDrop::drop(&mut self.sends);
+                ManuallyDrop::drop(&mut self.adoptions);
             }
         }
     }
@@ -537,7 +577,10 @@ mod tests {
                     let mut sessions = sessions.iter_mut();
                     sessions.find(|of| of.id == session).expect("ours").sent += 1;
                 }
-                Taken::Ended { .. } | Taken::Detached { .. } => {}
+                Taken::Ended { .. }
+                | Taken::Detached { .. }
+                | Taken::Released { .. }
+                | Taken::Adopted { .. } => {}
             }
         }
     }

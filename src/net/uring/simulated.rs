@@ -10,8 +10,11 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::shard::outbox::Chunks;
 
@@ -116,6 +119,8 @@ pub struct Simulated {
     free: VecDeque<u16>,
     is_lent: Vec<bool>,
     finished: Vec<Tag>,
+    /// Connections that a host holds, by its descriptor.
+    held: BTreeMap<RawFd, usize>,
     /// Accepts that were armed, and waits that had to end by the clock.
     pub accepts_armed: usize,
     pub idle_waits: usize,
@@ -146,6 +151,7 @@ impl Simulated {
             free: (0..buffers).collect(),
             is_lent: vec![false; usize::from(buffers)],
             finished: Vec::new(),
+            held: BTreeMap::new(),
             accepts_armed: 0,
             idle_waits: 0,
             enters: 0,
@@ -244,6 +250,23 @@ impl Simulated {
         });
     }
 
+    /// A host has a descriptor of this connection from now on.
+    pub fn hold(&mut self, socket: &OwnedFd, peer: usize) {
+        self.held.insert(socket.as_raw_fd(), peer);
+        let peer = &mut self.peers[peer];
+        // The slot may have been closed before anybody heard of the descriptor, which kept the connection.
+        peer.closes -= usize::from(peer.references == 0);
+        peer.references += 1;
+    }
+
+    /// It closes it.
+    pub fn let_go(&mut self, socket: OwnedFd) {
+        let peer = self.held.remove(&socket.as_raw_fd()).expect("it was held");
+        let peer = &mut self.peers[peer];
+        peer.references -= 1;
+        peer.closes += usize::from(peer.references == 0);
+    }
+
     fn free_slot(&mut self) -> Option<u32> {
         let free: Vec<usize> = (0..self.sockets.len())
             .filter(|&slot| self.sockets[slot].is_none())
@@ -329,7 +352,30 @@ impl Simulated {
                     None => self.say(tag, -libc::ENFILE),
                 }
             }
-            Operation::InstallFd { .. } => self.say(tag, -libc::EMFILE),
+            Operation::InstallFd { .. } => {
+                // Any descriptor will do: whose it is the test knows.
+                let descriptor = eventfd(0, EventfdFlags::CLOEXEC).ok();
+                let descriptor = descriptor.filter(|_| !self.chance(failing));
+                self.say(
+                    tag,
+                    if descriptor.is_some() {
+                        0
+                    } else {
+                        -libc::EMFILE
+                    },
+                );
+                let said = self.pending.back_mut().expect("just said");
+                said.descriptor = descriptor;
+            }
+            Operation::AdoptFd { socket } => {
+                let peer = self.held[&socket.as_raw_fd()];
+                let there = self.free_slot().filter(|_| !self.chance(failing));
+                if let Some(there) = there {
+                    self.put(there, peer);
+                }
+                self.let_go(socket);
+                self.say(tag, there.map_or(-libc::ENFILE, |there| there as i32));
+            }
             Operation::Wake { .. } => {}
         }
     }
@@ -551,7 +597,7 @@ impl Kernel for Simulated {
     fn push(&mut self, tag: Tag, operation: Operation) {
         let is_on_slot = !matches!(
             tag.kind,
-            Kind::Accept | Kind::Cancel | Kind::Waker | Kind::Wake | Kind::Woken
+            Kind::Accept | Kind::Cancel | Kind::AdoptFd | Kind::Waker | Kind::Wake | Kind::Woken
         );
         if is_on_slot {
             assert!(

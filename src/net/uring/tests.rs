@@ -2,6 +2,8 @@
 //! mix them all. A failure of those prints its seed; `URING_SEED` replays it.
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,6 +48,10 @@ struct World {
     now_ms: Rc<Cell<u64>>,
     sessions: Vec<Session>,
     leaving: Vec<(SessionId, usize)>,
+    /// Those that the host has, and those on their way back by number.
+    held: Vec<(usize, OwnedFd)>,
+    adopting: HashMap<u32, usize>,
+    adoptions: u32,
     /// What came from each peer, and what was given to be sent to it.
     received: Vec<Vec<u8>>,
     given: Vec<Vec<u8>>,
@@ -81,6 +87,9 @@ impl World {
             now_ms,
             sessions: Vec::new(),
             leaving: Vec::new(),
+            held: Vec::new(),
+            adopting: HashMap::new(),
+            adoptions: 0,
             received: Vec::new(),
             given: Vec::new(),
             written: Vec::new(),
@@ -204,6 +213,28 @@ impl World {
                     self.close(index, false);
                 }
             }
+            Taken::Released {
+                session,
+                socket,
+                bytes,
+            } => {
+                let at = self.leaving.iter().position(|(id, _)| *id == session);
+                let (_, peer) = self.leaving.remove(at.expect("it was to leave"));
+                let Some(socket) = socket else {
+                    self.failed.push(peer);
+                    return;
+                };
+                self.received[peer].extend_from_slice(&bytes);
+                self.kernel().hold(&socket, peer);
+                self.held.push((peer, socket));
+            }
+            Taken::Adopted { number, session } => {
+                let peer = self.adopting.remove(&number).expect("it was given");
+                match session {
+                    Some(session) => self.enter(session, peer),
+                    None => self.failed.push(peer),
+                }
+            }
             Taken::Detached {
                 session,
                 socket,
@@ -240,6 +271,20 @@ impl World {
     fn close(&mut self, index: usize, reset: bool) {
         let session = self.sessions.swap_remove(index);
         self.driver.close(session.id, reset);
+    }
+
+    fn release(&mut self, index: usize) {
+        let session = self.sessions.swap_remove(index);
+        self.leaving.push((session.id, session.peer));
+        self.driver.release(session.id);
+    }
+
+    /// The host gives a connection back.
+    fn adopt(&mut self, index: usize) {
+        let (peer, socket) = self.held.swap_remove(index);
+        self.adoptions += 1;
+        self.adopting.insert(self.adoptions, peer);
+        self.driver.adopt(self.adoptions, socket);
     }
 
     fn detach(&mut self, index: usize) {
@@ -284,6 +329,9 @@ impl World {
         self.driver.stop_accepting();
         for _ in 0..10 {
             self.settle();
+            for (_, socket) in std::mem::take(&mut self.held) {
+                self.kernel().let_go(socket);
+            }
             while !self.sessions.is_empty() {
                 // Accepted or arrived meanwhile.
                 self.close(0, false);
@@ -790,7 +838,7 @@ fn tags_survive_the_kernel() {
     check(Kind::Woken, u32::MAX, (1 << 24) - 1);
     check(Kind::Close, 7, 1 << 23);
     assert_eq!(Tag::unpack(u64::MAX), None);
-    assert_eq!(Tag::unpack(13 << 56), None);
+    assert_eq!(Tag::unpack(15 << 56), None);
 }
 
 #[test]
@@ -860,11 +908,19 @@ fn live(seed: u64, steps: usize) {
                 }
                 13 => world.close(index, choice.bool()),
                 14 | 15 => world.detach(index),
+                16 if !is_sending => world.release(index),
                 _ => {}
             }
         }
+        if !world.held.is_empty() && choice.u8(..4) == 0 {
+            world.adopt(choice.usize(..world.held.len()));
+        }
         let wait = [NOW, None, Some(Duration::from_millis(choice.u64(..200)))];
         world.turn(wait[choice.usize(..3)]);
+    }
+    while !world.held.is_empty() {
+        world.adopt(0);
+        world.settle();
     }
     // Everybody reads again, and every stall ends: now all must arrive.
     for index in 0..world.sessions.len() {

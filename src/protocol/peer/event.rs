@@ -244,7 +244,6 @@ pub fn read_event(frame: &[u8]) -> Result<Told<'_>, Malformed> {
             level: fields.u8()?,
             text: fields.rest(),
         },
-        EventType::Http => return Err(Malformed("a connection is not handed over in bytes")),
     };
     fields.end()?;
     Ok(told)

@@ -129,12 +129,11 @@ pub enum EventType {
     Probe = 0x54,
     Goodbye = 0x55,
     Log = 0x56,
-    Http = 0x57,
 }
 
 impl EventType {
     /// Every one, by number.
-    pub const ALL: [EventType; 23] = [
+    pub const ALL: [EventType; 22] = [
         EventType::Welcome,
         EventType::Done,
         EventType::Message,
@@ -157,7 +156,6 @@ impl EventType {
         EventType::Probe,
         EventType::Goodbye,
         EventType::Log,
-        EventType::Http,
     ];
 
     /// The one of this number.
@@ -268,6 +266,15 @@ impl Watch {
     /// Does who watches this host clients?
     pub fn hosts(self) -> bool {
         self.has_any(Watch::HOSTS)
+    }
+}
+
+impl std::ops::BitOr for Watch {
+    type Output = Watch;
+
+    /// Both.
+    fn bitor(self, other: Watch) -> Watch {
+        Watch(self.0 | other.0)
     }
 }
 

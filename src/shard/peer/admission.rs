@@ -23,7 +23,7 @@ use super::super::handshake::Verdict;
 use super::super::session::State;
 use super::super::settings::Admission;
 use super::PeerParcel;
-use super::hosting::{HostParcel, Word, cut, is_hostable};
+use super::hosting::{HostParcel, Word, is_hostable};
 
 /// A client that comes in, or wants to: what its host is told of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,13 +146,22 @@ impl Shard {
 
     /// A session has come in: it gets its host, if it has none and there is one, and that is told.
     pub(in super::super) fn come_in(&mut self, id: SessionId) {
-        let Some(hosted) = self.sessions.find(id).and_then(|one| one.hosted.as_mut()) else {
+        let Some(session) = self.sessions.find(id) else {
+            return;
+        };
+        let Some(hosted) = &mut session.hosted else {
             return;
         };
         let has_host = hosted.host.is_some();
-        let Some(arriving) = hosted.arriving.take() else {
+        let Some(mut arriving) = hosted.arriving.take() else {
             return;
         };
+        if let Some(identity) = &session.identity
+            && arriving.user.is_none()
+        {
+            // As whom it was let in.
+            Arc::make_mut(&mut arriving).user = Some(identity.name.clone());
+        }
         if has_host || self.give_to_host(id, Watch::HOSTS).is_some() {
             self.tell_host(id, Word::Connect(arriving));
         } else if let Some(session) = self.sessions.find(id) {
@@ -185,12 +194,6 @@ impl Shard {
         if !self.is_of_this_broker(client) {
             return Ok(());
         }
-        let verdict = match verdict {
-            Admitted::No { reason } => Admitted::No {
-                reason: cut(reason),
-            },
-            yes @ Admitted::Yes { .. } => yes,
-        };
         if client.shard == self.id {
             self.take_verdict((self.id, id), client.session, Some(verdict));
             return Ok(());
@@ -271,3 +274,6 @@ impl Shard {
         self.admit(client, verdict);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,9 @@ use super::hosting::{empty, is_hostable};
 /// The logs that events for many are encoded into, for each protocol.
 pub type EmitLogs = SmallVec<[(Protocol, OpenLog); 2]>;
 
+/// An event as a protocol says it, if it does: in the turn's log, and by itself when somebody wanted it so.
+type Encoded = (Protocol, Option<LogRange>, Option<Bytes>);
+
 impl Shard {
     /// An event for many clients. (For peers: the caller.)
     pub(super) fn emit_many(
@@ -162,8 +165,7 @@ impl Shard {
         let left_out = self.left_out(message);
         let is_volatile = message.flags.volatile;
         let mut too_slow: SmallVec<[SessionId; 4]> = SmallVec::new();
-        let mut frames: SmallVec<[(Protocol, Option<LogRange>, Option<Bytes>); 2]> =
-            SmallVec::new();
+        let mut frames: SmallVec<[Encoded; 2]> = SmallVec::new();
         for slot in slots {
             let Some(session) = self.sessions.at(slot) else {
                 continue;
@@ -171,7 +173,11 @@ impl Shard {
             // It may have been closed since: what was sealed did not fit.
             let is_behind =
                 session.outbox.is_in_flight() || session.outbox.charged() >= SEND_BYTES_MAX;
-            if !session.is_open() || left_out == Some(session.id) || is_volatile && is_behind {
+            if !session.is_open() || left_out == Some(session.id) {
+                continue;
+            }
+            if is_volatile && is_behind {
+                self.stats.volatile_dropped += 1;
                 continue;
             }
             let protocol = session.protocol;
@@ -203,7 +209,7 @@ impl Shard {
                     mark_urgent(session, &self.settings, &mut self.urgent);
                     mark_dirty(session, &mut self.dirty);
                 }
-                Queued::Full if is_volatile => {}
+                Queued::Full if is_volatile => self.stats.volatile_dropped += 1,
                 Queued::Full => {
                     // Due and not queued: announced by the close that follows.
                     self.stats.deliveries_due += 1;

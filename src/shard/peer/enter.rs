@@ -184,7 +184,10 @@ impl Shard {
         self.peers.entering.push(id);
         self.interest.add(&Key::Peer(name.clone()));
         self.announce();
-        self.tell_peer(true, &name, Some(id));
+        // Where its forerunner is still believed in, it has not gone for anybody.
+        if !self.peers.remote_names.contains_key(&name) {
+            self.tell_peer(true, &name, Some(id));
+        }
     }
 
     /// Welcomes those whose names every shard knows.

@@ -14,8 +14,11 @@
 //! is [`Key::Clogged`]: its requests go to other shards, or wait if there are none.
 //!
 //! A session that waits is not tried again each turn: it is listed under what it waits for, and is woken by the edge.
+//! There may be very many, and the first few of them may be all that it takes to put the peer behind again; so a turn
+//! wakes [`WAKE_MAX`] of them, those that have waited longest, and the next goes on if nothing speaks against it. Who is
+//! woken too early keeps its place.
 //!
-//! Invariants: a session is listed in `waiting` under the `clog` of its stall, and nowhere else; a
+//! Invariants: a session is listed in `waiting` under the `clog` of its stall, at its place, and nowhere else; a
 //! receiver is announced as clogged for an event if and only if handlers here fit it and all of them are behind.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,38 +50,49 @@ pub struct Feeds {
     behind: BTreeMap<(ShardId, SessionId), Bytes>,
     /// Shards on which all who handle an event are.
     clogged: HashMap<(Receiver, Bytes), ShardSet, RandomState>,
-    /// In order, so that they are woken alike in each run.
-    waiting: BTreeMap<Clog, BTreeSet<SessionId>>,
+    /// By their places.
+    waiting: BTreeMap<Clog, BTreeMap<u64, SessionId>>,
+    /// What may be over for those who wait for it.
+    waking: BTreeSet<Clog>,
+    /// Places given so far.
+    places: u64,
 }
+
+/// Sessions that one turn wakes, of those that wait for one thing.
+const WAKE_MAX: usize = 64;
 
 impl Feeds {
     /// Everything that is remembered.
     pub fn entries(&self) -> usize {
-        self.behind.len() + self.clogged.len() + self.waiting.len()
+        self.behind.len() + self.clogged.len() + self.waiting.len() + self.waking.len()
     }
 
-    /// A session waits for this no more.
-    pub fn leave(&mut self, clog: &Clog, id: SessionId) {
+    /// Is anybody to be woken?
+    pub fn is_restless(&self) -> bool {
+        !self.waking.is_empty()
+    }
+
+    /// The session at this place waits for this no more.
+    pub fn leave(&mut self, clog: &Clog, place: u64) {
         if let Some(waiting) = self.waiting.get_mut(clog) {
-            waiting.remove(&id);
+            waiting.remove(&place);
             if waiting.is_empty() {
                 self.waiting.remove(clog);
             }
         }
     }
 
-    /// Is this session listed under this?
+    /// Is this session listed under this, at this place?
     #[cfg(test)]
-    pub fn has(&self, clog: &Clog, id: SessionId) -> bool {
-        self.waiting
-            .get(clog)
-            .is_some_and(|waiting| waiting.contains(&id))
+    pub fn has(&self, clog: &Clog, place: u64, id: SessionId) -> bool {
+        let waiting = self.waiting.get(clog);
+        waiting.is_some_and(|waiting| waiting.get(&place) == Some(&id))
     }
 
     /// How many sessions wait.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.waiting.values().map(BTreeSet::len).sum()
+        self.waiting.values().map(BTreeMap::len).sum()
     }
 }
 
@@ -137,11 +151,20 @@ impl Shard {
         };
         let stall = session.stall.get_or_insert_default();
         stall.clog = Some(clog.clone());
+        if stall.place == 0 {
+            self.feeds.places += 1;
+            stall.place = self.feeds.places;
+        }
+        let place = stall.place;
         if let Some(until_ms) = until_ms {
             stall.until = Since::at(until_ms);
             stall.busy = Since::at(until_ms);
         }
-        self.feeds.waiting.entry(clog).or_default().insert(id);
+        self.feeds
+            .waiting
+            .entry(clog)
+            .or_default()
+            .insert(place, id);
         self.set_timer(id);
     }
 
@@ -152,25 +175,54 @@ impl Shard {
             && let Some(clog) = stall.clog.take()
         {
             stall.until = Since::NEVER;
-            self.feeds.leave(&clog, id);
+            self.feeds.leave(&clog, stall.place);
         }
     }
 
-    /// Those who waited for this are tried again.
+    /// Those who wait for this are to be tried again.
     pub(in super::super) fn wake(&mut self, clog: &Clog) {
-        let Some(waiting) = self.feeds.waiting.remove(clog) else {
-            return;
-        };
-        for id in waiting {
-            let session = self.sessions.find(id);
-            if let Some(stall) = session.and_then(|session| session.stall.as_mut()) {
-                stall.clog = None;
-                stall.until = Since::NEVER;
-            }
+        if self.feeds.waiting.contains_key(clog) {
+            self.feeds.waking.insert(clog.clone());
+            self.has_leftovers = true;
+        }
+    }
+
+    /// Lets go on who may, and so many as a turn wakes.
+    pub(in super::super) fn wake_waiting(&mut self) {
+        for clog in std::mem::take(&mut self.feeds.waking) {
             // Others may have been told that everything taken is handed on: then it is as good as never read.
-            if !self.is_sealed {
+            if self.is_sealed {
+                continue;
+            }
+            for _ in 0..WAKE_MAX {
+                let Some(waiting) = self.feeds.waiting.get(&clog) else {
+                    break;
+                };
+                let Some((_, &id)) = waiting.first_key_value() else {
+                    break;
+                };
+                if self.is_so(&clog, id) {
+                    break;
+                }
+                self.leave_clog(id);
                 self.resume_later(id);
-                self.has_leftovers = true;
+            }
+            let next = self.feeds.waiting.get(&clog);
+            let next = next.and_then(|waiting| waiting.values().next().copied());
+            if next.is_some_and(|id| !self.is_so(&clog, id)) {
+                self.wake(&clog);
+            }
+        }
+    }
+
+    /// Has a session still to wait for this?
+    fn is_so(&self, clog: &Clog, id: SessionId) -> bool {
+        match clog {
+            Clog::Peer(shard, peer) => self.is_shut(*shard, *peer),
+            Clog::Event(receiver, event) => {
+                let shards = self.serving_shards(id, receiver, event);
+                let clogged = self.clogged_shards(receiver, event);
+                !shards.is_empty() && clogged.is_superset(shards)
             }
         }
     }
@@ -239,7 +291,7 @@ impl Shard {
         }
     }
 
-    /// Somebody on another shard handles an event, or nobody there any more: who waits for others may not have to.
+    /// Somebody else handles an event, or nobody on another shard any more: who waits may not have to.
     pub(in super::super) fn wake_for_event(&mut self, event: &Bytes) {
         for receiver in [Receiver::Service, Receiver::Master, Receiver::AnyPeer] {
             self.wake(&Clog::Event(receiver, event.clone()));
@@ -275,6 +327,7 @@ impl Shard {
             | Key::Master(_)
             | Key::AnyPeer(_)
             | Key::Peer(_)
+            | Key::Tokens
             | Key::Host(..)
             | Key::HostEvent(..) => {}
         }
@@ -292,3 +345,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,6 @@ use smallvec::SmallVec;
 
 use crate::address::{ClientId, SessionId, ShardId};
 use crate::error::{CloseReason, Code};
-use crate::limits::REASON_BYTES_MAX;
 use crate::message::Payload;
 use crate::protocol::peer::{Admitted, PeerCommand, PeerEvent, Watch};
 use crate::protocol::{Command, Event, Protocol, Tag};
@@ -111,6 +110,14 @@ impl Hosts {
     /// Everything that is remembered.
     pub fn entries(&self) -> usize {
         self.known.len() + self.topic_watchers.len()
+    }
+
+    /// Those that watch any of this.
+    pub(super) fn watching(&self, what: Watch) -> impl Iterator<Item = (ShardId, SessionId)> {
+        let known = self.known.iter();
+        known
+            .filter(move |(_, known)| known.watch().has_any(what))
+            .map(|(host, _)| *host)
     }
 
     /// Does this one watch all of this?
@@ -257,8 +264,11 @@ impl Shard {
             return Ok(());
         }
         peer.watch = mask;
+        if !mask.has(Watch::TOPIC) {
+            peer.hosting.stale.clear();
+        }
         let old = peer.hosting.announced;
-        let new = (old.is_some() || mask.hosts()).then_some(mask);
+        let new = (old.is_some() || mask.hosts() || mask.has(Watch::HTTP)).then_some(mask);
         if old != new {
             peer.hosting.former = old;
             peer.hosting.announced = new;
@@ -371,6 +381,7 @@ impl Shard {
             | Key::Master(_)
             | Key::AnyPeer(_)
             | Key::Peer(_)
+            | Key::Tokens
             | Key::Behind(..)
             | Key::Clogged(..) => {}
         }
@@ -571,7 +582,6 @@ impl Shard {
             self.done(id, tag.as_ref(), Err(refused));
             return Ok(());
         }
-        let reason = cut(reason);
         if client.shard == self.id {
             let result = self.take_disconnect(client.session, code, reason);
             self.done(id, tag.as_ref(), result.map(|()| empty()));
@@ -706,7 +716,5 @@ pub(super) fn empty() -> Payload {
     Payload::binary(Bytes::new())
 }
 
-/// A reason that is not too long.
-pub(super) fn cut(reason: Bytes) -> Bytes {
-    reason.slice(..reason.len().min(REASON_BYTES_MAX))
-}
+#[cfg(test)]
+mod tests;

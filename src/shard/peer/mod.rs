@@ -41,6 +41,7 @@ mod emit;
 mod enter;
 mod feed;
 mod hosting;
+mod http;
 mod names;
 mod occupied;
 mod rooms;
@@ -119,6 +120,8 @@ pub struct Peers {
     registrar: Registrar,
     /// Likewise.
     tokens: Tokens,
+    /// Has a token been accepted, where ids meant nothing before?
+    pub has_tokens: bool,
     /// Words for other shards that wait, and for this one.
     outgoing: VecDeque<(ShardId, PeerParcel)>,
     /// For whom there are any.
@@ -137,11 +140,11 @@ impl Peers {
 
     /// Does anything wait for another turn?
     pub fn is_restless(&self) -> bool {
-        !self.outgoing.is_empty() || !self.entering.is_empty()
+        !self.outgoing.is_empty() || !self.entering.is_empty() || self.tokens.has_answers()
     }
 
     /// How many have their names here.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.names.len()
     }
 
@@ -271,6 +274,7 @@ impl Shard {
             Key::Master(event) => edge(&mut self.peers.remote_masters, from, event, up),
             Key::AnyPeer(event) => edge(&mut self.peers.remote_any_peers, from, event, up),
             Key::Peer(name) => self.take_name_edge(from, name, up),
+            Key::Tokens => self.peers.has_tokens = up,
             // The router's, and those of hosts.
             Key::Filter(_)
             | Key::Service(_)
@@ -323,6 +327,7 @@ impl Shard {
 
     /// Puts the words that wait on their lanes, as far as there is room, and welcomes those whose names are known.
     pub(super) fn flush_peers(&mut self) {
+        self.flush_answers();
         let mut blocked = ShardSet::EMPTY;
         let mut kept = VecDeque::new();
         while let Some((to, word)) = self.peers.outgoing.pop_front() {
@@ -370,9 +375,9 @@ impl Shard {
     /// A session ends: a peer, or a client that one hosts.
     pub(super) fn release_peer(&mut self, id: SessionId, reason: CloseReason) {
         let _ = reason;
-        self.release_name(id);
         self.release_token(id);
         self.release_hosting(id);
+        self.release_name(id);
     }
 
     /// Reads one call, and carries it out; the bytes that it took.

@@ -354,6 +354,9 @@ impl Shard {
             .sessions
             .find(id)
             .is_some_and(|session| session.outbox.is_in_flight());
+        if self.sessions.find(id).is_none_or(|one| one.is_ending()) {
+            return;
+        }
         let words = goodbye(DUPLICATE.code, b"another peer has taken this name");
         self.close_after(id, CloseReason::PingTimeout, &words);
         if is_stuck {

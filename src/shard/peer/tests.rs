@@ -445,10 +445,9 @@ fn a_name_goes_to_the_next_when_its_holder_is_silent() {
         house.end(second, Ending::Failed);
         house.settle();
         // It was asked something.
-        assert_eq!(
-            house.told(watcher),
-            ["peer down one", "failed 1 no_handler"]
-        );
+        let mut told = house.told(watcher);
+        told.sort();
+        assert_eq!(told, ["failed 1 no_handler", "peer down one"]);
     }
 }
 

@@ -3,7 +3,8 @@
 //! A peer *accepts* a token, a name of its own for a client, and gets an id for it, or gives one. A client that connects
 //! with that id (`?id=`) is let in, and is the token's client: the peer is told, and can speak to it by the token. Of two
 //! clients with one id the newer stays. *Rejecting* the token ends its client, and lets nobody in by that id any more.
-//! Whoever shows an id that nobody has accepted gets in for as long as it takes to tell it.
+//! Whoever shows an id that nobody has accepted gets in for as long as it takes to tell it. Where peers can't come from
+//! outside, ids mean nothing before a token has been accepted: they may be anything of an application's own.
 //!
 //! The registrar keeps the list, by the peers' names, so it outlives their connections; what changes of it is an effect,
 //! so that the edge can keep it longer. A client that shows an id waits in admission for the registrar's word. It says when
@@ -11,7 +12,7 @@
 //!
 //! Invariant: each token of each peer has one id, each id one token; both tables of the list have the same entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
@@ -30,6 +31,7 @@ use crate::ws::http::Request;
 
 use super::super::command::Wait;
 use super::super::handshake::Verdict;
+use super::super::parcel::Key;
 use super::super::session::State;
 use super::super::settings::Acceptance;
 use super::super::{Effect, Shard};
@@ -152,6 +154,8 @@ pub struct Tokens {
     made: u64,
     /// May the list not change now?
     is_held: bool,
+    /// Answers that wait until every shard knows that ids mean something.
+    answers: VecDeque<(ShardId, TokenWord)>,
 }
 
 impl fmt::Debug for Tokens {
@@ -167,6 +171,11 @@ impl Tokens {
         for Acceptance { peer, token, id } in list {
             self.insert(peer.clone(), token.clone(), id.clone());
         }
+    }
+
+    /// Do answers wait?
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     /// How many have a client. Of the rest nothing is left of anybody.
@@ -316,14 +325,14 @@ impl Shard {
                     self.effects.push(Effect::Tokens(change));
                 }
                 let result = result.map(|(id, _)| id);
-                self.send_token(
-                    from,
-                    TokenWord::Done {
-                        caller,
-                        ticket,
-                        result,
-                    },
-                );
+                let done = TokenWord::Done {
+                    caller,
+                    ticket,
+                    result,
+                };
+                self.use_tokens();
+                self.peers.tokens.answers.push_back((from, done));
+                self.flush_answers();
             }
             TokenWord::Reject {
                 peer,
@@ -401,6 +410,24 @@ impl Shard {
             TokenWord::Rejected { owner, token } => {
                 let rejected = PeerEvent::TokenRejected { token: &token };
                 self.tell(owner, &Event::Peer(&rejected), false);
+            }
+        }
+    }
+
+    /// From now on ids mean something on every shard.
+    fn use_tokens(&mut self) {
+        if !self.settings.has_tokens() && !self.peers.has_tokens {
+            self.peers.has_tokens = true;
+            self.interest.add(&Key::Tokens);
+            self.announce();
+        }
+    }
+
+    /// Answers those who have accepted something: who shows an id after that is looked for on every shard.
+    pub(super) fn flush_answers(&mut self) {
+        if self.settings.has_tokens() || self.interest.is_announced(&Key::Tokens) {
+            while let Some((to, done)) = self.peers.tokens.answers.pop_front() {
+                self.send_token(to, done);
             }
         }
     }
@@ -543,7 +570,7 @@ impl Shard {
 
     /// Remembers the id that a request head shows, where ids mean something.
     pub(in super::super) fn note_id(&mut self, id: SessionId, request: &Request<'_>) {
-        if !self.settings.has_peers() {
+        if !self.settings.has_tokens() && !self.peers.has_tokens {
             return;
         }
         let Some(shown) = request.query_value("id").filter(|shown| !shown.is_empty()) else {

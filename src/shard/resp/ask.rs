@@ -256,7 +256,7 @@ impl Shard {
         (channels, shard_channels)
     }
 
-    /// How many different patterns there are on all shards. Nobody but RESP sessions has any.
+    /// How many different patterns there are on all shards. RESP sessions have them, and peers.
     pub(super) fn patterns(&self) -> usize {
         let own = self.subscriptions.globs();
         let of_others = self.remote_filters.globs();

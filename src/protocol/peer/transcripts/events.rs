@@ -88,12 +88,12 @@ fn calls_are_done() {
         tag: &tag,
         outcome: &answer,
     };
-    told(&reply, &transcript, expected);
+    told(&reply, transcript, expected);
     let done = PeerEvent::Done {
         tag: &tag,
         outcome: &answer,
     };
-    told(&Event::Peer(&done), &transcript, expected);
+    told(&Event::Peer(&done), transcript, expected);
     // A handler's code may be longer than a name, and is cut between characters.
     let long = Outcome::Failed {
         code: Cow::Owned("é".repeat(40_000)),

@@ -388,6 +388,7 @@ fn a_slow_reader_is_closed_for_what_was_due_and_only_misses_what_is_volatile() {
         assert!(house.session(slow).is_open());
         let stats = house.shards[place.2].stats();
         assert_eq!(stats.deliveries_due, 22, "nothing was due to who is behind");
+        assert_eq!(stats.volatile_dropped, 20);
         house.read_on(slow);
         house.settle();
         assert_eq!(house.events(slow), ["first"]);

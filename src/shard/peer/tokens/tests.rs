@@ -282,10 +282,31 @@ fn the_list_is_bounded_and_waits_for_the_disk() {
 }
 
 #[test]
-fn where_no_peer_can_come_an_id_means_nothing() {
-    let mut house = House::with(2, |settings| settings.listeners.truncate(4));
+fn where_only_links_can_come_an_id_means_nothing_before_a_token_is_accepted() {
+    let mut house = House::with(3, |settings| {
+        settings.listeners[4] = settings.listeners[5].clone()
+    });
     let client = come_in(&mut house, 1, "x");
     assert_eq!(house.ask(client, r#"{"type":"ping"}"#).len(), 1);
+    let link = house.connect_link(1, "one");
+    // The answer waits until every shard knows.
+    house.fill(0, 2);
+    house.turn(0);
+    assert_eq!(accept(&mut house, link, "a", "x"), [""; 0]);
+    house.unfill(0, 2);
+    house.settle();
+    assert_eq!(house.told(link), ["done 1 x"]);
+    for shard in 0..3 {
+        let stranger = come_in(&mut house, shard, "y");
+        assert_eq!(house.read(stranger), TERMINATED);
+        come_in(&mut house, shard, "x");
+        assert_eq!(house.told(link).last().unwrap(), "token up a");
+    }
+    // And it stays so.
+    reject(&mut house, link, "a");
+    let late = come_in(&mut house, 2, "x");
+    assert_eq!(house.read(late), TERMINATED);
+    assert!(house.session(client).is_open());
 }
 
 #[test]

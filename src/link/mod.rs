@@ -301,7 +301,8 @@ impl Link {
     /// Waits until there is an event, at most for `timeout` (`None`: for ever); true if there is, or if the last one
     /// has been drained.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        wait_readable(self.fd(), timeout)
+        // Nobody rings any more, and an event loop is not to find the descriptor readable for ever.
+        self.is_over() || wait_readable(self.fd(), timeout)
     }
 
     /// The next event, waited for at most for `timeout`. `None` in time, or after the last event.
@@ -313,10 +314,15 @@ impl Link {
                 return events.pop();
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) || !self.wait(left) {
+            if self.is_over() || left.is_some_and(|left| left.is_zero()) || !self.wait(left) {
                 return None;
             }
         }
+    }
+
+    /// Has the last event been drained?
+    fn is_over(&self) -> bool {
+        self.inner.is_over.load(Ordering::Relaxed)
     }
 
     /// For an event loop to watch: readable, level-triggered, while there are events. Not to be read or closed.

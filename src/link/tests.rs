@@ -533,3 +533,14 @@ fn in_a_child_every_call_says_so_and_nothing_that_the_parent_uses_is_touched() {
     assert!(!far.is_closed());
     assert_eq!(far.take(&mut Vec::new()), 0);
 }
+
+#[test]
+fn after_the_last_event_nobody_waits() {
+    let scene = Scene::new();
+    let link = scene.link;
+    drop(scene.far);
+    assert!(matches!(link.next(None), Some(Event::Stopped)));
+    // For ever, if there were anything to wait for.
+    assert!(link.next(None).is_none() && link.wait(None));
+    assert_eq!(link.drain(&mut Vec::new(), 1), 0);
+}

@@ -508,11 +508,11 @@ pub unsafe extern "C" fn pubsub_admit(
         let client = client.id()?;
         // SAFETY: the header asks for a text that ends.
         let reason = unsafe { optional_text(reason, "reason")? };
-        Ok(if status == PUBSUB_OK as c_int {
-            linked.link.admit(client, None)?
-        } else {
-            linked.link.refuse(client, reason.unwrap_or_default())?
-        })
+        let made = match status == PUBSUB_OK as c_int {
+            true => linked.link.admit(client, None),
+            false => linked.link.refuse(client, reason.unwrap_or_default()),
+        };
+        Ok(made?)
     })
 }
 

@@ -88,6 +88,7 @@ impl ControlSender {
     ///
     /// # Errors
     /// Which of both it is, and the word.
+    #[expect(clippy::result_large_err, reason = "the word comes back as it went")]
     pub fn offer(&self, control: Control) -> Result<(), TrySendError<Control>> {
         self.channel.try_send(control)?;
         (self.wake)();

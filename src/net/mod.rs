@@ -158,6 +158,7 @@ pub trait Driver {
 
     /// Gives a connection to the host of a Link; false if it has gone or has too many already, and the connection is
     /// closed.
+    #[expect(clippy::boxed_local, reason = "as those take it that have Links")]
     fn give(&mut self, _link: SessionId, _connection: Box<HttpConnection>) -> bool {
         false
     }

@@ -118,7 +118,7 @@ fn check_against(claims: &Claims, written: &Value) {
                 Filter::Dotted(_) => written.as_str().or_else(|| written["filter"].as_str()),
                 Filter::Exact(_) | Filter::Shard(_) => written["channel"].as_str(),
                 Filter::Glob(_) => written["pattern"].as_str(),
-                Filter::Room(_) => panic!("a token speaks of no room"),
+                Filter::Room(_) => panic!("no token is about rooms"),
             };
             assert_eq!(Some(&filter.written()[..]), text.map(str::as_bytes));
         }

@@ -1,5 +1,5 @@
-//! What the tests with real clients need and cargo can't bring: Node and Python with the packages of their clients, the
-//! tools of Redis, a Chromium for the console, nginx and HAProxy, and the Autobahn test suite.
+//! What the tests with real clients need and cargo can't bring: Node and Python with the packages of their clients, a C
+//! compiler and valgrind, the tools of Redis, a Chromium for the console, nginx and HAProxy, and the Autobahn test suite.
 //!
 //! Nothing here fails the gate: without these, the tests that want them say that they skipped. What is there
 //! already is left as it is, so that a second run needs no network.
@@ -35,6 +35,16 @@ const CHROMIUM_NAMES: [&str; 4] = [
     "google-chrome-stable",
 ];
 
+/// What programs in C take, and where Debian has it.
+const C_TOOLS: [(&str, &str); 6] = [
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("make", "make"),
+    ("pkg-config", "pkg-config"),
+    ("nm", "binutils"),
+    ("valgrind", "valgrind"),
+];
+
 /// Sets everything up; skipped with the reasons, if something could not be had.
 pub fn run() -> Verdict {
     let mut missing = Vec::new();
@@ -46,6 +56,7 @@ pub fn run() -> Verdict {
         Err(why) => missing.push(why),
     }
     missing.extend(python(&root().join(PYTHON_FOLDER)).err());
+    missing.extend(c_tools().err());
     missing.extend(redis_tools().err());
     missing.extend(chromium().err());
     missing.extend(debian::install().err());
@@ -144,6 +155,26 @@ fn python_with(folder: &Path, asked: &[u8]) -> Option<String> {
     let installed = fs::read(folder.join("requirements.txt")).ok()?;
     let python = folder.join("bin/python").display().to_string();
     first_line(&python, &["--version"]).filter(|_| installed == asked)
+}
+
+fn c_tools() -> Result<(), String> {
+    let is_missing = |tool: &&(&str, &str)| first_line(tool.0, &["--version"]).is_none();
+    let missing: Vec<&str> = C_TOOLS
+        .iter()
+        .filter(is_missing)
+        .map(|tool| tool.1)
+        .collect();
+    if !missing.is_empty() {
+        println!("{} is not here", missing.join(", "));
+        install(&missing)?;
+    }
+    match C_TOOLS.iter().find(is_missing) {
+        Some((tool, _)) => Err(format!("{tool} does not start")),
+        None => {
+            println!("the tools for programs in C are here");
+            Ok(())
+        }
+    }
 }
 
 fn redis_tools() -> Result<(), String> {

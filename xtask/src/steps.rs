@@ -52,7 +52,7 @@ impl Step {
     pub fn about(self) -> &'static str {
         match self {
             Step::Setup => {
-                "Node, Python, their packages, Redis' tools, Chromium, nginx, HAProxy, Autobahn: what real clients need"
+                "Node, Python, their packages, gcc, valgrind, Redis' tools, Chromium, nginx, HAProxy, Autobahn: what real clients need"
             }
             Step::Fmt => "is the code formatted?",
             Step::Clippy => "lints of every target, warnings are errors",

@@ -90,9 +90,10 @@ impl Hosts {
     }
 
     /// May a client be closed because its host has gone?
-    pub fn has_lost_its_host(&self, clients: &[Client]) -> bool {
-        let mut hosts = self.watching.keys();
-        hosts.any(|host| clients[*host].end.is_some())
+    /// A host may not have read that it has gone itself.
+    pub fn has_lost_its_host(&self, clients: &[Client], is_gone: impl Fn(&Client) -> bool) -> bool {
+        let mut hosts = self.watching.keys().map(|host| &clients[*host]);
+        hosts.any(|host| host.end.is_some() || host.closed.is_some() || is_gone(host))
     }
 
     /// What must have been told by now. `is_gone`: has the broker closed the connection of a client?

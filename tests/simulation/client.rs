@@ -59,6 +59,8 @@ pub struct Client {
     pub protocol: Protocol,
     /// Where it connected, unless it was dealt from there.
     pub shard: Option<usize>,
+    /// When it connected.
+    pub since: Moment,
     pub phase: Phase,
     /// The 101 has come, once.
     pub was_let_in: bool,
@@ -134,6 +136,7 @@ impl Client {
             connection,
             protocol,
             shard: (!is_dealt).then_some(shard),
+            since: stage.now(),
             phase: Phase::Connecting,
             was_let_in: false,
             end: None,
@@ -159,19 +162,22 @@ impl Client {
         let mut first = Vec::new();
         match protocol {
             Protocol::Native => {
-                first = frames::head("/");
+                first = frames::head("/", index);
                 if profile.peers > 0 {
                     // Peers want to know.
                     client.ask_who_it_is(stage, &mut first);
                 }
             }
             Protocol::Clusterws(dialect) => {
-                first = frames::head(dialect.path);
+                first = frames::head(dialect.path, index);
                 stage.hears_events.push(index);
             }
             Protocol::Resp => client.greet(stage, &mut first),
             Protocol::Peer => {
                 client.say_hello(&mut first);
+                if stage.rng.u8(..3) == 0 {
+                    client.watch(stage, &mut first);
+                }
                 stage.hears_events.push(index);
                 stage.oracle.lossy.insert(index);
             }

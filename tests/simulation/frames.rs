@@ -1,13 +1,14 @@
 //! WebSocket as clients speak it: request heads, masked frames, pings and close frames.
 
-use crate::client::{Client, End, Phase, Protocol};
+use crate::client::{Client, ClientIndex, End, Phase, Protocol};
 use crate::oracle::Kind;
 use crate::stage::Stage;
 
-/// The request for this path.
-pub fn head(path: &str) -> Vec<u8> {
+/// The request for this path; hosts are told by its query whose it is.
+pub fn head(path: &str, index: ClientIndex) -> Vec<u8> {
+    let before = if path.contains('?') { '&' } else { '?' };
     format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path}{before}c={index} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     .into_bytes()

@@ -6,7 +6,7 @@
 //!
 //! The files: `network` (bytes on their way), `driver` (the seam `pubsub::net::Driver` over it), `names` (what reaches
 //! whom), `client` (what all clients do), `native` (what one says) and `native_answers` (what it must hear) over
-//! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `peer`, `emissions` (what peers say to clients),
+//! `frames`, `clusterws`, `resp` and `resp_answers` over `resp_value`, `peer`, `emissions` (what peers say to clients), `hosts` (what peers are told),
 //! `stage` (what clients share), `oracle` (what must, may and must
 //! not come) and `questions` (what may be answered), `profile` (what a seed decides), `turn` (the steps of a shard's turn,
 //! in the right order and in wrong ones), `world` (who does what when), `settle` (rest, drain, and the reckoning),
@@ -17,6 +17,7 @@ mod clusterws;
 mod driver;
 mod emissions;
 mod frames;
+mod hosts;
 mod mixed_scenarios;
 mod names;
 mod native;
@@ -84,6 +85,8 @@ struct Sums {
     /// Events that peers emitted to clients and that came, and clients that they disconnected.
     emitted: u64,
     disconnects: u64,
+    /// Clients that a host was told of.
+    hosted: u64,
     handed_over: u64,
     stalls: u64,
     turns: u64,
@@ -100,6 +103,7 @@ impl Sums {
         self.answers += outcome.answers;
         self.emitted += outcome.emitted;
         self.disconnects += outcome.disconnects;
+        self.hosted += outcome.hosted;
         self.handed_over += outcome.handed_over;
         self.stalls += outcome.stalls;
         self.turns += outcome.turns;
@@ -150,6 +154,7 @@ fn every_promise_is_kept_for_every_seed() {
     assert!(sums.closed_slow > SEEDS / 10);
     assert!(sums.counts > 20 * SEEDS && sums.answers > SEEDS);
     assert!(sums.emitted > 2 * SEEDS && sums.disconnects > SEEDS / 10);
+    assert!(sums.hosted > SEEDS / 2);
 }
 
 /// Runs one seed, shows what happened, and fails if it does.

@@ -12,7 +12,7 @@ use pubsub::message::Payload;
 use pubsub::protocol::Outcome;
 use pubsub::protocol::peer::call::Call;
 use pubsub::protocol::peer::event::Told;
-use pubsub::protocol::peer::{Audience, FilterKind, read_event, write_call};
+use pubsub::protocol::peer::{Audience, FilterKind, Watch, read_event, write_call};
 use pubsub::topic::{Filter as RealFilter, Topic as RealTopic};
 
 use crate::client::{Client, ClientIndex, End, Phase, Protocol};
@@ -35,6 +35,8 @@ pub struct Peer {
     /// Who is in each of its rooms, by the order of its calls.
     members: [BTreeSet<ClientIndex>; ROOMS],
     subscriptions_max: usize,
+    /// The clients that it hosts, by the bytes of their ids.
+    hosted: BTreeMap<[u8; 15], ClientIndex>,
     /// The code of GOODBYE.
     pub goodbye: Option<String>,
 }
@@ -52,6 +54,8 @@ enum Waiting {
     Unsubscribed(Filter, Option<usize>),
     Published(u64),
     Handles(&'static str),
+    /// It watches from now on.
+    Watches,
     /// An event for a service.
     Emitted(usize),
     /// One for clients.
@@ -162,6 +166,16 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Is told from now on of clients that come and go, and of other peers.
+    pub fn watch(&mut self, stage: &mut Stage, out: &mut Vec<u8>) {
+        stage.hosts.watches(self.index);
+        let mask = Watch(Watch::CONNECT.0 | Watch::DISCONNECT.0 | Watch::PEER.0);
+        self.call(Waiting::Watches, stage, out, |ticket| Call::Watch {
+            ticket,
+            mask,
+        });
     }
 
     fn call<'c>(
@@ -676,6 +690,16 @@ impl Client {
                     stage.oracle.violate(Kind::Twice, text);
                 }
             }
+            Told::Connect(arrived) => {
+                let client = stage.hosts.connect(index, arrived.query, &mut stage.oracle);
+                let id = arrived.client.to_bytes();
+                self.peer.hosted.extend(client.map(|client| (id, client)));
+            }
+            Told::Disconnect { client, .. } => {
+                let client = self.peer.hosted.remove(&client.to_bytes());
+                stage.hosts.disconnect(index, client, &mut stage.oracle);
+            }
+            Told::Peer { up, name } => stage.hosts.peer(index, name, up, &mut stage.oracle),
             Told::Done { ticket, payload } => {
                 let is_right = match self.peer.waiting.remove(&ticket) {
                     Some(waiting) => {
@@ -791,6 +815,7 @@ impl Client {
                     stage.served.push(service);
                 }
             }
+            Waiting::Watches => stage.hosts.is_watching(self.index, moment),
             Waiting::Emitted(number) => stage.emits[number].is_done = true,
             Waiting::Emission(number) => stage.emissions.done(number),
             Waiting::Answer(number) => {

@@ -289,6 +289,12 @@ impl World {
         if !is_end {
             let stage = &mut self.stage;
             stage.emissions.reckon(&standings, &mut stage.oracle);
+            let network = stage.network.borrow();
+            let is_gone = |client: &Client| network.server_is_gone(client.connection);
+            let oracle = &mut stage.oracle;
+            stage
+                .hosts
+                .reckon(&self.clients, &standings, is_gone, oracle);
         }
         let hostable = |client: &&Client| is_hostable(client.protocol);
         let hostable = self.clients.iter().filter(hostable).count();
@@ -368,6 +374,12 @@ impl World {
             Some(End::Closed(1001)) => self.is_draining,
             Some(End::Closed(4008)) => client.is_faulty || !is_generous,
             Some(End::Closed(1008 | 4009)) => client.is_faulty,
+            Some(End::Closed(1012)) => {
+                let network = self.stage.network.borrow();
+                let is_gone = |client: &Client| network.server_is_gone(client.connection);
+                let hosts = &self.stage.hosts;
+                hosts.has_lost_its_host(&self.clients, is_gone)
+            }
             Some(End::Closed(code)) if emissions::is_of_a_disconnect(code) => true,
             Some(End::Closed(code)) => client.closed == Some(code),
             Some(End::Finished) => {

@@ -8,6 +8,7 @@ use fastrand::Rng;
 
 use crate::client::ClientIndex;
 use crate::emissions::{Emissions, Room};
+use crate::hosts::Hosts;
 use crate::names::Filter;
 use crate::network::{ConnectionId, Network};
 use crate::oracle::{Moment, Oracle};
@@ -19,6 +20,7 @@ pub struct Stage {
     pub requests: Vec<Request>,
     pub emits: Vec<Emitted>,
     pub emissions: Emissions,
+    pub hosts: Hosts,
     /// Clients that an event for all must reach: they were let in, and are there.
     pub let_in: BTreeSet<ClientIndex>,
     /// Events that came back to a client; nothing once it has got it.

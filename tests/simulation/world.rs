@@ -95,6 +95,7 @@ pub struct Outcome {
     pub answers: u64,
     pub emitted: u64,
     pub disconnects: u64,
+    pub hosted: u64,
     pub handed_over: u64,
     pub stalls: u64,
     pub turns: u64,
@@ -207,6 +208,7 @@ impl World {
                 requests: Vec::new(),
                 emits: Vec::new(),
                 emissions: Default::default(),
+                hosts: Default::default(),
                 let_in: Default::default(),
                 rng,
                 moment: 0,
@@ -278,6 +280,7 @@ impl World {
         Outcome {
             emitted,
             disconnects,
+            hosted: self.stage.hosts.sum(),
             violations: std::mem::take(&mut self.stage.oracle.violations),
             trace: self.stage.trace.take().unwrap_or_default().into(),
             digest: self.stage.digest,

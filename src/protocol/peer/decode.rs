@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use smallvec::smallvec;
 
 use super::super::{Command, Outcome, Refusal, Tag, json};
@@ -55,7 +55,7 @@ pub fn decode(frame: &[u8], unix_ms: u64) -> Result<Command, Bad> {
         CallType::Unsubscribe => {
             filtered(fields, |filter, tag| Command::Unsubscribe { filter, tag })
         }
-        CallType::Publish => publish(frame, unix_ms),
+        CallType::Publish => publish(fields, unix_ms),
         CallType::Emit => emit(frame),
         CallType::Request => request(frame),
         CallType::Reply => reply(fields),
@@ -190,14 +190,17 @@ fn payload(kind: u8, bytes: Bytes) -> Result<Payload, (Code, &'static str)> {
     }
 }
 
-/// A publish is one copy of the frame; its topic and payload are slices of that copy.
-fn publish(frame: &[u8], unix_ms: u64) -> Result<Command, Bad> {
-    let copy = Bytes::copy_from_slice(frame);
-    let mut fields = Fields::of(&copy[1..]);
+/// A publish is one copy, of what begins with the topic and ends with the payload, cut in two.
+fn publish(mut fields: Fields<'_>, unix_ms: u64) -> Result<Command, Bad> {
     let ticket = Ticket(fields.u64()?);
-    let (flags, topic_kind, name) = (fields.u8()?, fields.u8()?, fields.name()?);
-    let (kind, bytes) = (fields.u8()?, fields.rest());
-    let name = copy.slice_ref(name);
+    let (flags, topic_kind, size) = (fields.u8()?, fields.u8()?, fields.u16()?);
+    let copied = fields;
+    fields.bytes(usize::from(size))?;
+    let kind = fields.u8()?;
+    let mut bytes = Bytes::copy_from_slice({ copied }.rest());
+    let name = bytes.split_to(usize::from(size));
+    // The kind.
+    bytes.advance(1);
     let topic = match topic_kind {
         1 => Topic::dotted(name),
         2 => Topic::channel(name),
@@ -214,7 +217,7 @@ fn publish(frame: &[u8], unix_ms: u64) -> Result<Command, Bad> {
             ..Targets::default()
         },
         event: None,
-        payload: ticket.payload(kind, copy.slice_ref(bytes))?,
+        payload: ticket.payload(kind, bytes)?,
         attachments: Vec::new(),
         origin: None,
         flags: Flags {

@@ -32,7 +32,7 @@ impl<'a> Fields<'a> {
         Ok(*array)
     }
 
-    fn bytes(&mut self, size: usize) -> Result<&'a [u8], Misfit> {
+    pub(super) fn bytes(&mut self, size: usize) -> Result<&'a [u8], Misfit> {
         let (bytes, rest) = self.0.split_at_checked(size).ok_or(SHORT)?;
         self.0 = rest;
         Ok(bytes)

@@ -121,6 +121,54 @@ fn a_program_with_the_broker_inside_is_a_chat_server() {
     program.expect_end(vec!["bob has left", "ada has left", "eve has left"]);
 }
 
+/// The client of the peer protocol in Python, over TCP and over a Unix socket; with a key, and with a wrong one.
+#[test]
+fn an_application_server_in_python_answers() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        return skip(
+            "an_application_server_in_python_answers",
+            "there is no python3",
+        );
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = format!("unix:{}", directory.path().join("peers.sock").display());
+    let arguments = [
+        "--peers",
+        "127.0.0.1:0",
+        "--peers",
+        &path,
+        "--peer-key",
+        "s3cret",
+    ];
+    let broker = Broker::start(&arguments);
+    let python = |address: &str, key: &str| {
+        let mut python = Command::new("python3");
+        python.arg(example("python").join("peer.py")).arg(address);
+        python.env("PUBSUB_PEER_KEY", key);
+        python
+    };
+    for address in broker.peers.clone() {
+        let mut server = Talker::start(&mut python(&address, "s3cret"));
+        server.expect_lines(&[
+            "ready",
+            "answered: 6",
+            "refused: failed",
+            r#"received: chat.lobby {"name": "shop", "text": "open"}"#,
+        ]);
+        let mut client = Client::connect(&broker);
+        let answer = client.request(json!({"event": "sum", "data": [20, 22]}));
+        assert_eq!(answer["data"], 42, "{answer}");
+        client.publish("chat.lobby", json!("hello"));
+        server.expect(r#"received: chat.lobby "hello""#);
+    }
+    let refused = python(&broker.peers[0], "s3crex")
+        .output()
+        .expect("it runs");
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("not_allowed"), "{said}");
+}
+
 /// Does the page show a line that begins so?
 fn shows(text: &str) -> String {
     format!(

@@ -58,6 +58,8 @@ pub mod ring;
 mod simulated;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 /// What one turn reads at most of one connection (promise 10).
 const CONNECTION_BYTES_MAX: usize = 64 * KIB;

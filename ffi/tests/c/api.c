@@ -308,8 +308,8 @@ static void log_lines(void) {
   pubsub_event event;
   uint64_t ticket;
   int client;
-  /* Something to log: a bug that ends one connection. */
-  CHECK(setenv("PUBSUB_FAULT", "panic:decode:1", 1) == 0);
+  /* Something to log: a bug that ends one connection, met with its frame; those before it are the calls of the link. */
+  CHECK(setenv("PUBSUB_FAULT", "panic:frame:4", 1) == 0);
   broker = start();
   CHECK(unsetenv("PUBSUB_FAULT") == 0);
   link = open_link(broker, "log");

@@ -98,7 +98,7 @@ typedef enum pubsub_status {
  * | `VACATED`       | it has lost its last                                     | topic (the filter) |
  * | `PEER_UP`       | another peer has come in                                 | name |
  * | `PEER_DOWN`     | it has gone                                              | name |
- * | `LOG`           | a line of the broker's log (in this process)             | code (1: error, to 5: trace), data |
+ * | `LOG`           | a line of the broker's log (in this process)             | code (1: error, 2: warning, 3: info), data |
  * | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you, or for `pubsub_link_adopt`), data (read so far), name (where it comes from), listener |
  * | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the subscription), filter, data, kind |
  * | `GAP`           | messages were dropped, since this link was behind        | topic, count |
@@ -345,7 +345,7 @@ struct pubsub_options *pubsub_options_new(void);
  * would follow it there: `"128KiB"`, `"on"`; of an option that can be given several times, all of them, with commas between.
  * `docs/configuration.md` lists them. What is set here wins over the environment (`PUBSUB_MAX_MESSAGE`), and that over the
  * file that the option `config` names. A broker in another program has one shard, pinned to no CPU, and no listener for
- * operators, unless told. `log` says what comes as `PUBSUB_EV_LOG`; `log-format` means nothing here.
+ * operators, unless told. `log` and `log-format` mean nothing here.
  *
  * `PUBSUB_EINVAL`: there is no such option (`pubsub_last_error` has the nearest one), or the value does not fit it. Both
  * texts are copied. Any thread.

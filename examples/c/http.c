@@ -7,6 +7,7 @@
  *
  * One thread, one epoll: the Link's descriptor and the connections that it hands over stand side by side. */
 
+#define _DEFAULT_SOURCE 1
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -19,7 +19,6 @@ use broker::net::control::Control;
 
 use crate::argument::{Output, optional_text};
 use crate::handle::Table;
-use crate::log;
 use crate::options::{config, pubsub_options};
 use crate::panic::{boundary, prepare};
 use crate::status::Failure;
@@ -70,9 +69,12 @@ pub unsafe extern "C" fn pubsub_broker_start(
     boundary(|| {
         let output = Output::new(broker, "broker")?;
         prepare();
-        let config = config(options)?;
-        log::set_level(config.log.into());
-        let handle = apart(|| ALL.insert(Hosted::start(&config)?))?;
+        // The address of a handle is all that there is of it.
+        let options = options.addr();
+        let handle = apart(move || {
+            let config = config(std::ptr::without_provenance(options))?;
+            ALL.insert(Hosted::start(&config)?)
+        })?;
         // SAFETY: the header asks for room, and the call has not returned.
         unsafe { output.write(handle.pointer()) };
         Ok(())

@@ -37,7 +37,7 @@ use crate::status::pubsub_status::{self, PUBSUB_OK};
 /// | `VACATED`       | it has lost its last                                     | topic (the filter) |
 /// | `PEER_UP`       | another peer has come in                                 | name |
 /// | `PEER_DOWN`     | it has gone                                              | name |
-/// | `LOG`           | a line of the broker's log (in this process)             | code (1: error, to 5: trace), data |
+/// | `LOG`           | a line of the broker's log (in this process)             | code (1: error, 2: warning, 3: info), data |
 /// | `HTTP`          | a plain HTTP connection that is yours from now on        | fd (to be closed by you, or for `pubsub_link_adopt`), data (read so far), name (where it comes from), listener |
 /// | `MESSAGE`       | a message to a topic that this link subscribes to        | topic, context (the subscription), filter, data, kind |
 /// | `GAP`           | messages were dropped, since this link was behind        | topic, count |

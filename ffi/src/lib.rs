@@ -25,7 +25,6 @@ mod event;
 mod handle;
 mod http;
 mod link;
-mod log;
 mod options;
 mod panic;
 mod status;

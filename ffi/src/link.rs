@@ -10,14 +10,13 @@ use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
-use broker::link::{Answer, Event, Link, Watch};
+use broker::link::{Answer, Link};
 use broker::secret::Secret;
 
 use crate::argument::{Output, optional_text, text};
 use crate::broker::{hosted, pubsub_broker};
 use crate::event::{Batch, pubsub_event, watch_of};
 use crate::handle::Table;
-use crate::log::{self, Lines};
 use crate::panic::{boundary, counting, prepare};
 use crate::status::Failure;
 use crate::status::pubsub_status::{
@@ -31,7 +30,6 @@ pub struct pubsub_link;
 /// A link, and the events that its host has been given last.
 pub struct Linked {
     pub link: Link,
-    lines: Arc<Lines>,
     batch: Mutex<Batch>,
 }
 
@@ -110,7 +108,6 @@ pub unsafe extern "C" fn pubsub_connect(
 unsafe fn keep(link: Link, output: Output<*mut pubsub_link>) -> Result<(), Failure> {
     let linked = Linked {
         link,
-        lines: Arc::default(),
         batch: Mutex::default(),
     };
     let handle = ALL.insert(linked)?;
@@ -155,23 +152,10 @@ pub unsafe extern "C" fn pubsub_link_events_with(
             Some(_) => Answer::Wanted,
             None => Answer::Unwanted,
         };
-        // The log is of this process, so it takes no way over the broker.
-        let watched = Watch(watch.0 & !Watch::LOG.0);
-        let made = linked.link.watch(watched, answer)?;
+        let made = linked.link.watch(watch, answer)?;
         if let Some(output) = output {
             // SAFETY: the header asks for room.
             unsafe { output.write(made.0) };
-        }
-        if watch.has(Watch::LOG) {
-            let lines = linked.lines.clone();
-            let linked = Arc::downgrade(&linked);
-            log::watch(&lines, move || {
-                if let Some(linked) = linked.upgrade() {
-                    linked.link.wake();
-                }
-            });
-        } else {
-            log::forget(&linked.lines);
         }
         Ok(())
     })
@@ -215,7 +199,7 @@ pub unsafe extern "C" fn pubsub_link_drain(
             linked.link.drain(&mut batch.events, 1);
             return Err(ended());
         }
-        linked.drain(&mut batch.events, capacity);
+        linked.link.drain(&mut batch.events, capacity);
         let mut count = 0;
         batch.tell(|event| {
             // SAFETY: the header asks for room for `capacity` events, and no more than that were drained.
@@ -267,7 +251,6 @@ pub extern "C" fn pubsub_link_close(link: *mut pubsub_link) -> pubsub_status {
 pub extern "C" fn pubsub_link_free(link: *mut pubsub_link) -> pubsub_status {
     boundary(|| {
         let linked = ALL.remove(link)?;
-        log::forget(&linked.lines);
         // Who waits for its events is told.
         let _ = linked.link.close();
         apart(move || {
@@ -283,21 +266,6 @@ pub extern "C" fn pubsub_link_free(link: *mut pubsub_link) -> pubsub_status {
 /// `PUBSUB_EINVAL`.
 pub fn linked(link: *const pubsub_link) -> Result<Arc<Linked>, Failure> {
     ALL.object(link)
-}
-
-impl Linked {
-    /// At most `events_max` events: those of the broker, then lines of the log, but nothing after the last event.
-    fn drain(&self, events: &mut Vec<Event>, events_max: usize) {
-        self.link.drain(events, events_max);
-        let is_last = |event: &Event| matches!(event, Event::Closed { .. } | Event::Stopped);
-        let last = events.pop_if(|event| is_last(event));
-        let room = events_max - events.len() - usize::from(last.is_some());
-        if self.lines.drain(events, room) {
-            // More of them wait than there was room for.
-            self.link.wake();
-        }
-        events.extend(last);
-    }
 }
 
 fn ended() -> Failure {

@@ -44,7 +44,7 @@ pub extern "C" fn pubsub_options_new() -> *mut pubsub_options {
 /// would follow it there: `"128KiB"`, `"on"`; of an option that can be given several times, all of them, with commas between.
 /// `docs/configuration.md` lists them. What is set here wins over the environment (`PUBSUB_MAX_MESSAGE`), and that over the
 /// file that the option `config` names. A broker in another program has one shard, pinned to no CPU, and no listener for
-/// operators, unless told. `log` says what comes as `PUBSUB_EV_LOG`; `log-format` means nothing here.
+/// operators, unless told. `log` and `log-format` mean nothing here.
 ///
 /// `PUBSUB_EINVAL`: there is no such option (`pubsub_last_error` has the nearest one), or the value does not fit it. Both
 /// texts are copied. Any thread.
@@ -110,8 +110,7 @@ pub extern "C" fn pubsub_options_free(options: *mut pubsub_options) -> pubsub_st
     boundary(|| ALL.remove(options).map(drop))
 }
 
-/// The configuration of these options, of the environment and of the file; NULL for all defaults. What the author may want
-/// to hear goes to the log.
+/// The configuration of these options, of the environment and of the file; NULL for all defaults.
 ///
 /// # Errors
 /// `PUBSUB_EINVAL`, `PUBSUB_ECONFIG`.
@@ -144,9 +143,7 @@ pub fn config(options: *const pubsub_options) -> Result<Config, Failure> {
     };
     let loaded = resolve(&sources, &|path| fs::read_to_string(path))
         .map_err(|error| Failure::told(PUBSUB_ECONFIG, error))?;
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
+    // Its warnings come before anybody can listen; what they warn of is in the reference.
     Ok(loaded.config)
 }
 

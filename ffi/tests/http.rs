@@ -24,11 +24,7 @@ impl Drop for Host {
 /// The program, and where it listens.
 fn start(io: &str) -> (Host, String) {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("http");
-    compile(
-        &root().join("examples/c/http.c"),
-        &program,
-        &["-D_DEFAULT_SOURCE"],
-    );
+    compile(&root().join("examples/c/http.c"), &program, &[]);
     let mut command = Command::new(program);
     command.arg("127.0.0.1:0").env("PUBSUB_IO", io);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");

@@ -57,6 +57,10 @@ fn check(name: &str, manner: Manner, arguments: &[&str]) {
             if name != "forked" {
                 command.args(["--leak-check=full", "--show-leak-kinds=definite"]);
                 command.arg("--errors-for-leak-kinds=definite");
+                // Names are known after the library has gone, too.
+                command.arg("--keep-debuginfo=yes");
+                let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/valgrind.supp");
+                command.arg(format!("--suppressions={}", known.display()));
             }
             command.arg(program).env("PUBSUB_IO", "epoll");
             command

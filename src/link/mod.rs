@@ -329,12 +329,6 @@ impl Link {
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.inner.carrier.fd()
     }
-
-    /// Makes the descriptor readable until the next drain, for a host that has events of its own to give with those of the
-    /// Link.
-    pub fn wake(&self) {
-        self.inner.carrier.wake();
-    }
 }
 
 impl AsFd for Link {

@@ -80,11 +80,6 @@ impl HostEnd {
         self.0.own.fd()
     }
 
-    /// Makes the descriptor readable, until it is settled.
-    pub fn wake(&self) {
-        self.0.own.wake();
-    }
-
     /// After [`HostEnd::next`] gave none: the descriptor is readable no more, unless something has come meanwhile.
     pub fn settle(&self) {
         if !self.0.host.announce_sleep(|| self.0.own.clear()) {

@@ -278,8 +278,8 @@ static void admission(pubsub_broker *broker) {
   pubsub_event event;
   int client;
   uint64_t ticket;
-  OK(pubsub_link_events(host, PUBSUB_EV_ADMIT | PUBSUB_EV_CONNECT));
-  OK(pubsub_handle(host, "ready", 5, &ticket));
+  /* With the answer every shard asks this host. */
+  OK(pubsub_link_events_with(host, PUBSUB_EV_ADMIT | PUBSUB_EV_CONNECT, &ticket));
   settled(host, ticket);
   client = dial(broker);
   ask(client, "/");
@@ -303,15 +303,26 @@ static void admission(pubsub_broker *broker) {
 }
 
 static void log_lines(void) {
-  pubsub_broker *broker = start(), *other;
-  pubsub_link *link = open_link(broker, "log");
+  pubsub_broker *broker;
+  pubsub_link *link;
   pubsub_event event;
+  uint64_t ticket;
+  int client;
+  /* Something to log: a bug that ends one connection, met with its frame; those before it are the calls of the link. */
+  CHECK(setenv("PUBSUB_FAULT", "panic:frame:4", 1) == 0);
+  broker = start();
+  CHECK(unsetenv("PUBSUB_FAULT") == 0);
+  link = open_link(broker, "log");
   OK(pubsub_link_events(link, PUBSUB_EV_LOG));
-  other = start();
+  OK(pubsub_handle(link, "ready", 5, &ticket));
+  settled(link, ticket);
+  client = websocket(broker, "/");
+  say(client, "{\"type\":\"ping\"}");
+  hears(client, "closed 1011");
   event = await(link, PUBSUB_EV_LOG);
-  CHECK(event.code >= 1 && event.code <= 5 && event.data_size > 0);
+  CHECK(event.code == 1 && event.data_size > 0);
+  close(client);
   OK(pubsub_link_events(link, 0));
-  OK(pubsub_broker_free(other));
   OK(pubsub_broker_stop(broker));
   await(link, PUBSUB_EV_STOPPED);
   OK(pubsub_link_free(link));

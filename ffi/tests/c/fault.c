@@ -1,6 +1,18 @@
 /* A shard that fails (PUBSUB_FAULT=panic:shard:1) stops the broker: links are told, calls answer, the host lives. */
 #include "websocket.h"
 
+/* The last event of a link comes, and is the last. */
+static void ends(pubsub_link *link) {
+  pubsub_event event;
+  for (;;) {
+    int count = pubsub_link_drain(link, &event, 1);
+    if (count == -PUBSUB_ESTOPPED) return;
+    CHECK(count >= 0);
+    if (count == 0) CHECK(pubsub_link_wait(link, DEADLINE_MS) != PUBSUB_ETIMEOUT);
+    if (count == 1 && event.type == PUBSUB_EV_STOPPED) CHECK(pubsub_link_drain(link, &event, 1) == -PUBSUB_ESTOPPED);
+  }
+}
+
 int main(void) {
   pubsub_broker *broker, *next_one;
   pubsub_link *one, *two, *late;
@@ -24,16 +36,8 @@ int main(void) {
     pubsub_link_drain(two, &event, 1);
     if (event.type == PUBSUB_EV_STOPPED) break;
   }
-  for (;;) {
-    int count = pubsub_link_drain(one, &event, 1);
-    if (count == -PUBSUB_ESTOPPED) break;
-    CHECK(count >= 0);
-    if (count == 0) CHECK(pubsub_link_wait(one, DEADLINE_MS) != PUBSUB_ETIMEOUT);
-    if (count == 1 && event.type == PUBSUB_EV_STOPPED) {
-      CHECK(pubsub_link_drain(one, &event, 1) == -PUBSUB_ESTOPPED);
-      break;
-    }
-  }
+  ends(one);
+  ends(two);
   CHECK(pubsub_publish(two, "a", 1, "1", 1) == PUBSUB_ESTOPPED);
   CHECK(pubsub_subscribe(one, "b", 1, NULL) == PUBSUB_ESTOPPED);
   CHECK(pubsub_link_open(broker, "late", &late) == PUBSUB_ESTOPPED);

@@ -30,6 +30,8 @@ static void link_that_is_none(pubsub_link *link) {
   NONE(pubsub_link_fd(link));
   NONE(pubsub_link_drain(link, &event, 1));
   NOT(pubsub_link_events(link, 0));
+  NOT(pubsub_link_events_with(link, 0, &ticket));
+  NOT(pubsub_link_adopt(link, 0, 0, NULL, 0));
   NOT(pubsub_link_wait(link, 0));
   NOT(pubsub_link_close(link));
   NOT(pubsub_publish(link, "a", 1, "1", 1));
@@ -99,6 +101,10 @@ static void arguments(pubsub_broker *broker, pubsub_link *link) {
   NONE(pubsub_link_drain(link, events, 0));
   NONE(pubsub_link_drain(link, (pubsub_event *)((char *)events + 1), 1));
   NOT(pubsub_link_events(link, 0x80000000u));
+  NOT(pubsub_link_adopt(link, 0, -1, NULL, 0));
+  NOT(pubsub_link_adopt(link, 0, 2, NULL, 0));
+  NOT(pubsub_link_adopt(link, 0, 12345, NULL, 0));
+  NOT(pubsub_link_adopt(link, 70000, 0, NULL, 0));
   NOT(pubsub_publish(link, NULL, 1, "1", 1));
   NOT(pubsub_publish(link, "a", 1, NULL, 1));
   NOT(pubsub_publish(link, "a", (size_t)-1, "1", 1));

@@ -83,6 +83,7 @@ int main(int count, char **arguments) {
     LOAD(pubsub_link_free);
     LOAD(pubsub_publish_with);
     LOAD(pubsub_subscribe);
+    memset(&event, 0, sizeof event);
     options = pubsub_options_new_();
     CHECK(pubsub_options_set_(options, "listen", "127.0.0.1:0") == PUBSUB_OK);
     CHECK(pubsub_options_set_(options, "admin", "127.0.0.1:0") == PUBSUB_OK);

@@ -124,14 +124,23 @@ impl Hosts {
                 _ => {}
             }
             for (watcher, since) in &self.watching {
-                if client.protocol == Protocol::Peer
-                    && is_open(*watcher)
-                    && *watcher != index
-                    && since.is_some_and(|since| client.since > since)
-                    && self.peers.get(&(*watcher, index)) != Some(&!is_gone(client))
+                let is_news = since.is_some_and(|since| client.since > since);
+                if client.protocol != Protocol::Peer
+                    || !is_open(*watcher)
+                    || *watcher == index
+                    || !is_news
                 {
-                    let is_there = !is_gone(client);
-                    let text = format!("peer {watcher} was not told of peer {index}: {is_there}");
+                    continue;
+                }
+                let told = self.peers.get(&(*watcher, index)).copied();
+                // In between the broker may have given it up.
+                let is_right = match (is_gone(client), standings[index]) {
+                    (true, _) => told == Some(false),
+                    (false, Standing::Open) => told == Some(true),
+                    (false, Standing::Ended | Standing::CutOff) => told.is_some(),
+                };
+                if !is_right {
+                    let text = format!("peer {watcher} was told of peer {index}: {told:?}");
                     oracle.violate(Kind::Missing, text);
                 }
             }

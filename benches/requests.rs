@@ -140,7 +140,9 @@ fn main() {
                 wait(back);
             });
             if warm_up == 0 {
-                (uring.clear(), epoll.clear(), bare.clear());
+                for times in [&mut *uring, &mut *epoll, &mut *bare] {
+                    times.clear();
+                }
             }
         }
         println!("\na request and its reply, {} times each", bare.len());

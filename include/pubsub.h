@@ -502,7 +502,8 @@ enum pubsub_status pubsub_link_close(struct pubsub_link *link);
 
 /**
  * Frees a link, and ends it as `pubsub_link_close` does. Its events and its descriptor are gone: take the descriptor out of
- * your loop before. Any thread; calls of other threads that have begun are finished.
+ * your loop before. Of a link to a broker elsewhere it waits until the calls made so far are on their way, for some seconds at
+ * most. Any thread; calls of other threads that have begun are finished.
  */
 enum pubsub_status pubsub_link_free(struct pubsub_link *link);
 

@@ -246,7 +246,8 @@ pub extern "C" fn pubsub_link_close(link: *mut pubsub_link) -> pubsub_status {
 }
 
 /// Frees a link, and ends it as `pubsub_link_close` does. Its events and its descriptor are gone: take the descriptor out of
-/// your loop before. Any thread; calls of other threads that have begun are finished.
+/// your loop before. Of a link to a broker elsewhere it waits until the calls made so far are on their way, for some seconds at
+/// most. Any thread; calls of other threads that have begun are finished.
 #[unsafe(no_mangle)]
 pub extern "C" fn pubsub_link_free(link: *mut pubsub_link) -> pubsub_status {
     boundary(|| {
@@ -254,7 +255,10 @@ pub extern "C" fn pubsub_link_free(link: *mut pubsub_link) -> pubsub_status {
         // Who waits for its events is told.
         let _ = linked.link.close();
         apart(move || {
-            drop(linked);
+            // Somebody may be in the middle of a call; then that is the last one.
+            if let Some(linked) = Arc::into_inner(linked) {
+                linked.link.finish();
+            }
             Ok(())
         })
     })

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -23,24 +22,32 @@ fn blocks(chapter: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-/// A program that is ended with its test.
+/// A program that is ended with its test, and whatever it has started.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
 }
 
-fn run(command: &mut Command) -> (Running, impl FnMut() -> String + use<>) {
+/// Starts a program, which ends after a minute in any case, and reads its lines.
+fn run(program: &Path, arguments: &[&str]) -> (Running, impl FnMut() -> String + use<>) {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(program).args(arguments);
+    start(&mut command)
+}
+
+fn start(command: &mut Command) -> (Running, impl FnMut() -> String + use<>) {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    (Running(child), move || lines.next().unwrap().unwrap())
+    let line = move || lines.next().expect("one more line").unwrap();
+    (Running(child), line)
 }
 
 #[test]
@@ -70,31 +77,38 @@ fn the_readme_embeds_a_broker_and_talks_to_it() {
         panic!("there is one way")
     };
     // As it is written, but where it stands (a checkout, and a folder of the reader's), and without the minutes that an
-    // optimised build takes.
-    let (install, rest) = commands.split_once('\n').unwrap();
-    let script =
-        format!("set -eu\ntrap 'kill 0' EXIT\n(cd \"$ROOT\" && {install} --debug)\n{rest}\nwait\n");
-    let own_home = std::env::var_os("HOME").unwrap_or_default();
-    let of_tool = |name: &str, folder: &str| {
-        let folder = Path::new(&own_home).join(folder);
-        std::env::var_os(name).unwrap_or(folder.into())
+    // optimised build takes. The last two lines are for two terminals.
+    let lines: Vec<&str> = commands.lines().collect();
+    let [install, rest @ .., hub, peer] = &lines[..] else {
+        panic!("there is something to run")
     };
-    let mut bash = Command::new("bash");
-    bash.args(["-c", &script])
-        .current_dir(&folder)
-        .process_group(0);
-    bash.env("ROOT", root()).env("HOME", home.path());
-    bash.env("CARGO_HOME", of_tool("CARGO_HOME", ".cargo"));
-    bash.env("RUSTUP_HOME", of_tool("RUSTUP_HOME", ".rustup"));
-    let (running, mut line) = run(&mut bash);
-    let mut left = vec!["\"hello\"", "5 + 4 = 9"];
-    while !left.is_empty() {
-        let said = line();
-        left.retain(|expected| *expected != said);
-    }
-    // The hub goes on for ever, and is a child of the shell.
-    let group = format!("-{}", running.0.id());
-    succeed(Command::new("kill").args(["--", &group]));
+    let install = format!("(cd \"$ROOT\" && {install} --debug)");
+    let exports: Vec<&str> = rest
+        .iter()
+        .filter(|line| line.starts_with("export "))
+        .copied()
+        .collect();
+    let bash = |script: &str| {
+        let own_home = std::env::var_os("HOME").unwrap_or_default();
+        let of_tool = |name: &str, folder: &str| {
+            let folder = Path::new(&own_home).join(folder);
+            std::env::var_os(name).unwrap_or(folder.into())
+        };
+        let mut bash = Command::new("timeout");
+        bash.args(["300", "bash", "-euc", script])
+            .current_dir(&folder);
+        bash.env("ROOT", root()).env("HOME", home.path());
+        bash.env("CARGO_HOME", of_tool("CARGO_HOME", ".cargo"));
+        bash.env("RUSTUP_HOME", of_tool("RUSTUP_HOME", ".rustup"));
+        bash
+    };
+    succeed(&mut bash(&format!("{install}\n{}", rest.join("\n"))));
+    let terminal = |line: &str| bash(&format!("{}\nexec {line}", exports.join("\n")));
+    let (_hub, mut of_hub) = start(&mut terminal(hub));
+    assert_eq!(of_hub(), "ready");
+    let (_peer, mut of_peer) = start(&mut terminal(peer));
+    assert_eq!(of_peer(), "5 + 4 = 9");
+    assert_eq!(of_hub(), "\"hello\"");
 }
 
 #[test]
@@ -121,24 +135,22 @@ fn the_examples_are_made_by_their_makefile_and_work() {
     assert!(!pkg_config(&["--modversion"]).is_empty());
 
     let socket = format!("unix:{}", folder.join("hub.sock").display());
-    let (mut hub, mut line) =
-        run(Command::new(folder.join("request_reply")).args(["serve", &socket]));
+    let (mut hub, mut line) = run(&folder.join("request_reply"), &["serve", &socket]);
     assert_eq!(line(), "waiting for peers");
-    let (_peer, mut of_peer) =
-        run(Command::new(folder.join("request_reply")).args(["answer", &socket]));
+    let (_peer, mut of_peer) = run(&folder.join("request_reply"), &["answer", &socket]);
     assert_eq!(line(), "calc-1 is here");
     assert_eq!(line(), "5 + 4 = 9");
     assert!(hub.0.wait().unwrap().success());
     assert!(of_peer().starts_with("the hub is gone"));
 
     // Ends in order when a line comes.
-    let (mut epoll, mut line) = run(Command::new(folder.join("epoll")).arg("127.0.0.1:0"));
+    let (mut epoll, mut line) = run(&folder.join("epoll"), &["127.0.0.1:0"]);
     assert!(line().starts_with("epoll on 127.0.0.1:"));
     drop(epoll.0.stdin.take());
     assert!(epoll.0.wait().unwrap().success());
 
     // Whoever is not let in is told why.
-    let (_admission, mut line) = run(Command::new(folder.join("admission")).arg("127.0.0.1:0"));
+    let (_admission, mut line) = run(&folder.join("admission"), &["127.0.0.1:0"]);
     let line = line();
     let address = line.strip_prefix("admission on ").unwrap();
     for (ticket, status) in [("blue", "101"), ("red", "401")] {
@@ -153,7 +165,7 @@ fn the_examples_are_made_by_their_makefile_and_work() {
         assert_eq!(answer, *format!("HTTP/1.1 {status}").as_bytes(), "{ticket}");
     }
     for (name, arguments) in [("chat", &["127.0.0.1:0"][..]), ("blocking", &[])] {
-        let (mut program, mut line) = run(Command::new(folder.join(name)).args(arguments));
+        let (mut program, mut line) = run(&folder.join(name), arguments);
         if name == "chat" {
             assert!(line().starts_with("chat on 127.0.0.1:"));
         } else {

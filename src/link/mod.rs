@@ -26,6 +26,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -96,6 +97,8 @@ pub struct Link {
     payload_bytes_max: usize,
     /// Of a broker in this process.
     log: Option<Arc<Log>>,
+    /// That carries a Link to a broker elsewhere.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What a Link's threads share.
@@ -186,8 +189,10 @@ impl Link {
         timings: Timings,
     ) -> Result<Link, LinkError> {
         calls::check_name(name)?;
-        let (carrier, backlog) = remote::start(url, name, key, timings)?;
-        Ok(Link::over(carrier, Some(backlog), Near::default()))
+        let (carrier, backlog, thread) = remote::start(url, name, key, timings)?;
+        let mut link = Link::over(carrier, Some(backlog), Near::default());
+        link.thread = Some(thread);
+        Ok(link)
     }
 
     fn over(carrier: HostEnd, backlog: Option<Arc<Backlog>>, near: Near) -> Link {
@@ -212,6 +217,19 @@ impl Link {
             process: Process::this(),
             payload_bytes_max: SERVER_MESSAGE_BYTES_MAX,
             log: None,
+            thread: None,
+        }
+    }
+
+    /// Ends the Link as its drop does, and waits until the calls made so far have left this process: at most for some
+    /// seconds, if the broker is away. A program that ends after a mere drop may take its last calls with it. (In the
+    /// broker's own process there is nothing to wait for.)
+    pub fn finish(mut self) {
+        let thread = self.thread.take().filter(|_| self.process.is_this());
+        drop(self);
+        if let Some(thread) = thread {
+            // It may have panicked; then there is nothing more to come of it.
+            let _ = thread.join();
         }
     }
 

@@ -73,22 +73,29 @@ impl Installation {
     fn install(&self) -> Result<(), String> {
         let prefix = std::path::absolute(&self.prefix).map_err(|error| error.to_string())?;
         let archive = self.build()?;
-        let folder = archive.with_file_name("installed");
-        let _ = fs::remove_dir_all(&folder);
+        // Of this process: several may install at a time.
+        let folder = archive.with_file_name(format!("installed-{}", std::process::id()));
         make(&folder)?;
+        let installed = self.put_in_place(&prefix, &archive, &folder);
+        let _ = fs::remove_dir_all(&folder);
+        installed
+    }
+
+    fn put_in_place(&self, prefix: &Path, archive: &Path, folder: &Path) -> Result<(), String> {
         let shared = format!("libpubsub.so.{VERSION}");
-        copy(&archive, &folder.join("libpubsub.a"))?;
+        let own_archive = folder.join("libpubsub.a");
+        copy(archive, &own_archive)?;
         if !self.debug {
             // Lines of the source are of use to nobody who has no source.
             let mut strip = Command::new("strip");
-            success(strip.arg("--strip-debug").arg(folder.join("libpubsub.a")))?;
+            success(strip.arg("--strip-debug").arg(&own_archive))?;
         }
-        self.link(&folder.join("libpubsub.a"), &folder.join(&shared))?;
+        self.link(&own_archive, &folder.join(&shared))?;
 
         let target = match &self.destdir {
             // Joining an absolute path would replace the first one.
-            Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(&prefix)),
-            None => prefix.clone(),
+            Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(prefix)),
+            None => prefix.to_owned(),
         };
         let (lib, include) = (target.join("lib"), target.join("include"));
         make(&lib.join("pkgconfig"))?;

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -88,7 +88,7 @@ impl Backlog {
     }
 }
 
-/// Starts the carrier's thread.
+/// Starts the carrier's thread, which ends some seconds after the host's end has gone.
 ///
 /// # Errors
 /// If the url is none, or there is no descriptor or thread left.
@@ -97,7 +97,7 @@ pub(super) fn start(
     name: &str,
     key: Option<&Secret>,
     timings: Timings,
-) -> Result<(HostEnd, Arc<Backlog>), LinkError> {
+) -> Result<(HostEnd, Arc<Backlog>, JoinHandle<()>), LinkError> {
     let place = Place::parse(url)?;
     let (host, far) = pair()?;
     let backlog = Arc::new(Backlog::default());
@@ -117,10 +117,10 @@ pub(super) fn start(
         down: String::new(),
         is_down: false,
     };
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("link".to_owned())
         .spawn(move || carrier.run())?;
-    Ok((host, backlog))
+    Ok((host, backlog, thread))
 }
 
 /// Why a state ends.

@@ -15,7 +15,7 @@ use pubsub::address::Address;
 use pubsub::link::{Answer, Event, Link, LinkError, Ticket, Timings, Watch};
 use pubsub::message::Payload;
 use pubsub::secret::Secret;
-use pubsub::topic::Topic;
+use pubsub::topic::{Filter, Topic};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -395,4 +395,33 @@ fn what_listens_there_and_speaks_no_peer_protocol_is_left_alone() {
         let refused = Link::connect(url, "lost", None);
         assert!(matches!(refused, Err(LinkError::Invalid(_))), "{url}");
     }
+}
+
+#[test]
+fn what_was_called_before_the_end_is_on_its_way() {
+    let broker = Broker::start(&["--peers", "127.0.0.1:0"]);
+    let reader = connect(&tcp(&broker), "reader");
+    let filter = Filter::dotted(bytes("news")).expect("a filter");
+    done(&reader, reader.subscribe(&filter, Answer::Wanted));
+    for round in 0..20 {
+        let writer = connect(&tcp(&broker), "writer");
+        // Not even connected.
+        let said = json(&round.to_string());
+        let published = writer.publish(&topic("news"), &said, false, Answer::Unwanted);
+        published.expect("room");
+        writer.finish();
+        let payload = loop {
+            if let Event::Message { payload, .. } = next(&reader) {
+                break payload;
+            }
+        };
+        assert_eq!(payload, said);
+    }
+    // Nobody is there: it does not wait for ever.
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("tcp://{}", nobody.local_addr().expect("its address"));
+    let writer = connect(&url, "writer");
+    let published = writer.publish(&topic("news"), &json("1"), false, Answer::Unwanted);
+    published.expect("room");
+    writer.finish();
 }

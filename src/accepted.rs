@@ -1,7 +1,7 @@
 //! The file of the tokens that peers have accepted: read at the broker's start, and written anew when the list changes.
 //!
 //! Shard 0 keeps the list and tells of its changes; this has a copy of its own and a thread of its own, so no client waits
-//! for a disk. Changes that come together are written together, [`WRITE_DELAY`] after the first of them. A write replaces
+//! for a disk. Changes that come together are written together, `WRITE_DELAY` after the first of them. A write replaces
 //! the file: a new one beside it is written and synced, and takes its name, so whatever happens there is a whole file.
 //! Where the shards have rings the thread has one, too (tokio-uring), and otherwise it uses ordinary calls. Async stops
 //! here.

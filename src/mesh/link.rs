@@ -3,7 +3,7 @@
 //! *Calls* are bytes. Any thread of the host appends whole frames to one buffer, under a lock that is held for no more
 //! than that; the shard takes the whole buffer by a swap. It never waits for the lock: when somebody has it, the shard
 //! goes on, since whoever had the lock rings afterwards, whatever became of the call. *Items* are entries of a
-//! [`ring`](super::ring): the shard pushes, and one thread of the host at a time pops.
+//! [`ring`](mod@super::ring): the shard pushes, and one thread of the host at a time pops.
 //!
 //! Four doorbells' worth of news, two bells: the shard's, by which its other news comes too (a call, room for items,
 //! the host's end), and the host's (an item, the shard's end). Each is rung by the rules of [`super::doorbell`]; how a

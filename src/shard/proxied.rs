@@ -163,7 +163,8 @@ impl Shard {
         counted(&self.settings, peer)
     }
 
-    /// There is room for the session that [`Effect::AskSeat`] asked for; `host` is what came with that.
+    /// There is room for the session that [`Effect::AskSeat`](super::Effect::AskSeat) asked for; `host` is what came with
+    /// that.
     pub fn seated(&mut self, id: SessionId, host: Option<Arc<Arriving>>) {
         let session = self.sessions.find(id);
         if !session.is_some_and(|session| matches!(session.state, State::Admission { .. })) {

@@ -58,7 +58,7 @@ pub struct ListenerSettings {
 pub enum Admission {
     /// Nobody: it is let in.
     Open,
-    /// The host, later, by [`super::Shard::admit`]; without its word the session is refused in time.
+    /// The host, later, by `super::Shard::admit`; without its word the session is refused in time.
     Host,
 }
 

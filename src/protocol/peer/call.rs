@@ -9,7 +9,8 @@ use crate::topic::{Filter, Topic};
 
 pub use super::decode::{Bad, decode};
 
-/// A call, for who makes it. See [`PeerCommand`](super::PeerCommand) and [`Command`] for what they mean.
+/// A call, for who makes it. See [`PeerCommand`](super::PeerCommand) and [`Command`](super::super::Command) for what they
+/// mean.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
     Hello {

@@ -8,7 +8,7 @@
 //! Its life is that of other sessions: in its *handshake* it says HELLO, in *admission* it waits for its name, then it is
 //! *open*. The topic rules do not apply to it: it holds the key.
 //!
-//! What one shard has to tell another about peers goes by [`Shard::send_peer`], in order; a lane without room delays it,
+//! What one shard has to tell another about peers goes by `Shard::send_peer`, in order; a lane without room delays it,
 //! and what it is about is bounded by the sessions.
 
 use std::collections::{BTreeMap, VecDeque};
